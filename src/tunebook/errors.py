@@ -1,0 +1,179 @@
+"""The errors a user can cause or meet, each in three parts: what happened, why, what to do next.
+
+This module knows nothing of torch, widgets or files; whoever raises supplies the facts.
+"""
+
+from __future__ import annotations
+
+import errno
+import traceback as _traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class TunebookError(Exception):
+    """An error with three parts, shown alike by Python, the command line and every panel.
+
+    Args:
+        what: what happened, one sentence.
+        why: the cause, with the row, field or number that shows it.
+        do: what to do next, with the exact knob.
+    """
+
+    def __init__(self, what: str, why: str, do: str) -> None:
+        super().__init__(what, why, do)
+        self.what = what
+        self.why = why
+        self.do = do
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  Why: {self.why}\n  Do:  {self.do}"
+
+    @property
+    def name(self) -> str:
+        """The class name, a stable identifier for programs (`DatasetEmpty`, `DiskFull`, ...)."""
+        return type(self).__name__
+
+    def to_dict(self, *, traceback: bool = False) -> dict[str, str]:
+        """The error as plain text fields: `name`, `what`, `why`, `do` and, if asked, `traceback`."""
+        parts = {"name": self.name, "what": self.what, "why": self.why, "do": self.do}
+        if traceback:
+            parts["traceback"] = "".join(_traceback.format_exception(self))
+        return parts
+
+
+class RecipeInvalid(TunebookError):
+    """A recipe field has a value that it cannot have, or a field that does not exist was named."""
+
+
+class SourceMissing(TunebookError):
+    """A dataset file or hub dataset cannot be found."""
+
+
+class DatasetUnreadable(TunebookError):
+    """A dataset exists but a part of it cannot be parsed."""
+
+
+class DatasetEmpty(TunebookError):
+    """A dataset has no rows, or none that can be trained on."""
+
+
+class FormatUnknown(TunebookError):
+    """The columns of a dataset match no known format and no mapping was given."""
+
+
+class RowInvalid(TunebookError):
+    """One row lacks a key or holds something that cannot be turned into a conversation."""
+
+
+class TemplateInvalid(TunebookError):
+    """A chat template is missing, does not parse, or raises on a conversation."""
+
+
+class NothingToLearn(TunebookError):
+    """Every label is masked: no token would be trained on."""
+
+
+class ModelMissing(TunebookError):
+    """A model name is neither in the catalogue, nor a folder, nor reachable on the hub."""
+
+
+class ModelInvalid(TunebookError):
+    """A model folder exists but is not a model that can be loaded."""
+
+
+class TokenizerMissing(TunebookError):
+    """A model folder holds no tokenizer."""
+
+
+class TargetsMissing(TunebookError):
+    """LoRA target names match no linear layer of the model."""
+
+
+class DoesNotFit(TunebookError):
+    """The forecast says that the recipe does not fit into the memory budget."""
+
+
+class DiskFull(TunebookError):
+    """There is not enough room on the disk for what is about to be written."""
+
+
+class FolderExists(TunebookError):
+    """A folder that would be written already exists and holds something else."""
+
+
+class RunMissing(TunebookError):
+    """A path is not a run folder."""
+
+
+class RunBusy(TunebookError):
+    """The run is in a state that does not allow what was asked."""
+
+
+class RunFailed(TunebookError):
+    """Training stopped by an error that has no better name; the cause is chained."""
+
+
+class ExtraMissing(TunebookError):
+    """An optional package is needed for what was asked and is not installed."""
+
+
+def as_tunebook_error(error: BaseException, *, during: str) -> TunebookError:
+    """`error` itself if it has three parts already, else a named error made from it.
+
+    Args:
+        error: what was raised.
+        during: what was being done, completing the sentence "Tunebook could not ...".
+    """
+    if isinstance(error, TunebookError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = error.filename or "the disk"
+        return DiskFull(
+            f"Tunebook could not {during}: the disk is full.",
+            f"writing to {where} failed: {error.strerror}.",
+            "free some space, or choose another folder; what was saved before is untouched.",
+        )
+    text = str(error).strip() or "no message was given"
+    return RunFailed(
+        f"Tunebook could not {during}.",
+        f"{type(error).__name__}: {text}",
+        "read the traceback; if the cause is Tunebook's own, report it with `tunebook doctor`'s output.",
+    )
+
+
+@contextmanager
+def three_part(during: str) -> Iterator[None]:
+    """Turn whatever is raised inside into a `TunebookError`, with the original as its cause."""
+    try:
+        yield
+    except TunebookError:
+        raise
+    except Exception as error:
+        raise as_tunebook_error(error, during=during) from error
+
+
+def require_disk_space(folder: Path, needed: int, *, purpose: str) -> None:
+    """Raise `DiskFull` unless `needed` bytes are free where `folder` is or will be.
+
+    Args:
+        folder: an existing or future folder.
+        needed: bytes.
+        purpose: what the space is for, such as "the merged weights".
+    """
+    import shutil
+
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise DiskFull(
+            f"There is not enough room for {purpose}.",
+            f"{needed / 2**20:,.0f} MiB are needed in {folder}, {free / 2**20:,.0f} MiB are free.",
+            "free some space or choose another folder.",
+        )
+
+

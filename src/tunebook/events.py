@@ -1,0 +1,248 @@
+"""What happened in a run, one typed line each: the Event types and the append-only EventLog.
+
+Whoever watches a run (a panel, the command line, another process) reads the log and nothing else.
+This module knows neither torch nor the trainer.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+SCHEMA_VERSION = 1
+
+
+class EventBase(BaseModel):
+    """What every event carries."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    time: float = Field(default_factory=time.time, description="Seconds since the epoch, UTC.")
+    step: int = Field(default=0, description="Optimizer steps done when it happened.")
+
+
+class StartedEvent(EventBase):
+    """Training began, or began again from a checkpoint."""
+
+    kind: Literal["started"] = "started"
+    schema_version: int = SCHEMA_VERSION
+    pid: int = Field(description="Process that trains; with `process_started` it names it for good.")
+    process_started: float = Field(description="Start of that process, seconds since the epoch.")
+    host: str
+    device: str = Field(description='Such as "cpu" or "cuda:0 NVIDIA H200".')
+    total_steps: int
+    resumed_from: int | None = Field(default=None, description="Step of the checkpoint, if any.")
+    trainable_parameters: int
+    total_parameters: int
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+class StepEvent(EventBase):
+    """One optimizer step."""
+
+    kind: Literal["step"] = "step"
+    epoch: float
+    loss: float = Field(description="Mean cross-entropy per trained token of this step, in nats.")
+    learning_rate: float
+    grad_norm: float | None = None
+    tokens: int = Field(description="Non-padding tokens seen since the run began.")
+    trained_tokens: int = Field(default=0, description="Tokens that carried a label, since the run began.")
+    seconds: float = Field(description="Wall time of this step.")
+
+
+class EvaluationEvent(EventBase):
+    """Loss on the evaluation rows."""
+
+    kind: Literal["evaluation"] = "evaluation"
+    loss: float
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+class MemoryEvent(EventBase):
+    """Memory as the allocator and the system saw it, in bytes."""
+
+    kind: Literal["memory"] = "memory"
+    device: str
+    allocated: int = Field(description="Bytes in tensors now.")
+    peak: int = Field(description="Highest number of bytes in tensors so far.")
+    reserved: int | None = Field(default=None, description="Bytes held by the caching allocator (CUDA).")
+    process: int = Field(default=0, description="Resident memory of the process (host).")
+    method: str = Field(default="allocator", description="How `peak` was measured.")
+
+
+class SampleEvent(EventBase):
+    """An answer of the model at this step."""
+
+    kind: Literal["sample"] = "sample"
+    prompt: str
+    answer: str
+    expected: str | None = None
+
+
+class CheckpointEvent(EventBase):
+    """A checkpoint was written; `path` is relative to the run folder."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    path: str
+
+
+class WarningEvent(EventBase):
+    """Something the user should know, with what to do about it."""
+
+    kind: Literal["warning"] = "warning"
+    code: str
+    message: str
+    do: str = ""
+
+
+class ExportEvent(EventBase):
+    """Files were written for use elsewhere; `path` is relative to the run folder where it lies inside."""
+
+    kind: Literal["export"] = "export"
+    format: str
+    path: str
+    bytes: int
+
+
+class FinishedEvent(EventBase):
+    """Training ended in good order."""
+
+    kind: Literal["finished"] = "finished"
+    reason: Literal["completed", "stopped"]
+    first_loss: float | None = None
+    last_loss: float | None = None
+    seconds: float = 0.0
+    peak: int | None = Field(default=None, description="Highest number of bytes in tensors.")
+
+
+class FailedEvent(EventBase):
+    """Training ended by an error, in its three parts."""
+
+    kind: Literal["failed"] = "failed"
+    error: dict[str, str]
+
+
+Event = Annotated[
+    StartedEvent
+    | StepEvent
+    | EvaluationEvent
+    | MemoryEvent
+    | SampleEvent
+    | CheckpointEvent
+    | WarningEvent
+    | ExportEvent
+    | FinishedEvent
+    | FailedEvent,
+    Field(discriminator="kind"),
+]
+EVENT_TYPES: tuple[type[EventBase], ...] = (
+    StartedEvent,
+    StepEvent,
+    EvaluationEvent,
+    MemoryEvent,
+    SampleEvent,
+    CheckpointEvent,
+    WarningEvent,
+    ExportEvent,
+    FinishedEvent,
+    FailedEvent,
+)
+_adapter: TypeAdapter[Any] = TypeAdapter(Event)
+_DURABLE = (StartedEvent, CheckpointEvent, FinishedEvent, FailedEvent, ExportEvent)
+
+T = TypeVar("T", bound=EventBase)
+
+
+def parse_event(line: str | bytes) -> EventBase:
+    """The typed event of one line of a log.
+
+    Raises:
+        pydantic.ValidationError: the line is no event of this schema.
+    """
+    event: EventBase = _adapter.validate_json(line)
+    return event
+
+
+class EventLog:
+    """The events of one run in `events.jsonl`, appended by one process and read by any number.
+
+    Reading never fails on a line that is cut off (a crash in mid-write) or of a later schema: such
+    lines are passed over, and their number is in `skipped`.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.skipped = 0
+        self._lock = threading.Lock()
+
+    def append(self, event: EventBase) -> None:
+        """Write one event at the end; what ends or saves a run is flushed to the disk at once."""
+        line = event.model_dump_json().encode() + b"\n"
+        with self._lock, self.path.open("ab+") as file:
+            if file.tell() and _last_byte(file) != b"\n":
+                file.write(b"\n")  # the line before was cut off by a crash: end it
+            file.write(line)
+            file.flush()
+            if isinstance(event, _DURABLE):
+                os.fsync(file.fileno())
+
+    def read(self) -> list[EventBase]:
+        """All events so far, in order; an empty list if there is no file yet."""
+        self.skipped = 0
+        events, _ = self._read_from(0)
+        return events
+
+    def of(self, kind: type[T]) -> list[T]:
+        """All events of one type, in order."""
+        return [event for event in self.read() if isinstance(event, kind)]
+
+    def follow(
+        self,
+        *,
+        poll: float = 0.2,
+        until: Callable[[], bool] | None = None,
+    ) -> Iterator[EventBase]:
+        """Yield the events so far and then each new one, until `until()` is true at the end.
+
+        Args:
+            poll: seconds between two looks at the file.
+            until: asked whenever there is nothing new; None follows for ever.
+        """
+        offset = 0
+        while True:
+            done = until is not None and until()
+            events, offset = self._read_from(offset)
+            yield from events
+            if done:
+                return
+            if not events:
+                time.sleep(poll)
+
+    def _read_from(self, offset: int) -> tuple[list[EventBase], int]:
+        if not self.path.exists():
+            return [], offset
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+        complete = data.rfind(b"\n") + 1
+        events = []
+        for line in data[:complete].splitlines():
+            if not line.strip():
+                continue
+            try:
+                events.append(parse_event(line))
+            except ValidationError:
+                self.skipped += 1
+        return events, offset + complete
+
+
+def _last_byte(file: Any) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    byte: bytes = file.read(1)
+    return byte

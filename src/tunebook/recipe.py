@@ -1,0 +1,596 @@
+"""What the user wants, as one typed document: the Recipe, its parts and its file.
+
+Every knob is described once, here, in its field: title, teaching sentence, range, default, link.
+Forms, the command line's help, the docs and the JSON schema are made from these fields. This
+module knows neither torch nor widgets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tunebook.errors import RecipeInvalid, SourceMissing
+
+SCHEMA_VERSION = 1
+_DOCS = "https://huggingface.co/docs"
+
+ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def knob(default: Any = ..., **about: Any) -> Any:
+    """A recipe field; `link`, `unit`, `step` and `advanced` go into the JSON schema for the forms."""
+    extra = {key: about.pop(key) for key in ("link", "unit", "step", "advanced") if key in about}
+    if isinstance(default, list):
+        about["default_factory"] = default.copy
+    else:
+        about["default"] = default
+    return Field(json_schema_extra=extra or None, **about)
+
+
+class Part(BaseModel):
+    """A part of a recipe: unknown names are refused, and an assignment is checked like a file."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class ModelPart(Part):
+    """Which model is fine-tuned."""
+
+    name: str = knob(
+        "tunebook-tiny",
+        title="Model",
+        min_length=1,
+        description="A name of the catalogue, a Hugging Face id, or a folder with a model in it. "
+        "`tunebook-tiny` ships inside the package and needs no network.",
+        link=f"{_DOCS}/transformers/model_doc/auto",
+    )
+    revision: str | None = knob(
+        None,
+        title="Revision",
+        description="Branch, tag or commit on the hub; pin a commit to get the same weights next year.",
+        advanced=True,
+    )
+    max_seq_length: int = knob(
+        2048,
+        title="Max length",
+        ge=8,
+        le=1_048_576,
+        unit="tokens",
+        description="Longer conversations are cut here. Memory for activations grows with it.",
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = knob(
+        "auto",
+        title="Compute dtype",
+        description="The number format of the arithmetic. Auto takes bfloat16 where the hardware has "
+        "it, float16 on older GPUs and float32 on the CPU.",
+        advanced=True,
+    )
+    chat_template: str | None = knob(
+        None,
+        title="Chat template",
+        description="How a conversation becomes text. Empty: the one that the model came with.",
+        link=f"{_DOCS}/transformers/chat_templating",
+    )
+    trust_remote_code: bool = knob(
+        False,
+        title="Run the model's own code",
+        description="Lets Python code from the model's repository run on this machine. Leave off "
+        "unless you have read that code.",
+        advanced=True,
+    )
+
+
+class DataPart(Part):
+    """What it learns from."""
+
+    source: str = knob(
+        "tunebook-demo",
+        title="Dataset",
+        min_length=1,
+        description="A file (JSON, JSONL, CSV, Parquet, text), a Hugging Face dataset id, or "
+        "`tunebook-demo`, which ships inside the package.",
+        link=f"{_DOCS}/datasets/loading",
+    )
+    config: str | None = knob(
+        None, title="Configuration", description="Subset of a hub dataset, if it has any.", advanced=True
+    )
+    split: str = knob(
+        "train",
+        title="Split",
+        description="Which part of the dataset is trained on; slices such as `train[:1000]` work.",
+    )
+    format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] = knob(
+        "auto",
+        title="Format",
+        description="What the columns mean. Auto looks at the first rows and says what it found.",
+    )
+    eval_source: str | None = knob(
+        None,
+        title="Evaluation dataset",
+        description="Rows that are only measured, never trained on. Empty: see evaluation share.",
+        advanced=True,
+    )
+    eval_fraction: float = knob(
+        0.0,
+        title="Evaluation share",
+        ge=0.0,
+        le=0.5,
+        step=0.01,
+        description="Share of the rows that is held back to measure. A rising evaluation loss under a "
+        "falling training loss means learning by heart.",
+    )
+    train_on: Literal["responses", "last_response", "all"] = knob(
+        "responses",
+        title="Train on",
+        description="Responses: learn only what the assistant says (best for chat). All: learn the "
+        "questions too (for plain text).",
+    )
+    max_rows: int | None = knob(
+        None,
+        title="Row limit",
+        ge=1,
+        description="Use only the first rows, for a quick look.",
+        advanced=True,
+    )
+
+
+class LoraPart(Part):
+    """The small matrices that are trained beside the frozen model."""
+
+    r: int = knob(
+        16,
+        title="Rank",
+        ge=1,
+        le=1024,
+        description="Width of the added matrices. 8 to 16 changes style and format, 32 to 64 leaves "
+        "room for new knowledge; memory and file size grow with it.",
+        link=f"{_DOCS}/peft/developer_guides/lora",
+    )
+    alpha: int = knob(
+        16,
+        title="Alpha",
+        ge=1,
+        le=4096,
+        description="Strength of the adapter: its output is multiplied by alpha / rank.",
+        link=f"{_DOCS}/peft/developer_guides/lora",
+    )
+    dropout: float = knob(
+        0.0,
+        title="Dropout",
+        ge=0.0,
+        lt=1.0,
+        step=0.01,
+        description="Share of the adapter's inputs that is zeroed at random. A little helps with very "
+        "few rows; 0 is fastest.",
+    )
+    target_modules: list[str] | Literal["all-linear"] = knob(
+        ALL_LINEAR,
+        title="Target modules",
+        description="The layers that get an adapter. All seven learns best; only q and v is smallest.",
+        link=f"{_DOCS}/peft/developer_guides/lora",
+    )
+    bias: Literal["none", "all", "lora_only"] = knob(
+        "none", title="Bias", description="Which bias terms are trained too; usually none.", advanced=True
+    )
+    use_rslora: bool = knob(
+        False,
+        title="Rank-stabilised",
+        description="Scales by alpha / sqrt(rank) instead: keeps high ranks from learning too slowly.",
+        link="https://arxiv.org/abs/2312.03732",
+        advanced=True,
+    )
+
+    @model_validator(mode="after")
+    def _has_targets(self) -> LoraPart:
+        if not self.target_modules:
+            raise ValueError("target_modules must name at least one layer")
+        return self
+
+
+class QuantizationPart(Part):
+    """How the frozen weights are stored."""
+
+    bits: Literal[4, 8, 16] = knob(
+        4,
+        title="Weights",
+        unit="bits",
+        description="4 bit needs a quarter of the memory of 16 bit and learns almost as well, since "
+        "the adapter stays in high precision.",
+        link="https://arxiv.org/abs/2305.14314",
+    )
+    quant_type: Literal["nf4", "fp4"] = knob(
+        "nf4",
+        title="4-bit type",
+        description="NF4 places its 16 values where normally distributed weights are dense.",
+        link="https://arxiv.org/abs/2305.14314",
+        advanced=True,
+    )
+    double_quant: bool = knob(
+        True,
+        title="Double quantization",
+        description="Quantizes the scales too: saves another 0.4 bit a weight.",
+        advanced=True,
+    )
+
+
+class TrainingPart(Part):
+    """How it learns."""
+
+    method: Literal["sft"] = knob(
+        "sft", title="Method", description="Supervised fine-tuning: learn to give the answers shown."
+    )
+    max_steps: int | None = knob(
+        None,
+        title="Steps",
+        ge=1,
+        description="Number of weight updates. Empty: as many as the epochs need.",
+    )
+    epochs: float = knob(
+        1.0,
+        title="Epochs",
+        gt=0,
+        le=1000,
+        step=0.5,
+        description="How often every row is seen. One to three is usual; more tends to learn by heart.",
+    )
+    batch_size: int = knob(
+        2,
+        title="Batch",
+        ge=1,
+        le=4096,
+        unit="rows",
+        description="Rows that are worked on at once. Larger is faster and needs more memory.",
+    )
+    gradient_accumulation_steps: int = knob(
+        4,
+        title="Accumulation",
+        ge=1,
+        le=4096,
+        description="Batches whose gradients are added up before one update: the effect of a larger "
+        "batch without its memory.",
+    )
+    learning_rate: float = knob(
+        2e-4,
+        title="Learning rate",
+        gt=0,
+        le=1.0,
+        step=1e-5,
+        description="Size of each update. 2e-4 suits LoRA; lower it if the loss jumps about.",
+    )
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = knob(
+        "linear",
+        title="Schedule",
+        description="How the learning rate falls over the run.",
+    )
+    warmup_steps: int = knob(
+        5, title="Warm-up", ge=0, unit="steps", description="Steps over which the learning rate rises from 0."
+    )
+    optimizer: Literal["auto", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "adamw_torch_fused"] = knob(
+        "auto",
+        title="Optimizer",
+        description="Auto takes 8-bit AdamW on a GPU (a quarter of the memory) and AdamW on the CPU.",
+        link=f"{_DOCS}/bitsandbytes/main/en/optimizers",
+        advanced=True,
+    )
+    weight_decay: float = knob(
+        0.01,
+        title="Weight decay",
+        ge=0.0,
+        le=1.0,
+        step=0.01,
+        description="Pulls the adapter towards zero a little at every step.",
+        advanced=True,
+    )
+    max_grad_norm: float = knob(
+        1.0,
+        title="Gradient clipping",
+        gt=0.0,
+        description="Gradients longer than this are shortened, so that one odd row cannot do harm.",
+        advanced=True,
+    )
+    packing: bool = knob(
+        False,
+        title="Packing",
+        description="Puts short rows together into full sequences; no time is spent on padding.",
+    )
+    gradient_checkpointing: Literal["auto", "on", "off"] = knob(
+        "auto",
+        title="Recompute activations",
+        description="Saves memory by computing activations twice. Auto does so only if it would not "
+        "fit otherwise.",
+    )
+    memory_budget: str = knob(
+        "auto",
+        title="Memory budget",
+        pattern=r"^(auto|\d+(\.\d+)?\s*(B|KiB|MiB|GiB|KB|MB|GB))$",
+        description='How much may be used, such as "6.5GiB". Auto: what is free on this machine.',
+    )
+    seed: int = knob(3407, title="Seed", ge=0, description="The same seed gives the same run.", advanced=True)
+    eval_steps: int | None = knob(
+        None,
+        title="Evaluate every",
+        ge=1,
+        unit="steps",
+        description="Empty: at the end of each epoch, if there are evaluation rows.",
+        advanced=True,
+    )
+    save_steps: int = knob(
+        50,
+        title="Checkpoint every",
+        ge=1,
+        unit="steps",
+        description="A stopped or crashed run continues from its last checkpoint.",
+    )
+    keep_checkpoints: int = knob(
+        2, title="Checkpoints kept", ge=1, description="Older ones are deleted.", advanced=True
+    )
+
+
+class ExportPart(Part):
+    """What is written when training ends."""
+
+    formats: list[Literal["adapter", "merged_16bit"]] = knob(
+        ["adapter"],
+        title="Formats",
+        description="Adapter: small, needs the base model. Merged: a whole model in 16 bit.",
+    )
+
+
+class Recipe(Part):
+    """Everything that defines a fine-tuning run, in a file that a person can read and write.
+
+    Example:
+        >>> recipe = Recipe.of(model="tunebook-tiny", data="tunebook-demo", max_steps=20)
+        >>> recipe.training.max_steps
+        20
+    """
+
+    schema_version: Literal[1] = knob(1, title="Schema", description="Version of this file's layout.")
+    name: str | None = knob(
+        None,
+        title="Name",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        description="Name of the run folder. Empty: made from model, data and time.",
+    )
+    model: ModelPart = Field(default_factory=ModelPart, title="Model")
+    data: DataPart = Field(default_factory=DataPart, title="Data")
+    lora: LoraPart = Field(default_factory=LoraPart, title="LoRA")
+    quantization: QuantizationPart = Field(default_factory=QuantizationPart, title="Quantization")
+    training: TrainingPart = Field(default_factory=TrainingPart, title="Training")
+    export: ExportPart = Field(default_factory=ExportPart, title="Take away")
+
+    @classmethod
+    def of(cls, model: str | None = None, data: str | None = None, **knobs: Any) -> Recipe:
+        """A recipe from flat names: `Recipe.of("name", "data.jsonl", r=32, max_steps=60)`.
+
+        A name that two parts share, or any name for clarity, is written dotted: `**{"lora.r": 32}`.
+
+        Raises:
+            RecipeInvalid: a name or value is not of the recipe.
+        """
+        recipe = cls()
+        values = dict(knobs)
+        if model is not None:
+            values["model.name"] = model
+        if data is not None:
+            values["data.source"] = data
+        return recipe.with_values(values)
+
+    @classmethod
+    def parse(cls, value: Any, *, where: str = "the recipe") -> Recipe:
+        """A checked recipe from nested plain data.
+
+        Raises:
+            RecipeInvalid: naming every field that is wrong.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise _invalid(error, where) from None
+
+    @classmethod
+    def load(cls, path: Path | str) -> Recipe:
+        """A recipe from a `.yaml` or `.json` file.
+
+        Raises:
+            SourceMissing: there is no such file.
+            RecipeInvalid: the file is not a recipe.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise SourceMissing(
+                f"The recipe {path} does not exist.",
+                f"there is no file at {path.absolute()}.",
+                "check the path, or write one with `Recipe().save('recipe.yaml')`.",
+            )
+        try:
+            value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RecipeInvalid(
+                f"The recipe {path} cannot be read.", str(error), "mend the file at the place named."
+            ) from None
+        return cls.parse(value if value is not None else {}, where=str(path))
+
+    def save(self, path: Path | str) -> Path:
+        """Write as YAML, or as JSON if the name ends so; atomic. Returns the path."""
+        path = Path(path)
+        value = self.model_dump(mode="json")
+        if path.suffix == ".json":
+            text = json.dumps(value, indent=2) + "\n"
+        else:
+            text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+        write_atomic(path, text)
+        return path
+
+    def with_values(self, values: dict[str, Any]) -> Recipe:
+        """A new recipe with some fields changed, named dotted (`lora.r`) or plain where unambiguous.
+
+        Raises:
+            RecipeInvalid: a name is unknown or ambiguous, or a value out of its range.
+        """
+        nested = self.model_dump()
+        for name, value in values.items():
+            part, field = resolve_field(name)
+            if part is None:
+                nested[field] = value
+            else:
+                nested[part][field] = value
+        return type(self).parse(nested)
+
+    def get(self, name: str) -> Any:
+        """The value of one field by its dotted or unambiguous plain name."""
+        part, field = resolve_field(name)
+        return getattr(self if part is None else getattr(self, part), field)
+
+    @property
+    def effective_batch(self) -> int:
+        """Rows per weight update."""
+        return self.training.batch_size * self.training.gradient_accumulation_steps
+
+
+PARTS: dict[str, type[Part]] = {
+    "model": ModelPart,
+    "data": DataPart,
+    "lora": LoraPart,
+    "quantization": QuantizationPart,
+    "training": TrainingPart,
+    "export": ExportPart,
+}
+
+
+def resolve_field(name: str) -> tuple[str | None, str]:
+    """The part and field that a dotted or plain name means; the part is None for the recipe's own.
+
+    Raises:
+        RecipeInvalid: there is no such field, or several.
+    """
+    if "." in name:
+        part, field = name.split(".", 1)
+        if part in PARTS and field in PARTS[part].model_fields:
+            return part, field
+        places = []
+    elif name in Recipe.model_fields and name not in PARTS:
+        return None, name
+    else:
+        places = [part for part, cls in PARTS.items() if name in cls.model_fields]
+        if len(places) == 1:
+            return places[0], name
+    if places:
+        choices = " or ".join(f"`{part}.{name}`" for part in places)
+        raise RecipeInvalid(
+            f"The recipe field `{name}` is ambiguous.", "several parts have it.", f"write {choices}."
+        )
+    import difflib
+
+    known = [f"{part}.{field}" for part, cls in PARTS.items() for field in cls.model_fields]
+    close = difflib.get_close_matches(name, known + [item.split(".")[1] for item in known], n=3, cutoff=0.5)
+    raise RecipeInvalid(
+        f"A recipe has no field `{name}`.",
+        "no part of the recipe has that name.",
+        f"did you mean {', '.join(f'`{item}`' for item in close)}?"
+        if close
+        else "see docs/recipe.md for all fields.",
+    )
+
+
+class FieldInfo(BaseModel):
+    """One knob as a form, a help text or a table needs it; made from the recipe's own fields."""
+
+    path: str = Field(description='Dotted name, such as "lora.r".')
+    title: str
+    description: str
+    type: Literal["string", "integer", "number", "boolean", "choice", "list"]
+    default: Any = None
+    optional: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    exclusive_minimum: float | None = None
+    exclusive_maximum: float | None = None
+    choices: list[Any] | None = None
+    unit: str | None = None
+    step: float | None = None
+    link: str | None = None
+    advanced: bool = False
+
+
+def recipe_fields(part: str | None = None) -> list[FieldInfo]:
+    """Every knob of one part (or of all), in the order of the form."""
+    names = [part] if part else list(PARTS)
+    fields = []
+    for name in names:
+        schema = PARTS[name].model_json_schema()
+        for field, about in schema["properties"].items():
+            default = PARTS[name].model_fields[field].get_default(call_default_factory=True)
+            fields.append(_field_info(f"{name}.{field}", about, default))
+    return fields
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe file."""
+    return Recipe.model_json_schema()
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file so that readers see the old or the new content, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _field_info(path: str, about: dict[str, Any], default: Any) -> FieldInfo:
+    kinds = [item for item in about.get("anyOf", [about]) if item.get("type") != "null"]
+    kind = next((item for item in kinds if item.get("type") == "array"), kinds[0])
+    if kind.get("type") == "array":
+        shown, choices = "list", kind.get("items", {}).get("enum")
+        if choices is None and "const" in kind.get("items", {}):
+            choices = [kind["items"]["const"]]
+    elif "enum" in kind or "const" in kind:
+        shown, choices = "choice", kind.get("enum", [kind.get("const")])
+    else:
+        shown, choices = kind["type"], None
+    return FieldInfo(
+        path=path,
+        title=about["title"],
+        description=about["description"],
+        type=shown,
+        default=default,
+        optional=any(item.get("type") == "null" for item in about.get("anyOf", [])),
+        minimum=kind.get("minimum"),
+        maximum=kind.get("maximum"),
+        exclusive_minimum=kind.get("exclusiveMinimum"),
+        exclusive_maximum=kind.get("exclusiveMaximum"),
+        choices=choices,
+        unit=about.get("unit"),
+        step=about.get("step"),
+        link=about.get("link"),
+        advanced=about.get("advanced", False),
+    )
+
+
+def _invalid(error: ValidationError, where: str) -> RecipeInvalid:
+    problems = []
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"]) or "the whole"
+        got = "" if isinstance(item.get("input"), dict) else f" (got {item.get('input')!r})"
+        problems.append(f"`{name}`: {item['msg']}{got}")
+    first = ".".join(str(part) for part in error.errors()[0]["loc"])
+    return RecipeInvalid(
+        f"A value in {where} cannot be used.",
+        "; ".join(problems) + ".",
+        f"set `{first}` to a value in its range; docs/recipe.md lists every field.",
+    )
