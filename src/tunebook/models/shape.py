@@ -1,0 +1,210 @@
+"""The shape of a decoder model: its sizes, the linear layers they imply, and parameter counts.
+
+Knows the fields of a `config.json`; knows no weights, no torch and nothing of what a size costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tunebook.errors import ModelInvalid
+from tunebook.recipe import LoraPart
+
+_REQUIRED = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "vocab_size",
+)
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_FOUR_NORMS = ("gemma2", "gemma3", "gemma3_text", "glm4")
+_HEAD_NORMS = ("qwen3", "gemma3", "gemma3_text")
+_FULL_NORMS = ("olmo2", "olmo3")
+_BIASED_QKV = ("qwen2",)
+_TIED_BY_DEFAULT = ("gemma", "gemma2", "gemma3", "gemma3_text", "cohere", "cohere2")
+_FUSED = ("phi3",)
+_WITHOUT_NORM_WEIGHTS = ("olmo",)
+
+
+class ModelShape(BaseModel):
+    """Sizes of a decoder with gated MLP and (grouped-query) attention; immutable."""
+
+    model_config = ConfigDict(frozen=True)
+
+    architecture: str = Field(description='`model_type` of the text decoder, such as "llama".')
+    hidden_size: int = Field(ge=1)
+    intermediate_size: int = Field(ge=1)
+    num_hidden_layers: int = Field(ge=1)
+    num_attention_heads: int = Field(ge=1)
+    num_key_value_heads: int = Field(ge=1)
+    head_dim: int = Field(ge=1)
+    vocab_size: int = Field(ge=1)
+    tie_word_embeddings: bool = False
+    attention_bias: bool = Field(default=False, description="Biases on q, k and v.")
+    attention_output_bias: bool = Field(default=False, description="Bias on o.")
+    mlp_bias: bool = Field(default=False, description="Biases on gate, up and down.")
+    max_position_embeddings: int = Field(default=2048, ge=1)
+    norms_per_layer: int = Field(default=2, description="Norms over the hidden size in one layer.")
+    qk_norm: Literal["none", "head", "full"] = Field(
+        default="none", description="Norm on queries and keys: of each head, or of all at once."
+    )
+    norm_weights: bool = Field(default=True, description="False where norms have no parameters.")
+    sliding_window: int | None = Field(default=None, description="Tokens a local layer looks back.")
+    local_layers: int = Field(default=0, description="How many layers use the sliding window.")
+    fused_projections: bool = Field(
+        default=False, description="The file stores q|k|v and gate|up as one matrix each (Phi-3)."
+    )
+    extra_parameters: int = Field(default=0, description="Frozen 16-bit rest, such as a vision tower.")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
+        """The shape in a Hugging Face `config.json`, by its fields; nested `text_config` is followed.
+
+        Raises:
+            ModelInvalid: it is not a dense decoder with a gated MLP, so it cannot be counted.
+        """
+        text = {**config, **(config.get("text_config") or {})}
+        kind = str(text.get("model_type") or "unknown")
+        _refuse_what_cannot_be_counted(config, text, kind)
+        heads = int(text["num_attention_heads"])
+        bias = bool(text.get("attention_bias", kind in _BIASED_QKV))
+        tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+        window, local = _sliding(text, kind)
+        return cls(
+            architecture=kind,
+            hidden_size=text["hidden_size"],
+            intermediate_size=text["intermediate_size"],
+            num_hidden_layers=text["num_hidden_layers"],
+            num_attention_heads=heads,
+            num_key_value_heads=text.get("num_key_value_heads") or heads,
+            head_dim=text.get("head_dim") or text["hidden_size"] // heads,
+            vocab_size=text["vocab_size"],
+            tie_word_embeddings=kind in _TIED_BY_DEFAULT if tied is None else bool(tied),
+            attention_bias=bias,
+            attention_output_bias=bias and kind not in _BIASED_QKV,
+            mlp_bias=bool(text.get("mlp_bias", False)),
+            max_position_embeddings=text.get("max_position_embeddings") or 2048,
+            norms_per_layer=4 if kind in _FOUR_NORMS else 1 if kind == "cohere" else 2,
+            qk_norm=_qk_norm(text, kind),
+            norm_weights=kind not in _WITHOUT_NORM_WEIGHTS,
+            sliding_window=window,
+            local_layers=local,
+            fused_projections=kind in _FUSED,
+        )
+
+    @property
+    def query_size(self) -> int:
+        """Width of all query heads together."""
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def key_size(self) -> int:
+        """Width of all key (or value) heads together."""
+        return self.num_key_value_heads * self.head_dim
+
+    def linear_layers(self) -> dict[str, tuple[int, int]]:
+        """The linear layers of one decoder layer: name to (in, out).
+
+        A model that stores q|k|v or gate|up fused is reported unfused; the sizes add up to the same.
+        """
+        hidden, query, key, wide = (
+            self.hidden_size,
+            self.query_size,
+            self.key_size,
+            self.intermediate_size,
+        )
+        return {
+            "q_proj": (hidden, query),
+            "k_proj": (hidden, key),
+            "v_proj": (hidden, key),
+            "o_proj": (query, hidden),
+            "gate_proj": (hidden, wide),
+            "up_proj": (hidden, wide),
+            "down_proj": (wide, hidden),
+        }
+
+    def linear_parameters(self) -> int:
+        """Weights of all linear layers of all decoder layers, without biases and head."""
+        return self.num_hidden_layers * sum(i * o for i, o in self.linear_layers().values())
+
+    def embedding_parameters(self) -> int:
+        """Weights of the input embedding and, if it is a matrix of its own, the output head."""
+        return self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+
+    def small_parameters(self) -> int:
+        """Weights of norms and biases."""
+        query, key, hidden = self.query_size, self.key_size, self.hidden_size
+        norms = 0
+        if self.norm_weights:
+            qk = {"none": 0, "head": 2 * self.head_dim, "full": query + key}[self.qk_norm]
+            norms = self.num_hidden_layers * (self.norms_per_layer * hidden + qk) + hidden
+        biases = (query + 2 * key) * self.attention_bias + hidden * self.attention_output_bias
+        biases += (2 * self.intermediate_size + hidden) * self.mlp_bias
+        return norms + self.num_hidden_layers * biases
+
+    def total_parameters(self) -> int:
+        """All weights of the base model, a tied matrix counted once."""
+        return (
+            self.linear_parameters()
+            + self.embedding_parameters()
+            + self.small_parameters()
+            + self.extra_parameters
+        )
+
+    def adapted_layers(self, lora: LoraPart) -> dict[str, tuple[int, int]]:
+        """The linear layers of one decoder layer that `lora` targets: name to (in, out)."""
+        layers = self.linear_layers()
+        if lora.target_modules == "all-linear":
+            return layers
+        names = [target.rsplit(".", 1)[-1] for target in lora.target_modules]
+        fused = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+        wanted = {part for name in names for part in fused.get(name, (name,))}
+        return {name: size for name, size in layers.items() if name in wanted}
+
+    def lora_parameters(self, lora: LoraPart) -> int:
+        """Weights of the adapters: rank times (in + out) of every targeted layer."""
+        sizes = self.adapted_layers(lora).values()
+        return self.num_hidden_layers * lora.r * sum(i + o for i, o in sizes)
+
+
+def _refuse_what_cannot_be_counted(config: Mapping[str, Any], text: dict[str, Any], kind: str) -> None:
+    missing = [name for name in _REQUIRED if not isinstance(text.get(name), int)]
+    reason = ""
+    if missing:
+        reason = f"its config has no {', '.join(missing)}"
+    elif config.get("is_encoder_decoder"):
+        reason = "it is an encoder-decoder model"
+    elif any((text.get(name) or 0) > 1 for name in _EXPERTS):
+        reason = "it is a mixture of experts, which is not supported yet"
+    if reason:
+        raise ModelInvalid(
+            f"The model type {kind!r} cannot be planned.",
+            f"{reason}.",
+            "choose a dense decoder model, such as those of Llama, Qwen, Mistral, Gemma or Phi.",
+        )
+
+
+def _qk_norm(text: dict[str, Any], kind: str) -> Literal["none", "head", "full"]:
+    if kind in _FULL_NORMS:
+        return "full"
+    return "head" if kind in _HEAD_NORMS or text.get("use_qk_norm") else "none"
+
+
+def _sliding(text: dict[str, Any], kind: str) -> tuple[int | None, int]:
+    """The window and the number of layers that use it."""
+    window = text.get("sliding_window")
+    layers = int(text["num_hidden_layers"])
+    if not window or text.get("use_sliding_window") is False:
+        return None, 0
+    types = text.get("layer_types")
+    if types:
+        return int(window), sum("sliding" in str(name) for name in types)
+    if kind == "gemma2":
+        return int(window), (layers + 1) // 2
+    if kind in ("gemma3", "gemma3_text"):
+        return int(window), layers - layers // int(text.get("sliding_window_pattern") or 6)
+    return (int(window), layers) if kind in ("mistral", "phi3") else (None, 0)
