@@ -120,6 +120,10 @@ class ExtraMissing(TunebookError):
     """An optional package is needed for what was asked and is not installed."""
 
 
+class FrontEndMissing(TunebookError):
+    """The panels' built JavaScript is not there: a source tree that was not built."""
+
+
 def as_tunebook_error(error: BaseException, *, during: str) -> TunebookError:
     """`error` itself if it has three parts already, else a named error made from it.
 

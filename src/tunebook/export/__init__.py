@@ -1,0 +1,9 @@
+"""Take a tuned model away: adapter folders and merged weights.
+
+This layer knows models and files; it knows nothing of training or panels.
+"""
+
+from tunebook.export.adapter import save_adapter
+from tunebook.export.merge import save_merged
+
+__all__ = ["save_adapter", "save_merged"]

@@ -1,0 +1,101 @@
+"""Put LoRA adapters on a model through PEFT, and load saved ones.
+
+This module knows nothing of how the model was loaded or of what it will learn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunebook.errors import ModelInvalid, TargetsMissing
+from tunebook.recipe import LoraPart
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+def add_lora(model: PreTrainedModel, part: LoraPart, *, seed: int, **more: Any) -> PeftModel:
+    """Wrap a model with fresh LoRA matrices: A random, B zero, so that nothing changes at first.
+
+    Args:
+        model: a loaded causal language model, quantized or not.
+        part: rank, strength and targets.
+        seed: of A's random values.
+        more: further arguments of `peft.LoraConfig`.
+
+    Raises:
+        TargetsMissing: no linear layer is named so; the message lists the names that there are.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    names = linear_names(model)
+    if part.target_modules != "all-linear":
+        wanted = set(part.target_modules)
+        if not any(_matches(name, wanted) for name in linear_paths(model)):
+            raise TargetsMissing(
+                "The LoRA target modules match no layer of this model.",
+                f"asked for {', '.join(sorted(wanted))}; the model has {', '.join(names)}.",
+                "set `lora.target_modules` to names that it has, or to 'all-linear'.",
+            )
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=part.r,
+        lora_alpha=part.alpha,
+        lora_dropout=part.dropout,
+        target_modules=part.target_modules,
+        bias=part.bias,
+        use_rslora=part.use_rslora,
+        **more,
+    )
+    set_seed(seed)
+    wrapped: PeftModel = get_peft_model(model, config)
+    return wrapped
+
+
+def load_adapter(model: PreTrainedModel, folder: Path | str, *, trainable: bool = False) -> PeftModel:
+    """Wrap a base model with an adapter from a folder; safetensors only.
+
+    Raises:
+        ModelInvalid: the folder is not an adapter.
+    """
+    from peft import PeftModel
+
+    folder = Path(folder)
+    for needed in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / needed).is_file():
+            raise ModelInvalid(
+                f"The folder {folder} is not an adapter.",
+                f"it holds no {needed}.",
+                "give the folder of a finished run's `adapter`, or of `save_pretrained`.",
+            )
+    wrapped: PeftModel = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    return wrapped
+
+
+def linear_paths(model: nn.Module) -> list[str]:
+    """Full names of the layers that can carry LoRA: linear ones, without the output head."""
+    from torch import nn
+
+    head = None
+    if hasattr(model, "get_output_embeddings"):
+        head = model.get_output_embeddings()
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    ]
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """The last parts of those names, most frequent first: `q_proj`, `down_proj`, ..."""
+    counts = Counter(name.rsplit(".", 1)[-1] for name in linear_paths(model))
+    return [name for name, _ in counts.most_common()]
+
+
+def _matches(path: str, wanted: set[str]) -> bool:
+    return any(path == name or path.endswith(f".{name}") for name in wanted)

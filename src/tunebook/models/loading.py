@@ -1,0 +1,231 @@
+"""Find, size and load base models and their tokenizers, from the package, a folder or the hub.
+
+Weights come from safetensors only and remote code stays off unless the recipe turns it on. This
+module knows nothing of adapters or data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tunebook.errors import ModelInvalid, ModelMissing, TokenizerMissing
+from tunebook.models import catalog
+from tunebook.models.shape import ModelShape
+from tunebook.recipe import ModelPart, QuantizationPart
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EMBEDDED = Path(__file__).parent / "embedded"
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|vision_pad|>", "<unk>")
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """Where a model's files are: `location` is a folder, or an id of the hub."""
+
+    location: str
+    source: Literal["embedded", "folder", "hub"]
+
+
+def resolve_model(name: str) -> ResolvedModel:
+    """Find the model that a user's name means; looks at the disk but not at the network.
+
+    Raises:
+        ModelMissing: no catalogue entry, no folder, and not the form of a hub id.
+        ModelInvalid: a folder without `config.json`.
+    """
+    entry = catalog.find(name)
+    if entry is not None and entry.embedded:
+        return ResolvedModel(str(EMBEDDED), "embedded")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelInvalid(
+                f"The folder {name} is not a model.",
+                "it holds no config.json.",
+                "give the folder that `save_pretrained` wrote, or a name of the catalogue.",
+            )
+        return ResolvedModel(str(folder), "folder")
+    if entry is not None and entry.hub_id:
+        return ResolvedModel(entry.hub_id, "hub")
+    if _HUB_ID.match(name):
+        return ResolvedModel(name, "hub")
+    raise _missing(name, "it is no folder, no name of the catalogue and no hub id (owner/name).")
+
+
+def load_config(part: ModelPart) -> dict[str, Any]:
+    """The model's `config.json` as plain data; from the hub only that one file is fetched.
+
+    Raises:
+        ModelMissing: the hub has no such model, or cannot be reached.
+        ModelInvalid: the file is not JSON.
+    """
+    resolved = resolve_model(part.name)
+    path = Path(resolved.location) / "config.json"
+    if resolved.source == "hub":
+        path = Path(_from_hub(part, resolved.location, "config.json"))
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelInvalid(
+            f"The configuration of {part.name} cannot be read.", str(error), "download the model again."
+        ) from error
+    return config
+
+
+def load_shape(part: ModelPart) -> ModelShape:
+    """The model's shape, from the catalogue where it stands there, else from its `config.json`."""
+    entry = catalog.find(part.name)
+    if entry is not None and not Path(part.name).is_dir():
+        return entry.shape
+    return ModelShape.from_config(load_config(part))
+
+
+def load_tokenizer(part: ModelPart) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a padding token set.
+
+    Raises:
+        TokenizerMissing: the folder holds no tokenizer.
+        ModelMissing: the hub has no such model, or cannot be reached.
+    """
+    from transformers import AutoTokenizer
+
+    resolved = resolve_model(part.name)
+    if resolved.source != "hub":
+        folder = Path(resolved.location)
+        if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+            raise _no_tokenizer(part.name, f"{folder} holds none of {', '.join(_TOKENIZER_FILES)}.")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            resolved.location, revision=part.revision, trust_remote_code=part.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        if resolved.source == "hub":
+            raise _hub_error(part, error) from error
+        raise _no_tokenizer(part.name, f"loading it failed: {error}") from error
+    if tokenizer.pad_token is None:
+        vocabulary = tokenizer.get_vocab()
+        tokenizer.pad_token = next(
+            (token for token in _PAD_TOKENS if token in vocabulary), tokenizer.eos_token
+        )
+    return tokenizer
+
+
+def load_model(
+    part: ModelPart, quantization: QuantizationPart, *, device: str | None = None
+) -> PreTrainedModel:
+    """Load the base weights, quantized as asked, in evaluation mode.
+
+    Args:
+        part: which model and in which compute dtype.
+        quantization: 4 bit (NF4 or FP4) or 8 bit by bitsandbytes, or 16 bit.
+        device: such as "cpu" or "cuda:0"; None takes the first GPU, else the CPU.
+
+    Raises:
+        ModelMissing, ModelInvalid: see `resolve_model`; also when the weights do not load.
+    """
+    from transformers import AutoModelForCausalLM
+
+    resolved = resolve_model(part.name)
+    device = device or default_device()
+    dtype = compute_dtype(part, device)
+    arguments: dict[str, Any] = {
+        "dtype": dtype,
+        "device_map": {"": device},
+        "revision": part.revision,
+        "trust_remote_code": part.trust_remote_code,
+        "use_safetensors": True,
+    }
+    if quantization.bits != 16:
+        arguments["quantization_config"] = _bitsandbytes(quantization, dtype)
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            resolved.location, **arguments
+        )
+    except (OSError, ValueError, KeyError) as error:
+        if resolved.source == "hub" and isinstance(error, OSError):
+            raise _hub_error(part, error) from error
+        raise ModelInvalid(
+            f"The model {part.name} could not be loaded.",
+            f"{type(error).__name__}: {error}",
+            "check that the folder holds safetensors weights that belong to its config.json.",
+        ) from error
+    model.eval()
+    return model
+
+
+def default_device() -> str:
+    """The first GPU if torch sees one, else the CPU."""
+    import torch
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def compute_dtype(part: ModelPart, device: str) -> torch.dtype:
+    """The dtype of the arithmetic: what the recipe says, else by what the device does well."""
+    import torch
+
+    if part.dtype != "auto":
+        dtype: torch.dtype = getattr(torch, part.dtype)
+        return dtype
+    if not device.startswith("cuda"):
+        return torch.float32
+    # bf16 is emulated, and slow, below compute capability 8
+    return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+
+
+def _bitsandbytes(quantization: QuantizationPart, dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if quantization.bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization.quant_type,
+        bnb_4bit_use_double_quant=quantization.double_quant,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _from_hub(part: ModelPart, location: str, file: str) -> str:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        path: str = hf_hub_download(location, file, revision=part.revision)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise _hub_error(part, error) from error
+    return path
+
+
+def _hub_error(part: ModelPart, error: Exception) -> ModelMissing:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return _missing(part.name, f"the Hugging Face hub gave no such model: {reason}")
+
+
+def _missing(name: str, why: str) -> ModelMissing:
+    close = catalog.suggest(name)
+    hint = f"did you mean {', '.join(close)}? " if close else ""
+    local = " (a folder must exist)" if os.sep in name else ""
+    return ModelMissing(
+        f"There is no model named {name!r}{local}.",
+        why,
+        f"{hint}Offline, `tunebook-tiny` always works; for a private model log in with `hf auth login`.",
+    )
+
+
+def _no_tokenizer(name: str, why: str) -> TokenizerMissing:
+    return TokenizerMissing(
+        f"The model {name} has no tokenizer.",
+        why,
+        "save the tokenizer into the model's folder with `tokenizer.save_pretrained(folder)`.",
+    )

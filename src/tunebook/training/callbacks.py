@@ -1,0 +1,210 @@
+"""From the trainer's callbacks to events: steps, memory, checkpoints, and the stop that is asked for.
+
+This module knows the trainer and the event log; it does not know who watches.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from tunebook.engine import model_lock
+from tunebook.events import (
+    CheckpointEvent,
+    EvaluationEvent,
+    EventLog,
+    MemoryEvent,
+    StartedEvent,
+    StepEvent,
+    WarningEvent,
+)
+from tunebook.training.folder import this_process
+from tunebook.training.meter import MemoryMeter
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tunebook.training.sft import SFTTrainer
+
+_MEMORY_EVERY = 0.5  # seconds between two memory events
+
+
+class EventCallback(TrainerCallback):
+    """Writes one event for whatever happens, and ends training after the step in which a stop is asked.
+
+    Args:
+        log: where events go.
+        model: the model in training; its lock is held while a step runs, so that a chat waits.
+        stop_asked: asked after every step.
+        resumed_from: step of the checkpoint that training continues from.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        model: nn.Module,
+        stop_asked: Callable[[], bool],
+        resumed_from: int | None = None,
+    ) -> None:
+        self.log = log
+        self.first_loss: float | None = None
+        self.last_loss: float | None = None
+        self.stopped = False
+        self.meter = MemoryMeter(model)
+        self._model = model
+        self._lock = model_lock(model)
+        self._locked = False
+        self._stop_asked = stop_asked
+        self._resumed_from = resumed_from
+        self._trainer: SFTTrainer | None = None
+        self._began = self._seconds = self._memory_at = 0.0
+        self._warned = False
+
+    def attach(self, trainer: SFTTrainer) -> None:
+        """Tell which trainer calls; it has the token counts and the optimizer."""
+        self._trainer = trainer
+        trainer.meter = self.meter
+
+    def release(self) -> None:
+        """Give the model's lock back if a step ended by an exception."""
+        if self._locked:
+            self._locked = False
+            self._lock.release()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        trainable = sum(p.numel() for p in self._model.parameters() if p.requires_grad)
+        self.log.append(
+            StartedEvent(
+                step=state.global_step,
+                device=device_name(self._model),
+                total_steps=state.max_steps,
+                resumed_from=self._resumed_from,
+                trainable_parameters=trainable,
+                total_parameters=trainable + _frozen_parameters(self._model),
+                versions=versions(),
+                **this_process(),
+            )
+        )
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._lock.acquire()
+        self._locked = True
+        self._began = time.perf_counter()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._seconds = time.perf_counter() - self._began
+        self.release()
+        if self._stop_asked() and state.global_step < state.max_steps:
+            self.stopped = True
+            control.should_training_stop = True
+            control.should_save = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        if logs is None or "loss" not in logs or self._trainer is None:
+            return
+        loss = float(logs["loss"])
+        if self.first_loss is None:
+            self.first_loss = loss
+        self.last_loss = loss
+        tokens, trained = self._trainer.token_counts()
+        self.log.append(
+            StepEvent(
+                step=state.global_step,
+                epoch=float(logs.get("epoch", state.epoch or 0.0)),
+                loss=loss,
+                learning_rate=float(logs["learning_rate"]),
+                grad_norm=float(logs["grad_norm"]) if "grad_norm" in logs else None,
+                tokens=tokens,
+                trained_tokens=trained,
+                seconds=self._seconds,
+            )
+        )
+        if not math.isfinite(loss) and not self._warned:
+            self._warned = True
+            self.log.append(
+                WarningEvent(
+                    step=state.global_step,
+                    code="loss_not_finite",
+                    message=f"The loss became {loss} at step {state.global_step}.",
+                    do="stop, and lower `training.learning_rate`; check the data for odd rows.",
+                )
+            )
+        self._memory(state, final=state.global_step >= state.max_steps)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        values = {key.removeprefix("eval_"): float(value) for key, value in (metrics or {}).items()}
+        if "loss" in values:
+            loss = values.pop("loss")
+            self.log.append(EvaluationEvent(step=state.global_step, loss=loss, metrics=values))
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        path = Path(str(args.output_dir)).name + f"/checkpoint-{state.global_step}"
+        self.log.append(CheckpointEvent(step=state.global_step, path=path))
+
+    def _memory(self, state: TrainerState, *, final: bool) -> None:
+        now = time.monotonic()
+        if not final and state.global_step > 3 and now - self._memory_at < _MEMORY_EVERY:
+            return
+        self._memory_at = now
+        assert self._trainer is not None
+        reading = self.meter.read(self._trainer.optimizer)
+        self.log.append(MemoryEvent(step=state.global_step, **reading))
+
+
+def device_name(model: nn.Module) -> str:
+    """Such as "cpu" or "cuda:0 NVIDIA H200"."""
+    import torch
+
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return f"{device} {torch.cuda.get_device_name(device)}"
+    return str(device)
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what decides the numbers."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("tunebook", "torch", "transformers", "peft", "trl", "bitsandbytes", "datasets"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _frozen_parameters(model: nn.Module) -> int:
+    count = 0
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            packed = type(parameter).__name__ == "Params4bit" and parameter.element_size() == 1
+            count += parameter.numel() * (2 if packed else 1)
+    return count

@@ -1,0 +1,155 @@
+"""The run folder: where each file of a run is, and what state its files say it is in.
+
+Reads and writes files only; knows neither torch nor threads.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from tunebook.errors import RunMissing
+from tunebook.events import (
+    CheckpointEvent,
+    EventBase,
+    EventLog,
+    FailedEvent,
+    FinishedEvent,
+    StartedEvent,
+    StepEvent,
+)
+from tunebook.recipe import Recipe
+
+State = Literal[
+    "new", "preparing", "running", "stopping", "completed", "stopped", "failed", "interrupted"
+]
+_STALE = 120.0  # seconds without an event after which a run on another host counts as interrupted
+
+
+class RunFolder:
+    """Paths and file state of one run.
+
+    Layout: `recipe.yaml`, `plan.json`, `events.jsonl`, `checkpoints/checkpoint-<step>/`, `adapter/`,
+    `export/`; `stop` exists while a stop is asked for.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.log = EventLog(self.path / "events.jsonl")
+
+    @property
+    def recipe_file(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def plan_file(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def exports(self) -> Path:
+        return self.path / "export"
+
+    @property
+    def stop_file(self) -> Path:
+        return self.path / "stop"
+
+    def exists(self) -> bool:
+        """Whether a run was written here."""
+        return self.recipe_file.is_file()
+
+    def require(self) -> None:
+        """Raise `RunMissing` unless this is a run folder."""
+        if not self.exists():
+            raise RunMissing(
+                f"{self.path} is not a run.",
+                "it holds no recipe.yaml.",
+                "give a folder that `tunebook.train` made, such as runs/<name>.",
+            )
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint that was written to its end and still exists."""
+        for event in reversed(self.log.of(CheckpointEvent)):
+            path = self.path / event.path
+            if (path / "trainer_state.json").is_file():
+                return path
+        return None
+
+    def state(self) -> State:
+        """What the files say: also for a run of another process, or whose process is gone."""
+        events = self.log.read()
+        last = next(
+            (e for e in reversed(events) if isinstance(e, StartedEvent | FinishedEvent | FailedEvent)),
+            None,
+        )
+        if last is None:
+            return "new"
+        if isinstance(last, FinishedEvent):
+            return last.reason
+        if isinstance(last, FailedEvent):
+            return "failed"
+        assert isinstance(last, StartedEvent)
+        if not _alive(last, events[-1]):
+            return "interrupted"
+        return "stopping" if self.stop_file.exists() else "running"
+
+    def history(self) -> list[StepEvent]:
+        """Each step once, in order: steps that a resumed run did again replace the lost ones."""
+        steps: dict[int, StepEvent] = {}
+        for event in self.log.read():
+            if isinstance(event, StartedEvent):
+                kept = event.resumed_from or 0
+                steps = {step: old for step, old in steps.items() if step <= kept}
+            elif isinstance(event, StepEvent):
+                steps[event.step] = event
+        return [steps[step] for step in sorted(steps)]
+
+
+def new_name(recipe: Recipe, root: Path) -> str:
+    """A free folder name: the recipe's own, else made of model, data and time."""
+    if recipe.name:
+        base = recipe.name
+    else:
+        model = recipe.model.name.rstrip("/").rsplit("/", 1)[-1]
+        data = Path(recipe.data.source.rstrip("/")).stem
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        base = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model}-{data}-{stamp}").strip("-.") or stamp
+    name, number = base, 2
+    while (root / name).exists():
+        name, number = f"{base}-{number}", number + 1
+    return name
+
+
+def this_process() -> dict[str, str | int | float]:
+    """`pid`, `process_started` and `host` of a `StartedEvent`."""
+    import psutil
+
+    return {
+        "pid": os.getpid(),
+        "process_started": psutil.Process().create_time(),
+        "host": socket.gethostname(),
+    }
+
+
+def _alive(started: StartedEvent, newest: EventBase) -> bool:
+    import psutil
+
+    if started.host != socket.gethostname():
+        return time.time() - newest.time < _STALE
+    try:
+        process = psutil.Process(started.pid)
+        return abs(process.create_time() - started.process_started) < 1.0
+    except psutil.Error:
+        return False

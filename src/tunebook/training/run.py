@@ -1,0 +1,384 @@
+"""A Run: one execution of a recipe, in a thread of this process, with everything about it in a folder.
+
+Start it, watch it, stop it, resume it, talk to its model, export it; reopen it by path in a new
+kernel. This module knows no widget: panels read the events and call these methods.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunebook.errors import RecipeInvalid, RunBusy, TunebookError, as_tunebook_error
+from tunebook.events import EventLog, ExportEvent, FailedEvent, StepEvent
+from tunebook.recipe import Recipe
+from tunebook.training.folder import RunFolder, State, new_name
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from tunebook.plan import Plan
+
+Messages = list[dict[str, str]]
+_live: dict[str, Run] = {}  # runs whose thread is alive, by folder
+
+
+class Run:
+    """One execution of a recipe. Make one with `Run.create`, or reopen one with `Run.open`.
+
+    Attributes:
+        recipe: what is run.
+        log: the events so far, on the disk.
+        error: what ended it, or None.
+        phase: what it is doing just now, in a few words.
+    """
+
+    def __init__(self, folder: RunFolder, recipe: Recipe, *, rows: Any = None) -> None:
+        self.folder = folder
+        self.recipe = recipe
+        self.error: TunebookError | None = None
+        self.phase = ""
+        self._rows = rows
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        # a thread without the cell's context loses clicks and prints in ipykernel 7
+        self._home = contextvars.copy_context()
+        self._model: PreTrainedModel | None = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+
+    @classmethod
+    def create(cls, recipe: Recipe, *, root: Path | str = "runs", rows: Any = None) -> Run:
+        """A new run under `root`; nothing is written until its model and data are ready.
+
+        Args:
+            recipe: what to run.
+            root: folder of runs.
+            rows: rows in memory (list, `datasets.Dataset`, data frame) instead of the recipe's source.
+        """
+        root = Path(root)
+        return cls(RunFolder(root / new_name(recipe, root)), recipe, rows=rows)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Run:
+        """A run that exists, from this or another process, finished or not.
+
+        Raises:
+            RunMissing: the path is not a run folder.
+        """
+        folder = RunFolder(path)
+        live = _live.get(_key(folder.path))
+        if live is not None:
+            return live
+        folder.require()
+        return cls(folder, Recipe.load(folder.recipe_file))
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.path.name
+
+    @property
+    def log(self) -> EventLog:
+        """The run's events."""
+        return self.folder.log
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan it runs by, once it has begun."""
+        from tunebook.plan import Plan
+
+        return Plan.load(self.folder.plan_file) if self.folder.plan_file.is_file() else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether this process is working on it now."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def state(self) -> State:
+        """Where it stands; true for runs of other processes and of dead kernels too."""
+        if self.alive:
+            if self._stop.is_set():
+                return "stopping"
+            return "running" if self.folder.exists() else "preparing"
+        if self.error is not None:
+            return "failed"
+        state = self.folder.state()
+        foreign = state in ("running", "stopping") and self._is_mine()
+        return "interrupted" if foreign else state
+
+    def history(self) -> list[StepEvent]:
+        """Each step once, in order, whatever was lost and done again."""
+        return self.folder.history()
+
+    def start(self) -> Run:
+        """Begin in the background and return at once.
+
+        Raises:
+            RunBusy: it has begun before.
+        """
+        if self.alive or self.state != "new":
+            raise RunBusy(
+                f"The run {self.name} cannot be started.",
+                f"it is {self.state}.",
+                "use `resume()` to continue it, or `Run.create(recipe)` for a new one.",
+            )
+        return self._launch(None)
+
+    def resume(self) -> Run:
+        """Continue in the background from the last checkpoint, to the same loss curve.
+
+        Raises:
+            RunBusy: it is running, or has completed, or has no checkpoint yet.
+        """
+        state = self.state
+        checkpoint = self.folder.last_checkpoint()
+        why = None
+        if state in ("running", "stopping", "preparing"):
+            why = f"it is {state}."
+        elif state == "completed":
+            why = "it has completed all its steps."
+        elif checkpoint is None:
+            why = "it has no checkpoint yet."
+        if why:
+            raise RunBusy(
+                f"The run {self.name} cannot be resumed.", why, "start a new one with `train(recipe)`."
+            )
+        return self._launch(checkpoint)
+
+    def wait(self) -> Run:
+        """Wait until it ends; an interrupt (the stop button of a cell, Ctrl-C) stops it gracefully.
+
+        Raises:
+            TunebookError: what ended the run, if it failed.
+        """
+        thread = self._thread
+        while thread is not None and thread.is_alive():
+            try:
+                thread.join(0.2)
+            except KeyboardInterrupt:
+                if self._stop.is_set():
+                    raise  # the second one: the user does not want to wait for the step
+                self.stop()
+        if self.error is not None:
+            raise self.error
+        return self
+
+    def stop(self) -> None:
+        """Ask it to end after the step it is in, with a checkpoint; works from any process."""
+        if self.alive:
+            self._stop.set()
+        elif self.state == "running":
+            self.folder.stop_file.touch()
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer, with the template that it was trained with."""
+        if self._tokenizer is None:
+            from tunebook.data import tokenizer_for
+
+            self._tokenizer = tokenizer_for(self.recipe)
+        return self._tokenizer
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The tuned model; loaded from the folder if this process did not train it.
+
+        Raises:
+            RunBusy: there is no adapter to load yet.
+        """
+        if self._model is None:
+            self._model = self._load_model()
+        return self._model
+
+    def stream(self, messages: Messages | str, *, adapter: bool = True, **sampling: Any) -> Iterator[str]:
+        """The model's answer, in pieces as it is written.
+
+        Args:
+            messages: a conversation, or one question.
+            adapter: False asks the base model instead.
+            sampling: `max_new_tokens`, `temperature`, `top_p`, `stop` of `engine.stream_chat`.
+        """
+        from tunebook.engine import stream_chat
+
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        return stream_chat(self.model, self.tokenizer, messages, adapter=adapter, **sampling)
+
+    def answer(self, messages: Messages | str, *, adapter: bool = True, **sampling: Any) -> str:
+        """The model's whole answer; see `stream`."""
+        return "".join(self.stream(messages, adapter=adapter, **sampling))
+
+    def export(
+        self, formats: Sequence[str] | None = None, *, folder: Path | str | None = None
+    ) -> list[Path]:
+        """Write the tuned model for use elsewhere. Returns the folders written.
+
+        Args:
+            formats: "adapter" and/or "merged_16bit"; None takes the recipe's.
+            folder: where; None is the run's own `export/`. Each format gets a folder of its name.
+
+        Raises:
+            RecipeInvalid: unknown format.
+            RunBusy: training has not ended.
+            FolderExists, DiskFull: see `tunebook.export`.
+        """
+        from tunebook.export import save_adapter, save_merged
+        from tunebook.training.worker import folder_bytes
+
+        self._require_ended("exported")
+        target = Path(folder) if folder is not None else self.folder.exports
+        savers = {"adapter": save_adapter, "merged_16bit": save_merged}
+        wanted = list(formats if formats is not None else self.recipe.export.formats)
+        if unknown := [name for name in wanted if name not in savers]:
+            raise RecipeInvalid(
+                f"There is no export format {unknown[0]!r}.",
+                f"known are {', '.join(savers)}.",
+                "set `export.formats` to some of these.",
+            )
+        written = []
+        for name in wanted:
+            inside = folder is None
+            path = savers[name](
+                self.model, self.tokenizer, target / name, recipe=self.recipe, replace=inside
+            )
+            shown = os.path.relpath(path, self.path) if inside else str(path.absolute())
+            self.log.append(ExportEvent(format=name, path=shown, bytes=folder_bytes(path)))
+            written.append(path)
+        return written
+
+    def __repr__(self) -> str:
+        done = self.history()
+        steps = f", step {done[-1].step}, loss {done[-1].loss:.4f}" if done else ""
+        return f"Run({str(self.path)!r}, {self.state}{steps})"
+
+    def _launch(self, checkpoint: Path | None) -> Run:
+        self._stop.clear()
+        self.folder.stop_file.unlink(missing_ok=True)
+        self.error = None
+        self._model = None
+        self._thread = threading.Thread(
+            target=self._home.copy().run,
+            args=(self._work, checkpoint),
+            name=f"tunebook-{self.name}",
+            daemon=True,
+        )
+        _live[_key(self.path)] = self
+        self._thread.start()
+        return self
+
+    def _work(self, checkpoint: Path | None) -> None:
+        from tunebook.training.worker import execute, prepare
+
+        try:
+            prepared = prepare(self.recipe, self._rows, self._tell)
+            self._tokenizer = prepared.tokenizer
+            if self._stop.is_set():
+                return  # stopped before anything was written
+            execute(
+                self.folder,
+                self.recipe,
+                prepared,
+                stop_asked=self._stop_asked,
+                checkpoint=checkpoint,
+                tell=self._tell,
+            )
+            self._model = prepared.model
+        except Exception as error:
+            self.error = as_tunebook_error(error, during=f"train {self.name}")
+            self.error.__cause__ = error if error is not self.error else error.__cause__
+            if self.folder.exists():
+                step = max((event.step for event in self.history()), default=0)
+                self.log.append(FailedEvent(step=step, error=self.error.to_dict(traceback=True)))
+        finally:
+            self.folder.stop_file.unlink(missing_ok=True)
+            self._tell("")
+            _live.pop(_key(self.path), None)
+
+    def _tell(self, phase: str) -> None:
+        self.phase = phase
+
+    def _stop_asked(self) -> bool:
+        return self._stop.is_set() or self.folder.stop_file.exists()
+
+    def _is_mine(self) -> bool:
+        from tunebook.events import StartedEvent
+
+        started = self.log.of(StartedEvent)
+        return bool(started) and started[-1].pid == os.getpid() and _key(self.path) not in _live
+
+    def _require_ended(self, verb: str) -> None:
+        if self.state in ("running", "stopping", "preparing", "new"):
+            raise RunBusy(
+                f"The run {self.name} cannot be {verb} yet.",
+                f"it is {self.state}.",
+                "wait until training has ended: `run.wait()`.",
+            )
+
+    def _load_model(self) -> PreTrainedModel:
+        from tunebook.models.adapters import load_adapter
+        from tunebook.models.loading import load_model
+
+        self._require_ended("talked to")
+        adapter = self.folder.adapter
+        if not adapter.is_dir():
+            checkpoint = self.folder.last_checkpoint()
+            if checkpoint is None:
+                raise RunBusy(
+                    f"The run {self.name} has no adapter.",
+                    "it ended before its first checkpoint.",
+                    "start it again with `train(recipe)`.",
+                )
+            adapter = checkpoint
+        return load_adapter(load_model(self.recipe.model, self.recipe.quantization), adapter)
+
+
+def train(
+    recipe: Recipe | Path | str, *, wait: bool | None = None, root: Path | str = "runs", rows: Any = None
+) -> Run:
+    """Train a recipe, given as such or as its file.
+
+    Args:
+        recipe: a `Recipe` or the path of one.
+        wait: True returns when training has ended, False at once; None returns at once in
+            JupyterLab, where panels stay live, and waits everywhere else (Colab, scripts, nbconvert).
+        root: folder of runs.
+        rows: rows in memory instead of the recipe's source.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(recipe)
+    run = Run.create(recipe, root=root, rows=rows).start()
+    return run.wait() if (not in_jupyterlab() if wait is None else wait) else run
+
+
+def open_run(path: Path | str) -> Run:
+    """Reopen a run by its folder; see `Run.open`."""
+    return Run.open(path)
+
+
+def list_runs(root: Path | str = "runs") -> list[Run]:
+    """All runs under a folder, newest first."""
+    root = Path(root)
+    if not root.is_dir():
+        return []
+    folders = [path for path in root.iterdir() if RunFolder(path).exists()]
+    return [Run.open(path) for path in sorted(folders, key=lambda p: p.stat().st_mtime, reverse=True)]
+
+
+def in_jupyterlab() -> bool:
+    """Whether this is a kernel whose page stays live while no cell runs (not Colab, not nbconvert)."""
+    return "JPY_SESSION_NAME" in os.environ and "google.colab" not in sys.modules
+
+
+def _key(path: Path) -> str:
+    return str(path.absolute())

@@ -1,0 +1,177 @@
+"""The work of a run, from recipe to adapter, on whichever thread calls it.
+
+Nothing is written before model, data and plan are known to be good, so a mistake in the recipe
+leaves no half-made folder. This module knows no thread and no panel.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunebook.data import DataStatistics, PreparedData, prepare_data, tokenizer_for
+from tunebook.errors import FolderExists, require_disk_space
+from tunebook.events import ExportEvent, FinishedEvent, WarningEvent
+from tunebook.export import save_adapter, save_merged
+from tunebook.export.adapter import parameter_bytes
+from tunebook.models.adapters import add_lora
+from tunebook.models.loading import default_device, load_model, load_shape
+from tunebook.plan import DataSize, Plan, make_plan, require_fit
+from tunebook.recipe import Recipe
+from tunebook.training.callbacks import EventCallback
+from tunebook.training.folder import RunFolder
+from tunebook.training.sft import make_trainer
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass
+class Prepared:
+    """All that training needs, in memory; nothing of it is on the disk yet."""
+
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    data: PreparedData
+    plan: Plan
+
+
+def prepare(recipe: Recipe, rows: Any, tell: Callable[[str], None]) -> Prepared:
+    """Load, tokenise and plan; raises the named error of whatever is wrong.
+
+    Args:
+        recipe: what the user wants.
+        rows: rows in memory instead of `recipe.data.source`, or None.
+        tell: is given a sentence at each stage.
+    """
+    tell("Reading the tokenizer")
+    shape = load_shape(recipe.model)
+    tokenizer = tokenizer_for(recipe)
+    tell("Turning rows into tokens")
+    data = prepare_data(recipe, tokenizer, rows=rows)
+    plan = make_plan(recipe, shape=shape, data=data_size(data.statistics))
+    require_fit(plan)
+    tell("Loading the model")
+    model = load_model(recipe.model, recipe.quantization, device=default_device())
+    model.config.use_cache = False
+    tell("Adding the adapter")
+    adapted = add_lora(model, recipe.lora, seed=recipe.training.seed)
+    return Prepared(adapted, tokenizer, data, plan)
+
+
+def data_size(statistics: DataStatistics) -> DataSize:
+    """What the forecast needs to know of the data."""
+    return DataSize(
+        rows=statistics.rows,
+        mean_length=statistics.mean_length,
+        max_length=statistics.longest,
+    )
+
+
+def execute(
+    folder: RunFolder,
+    recipe: Recipe,
+    prepared: Prepared,
+    *,
+    stop_asked: Callable[[], bool],
+    checkpoint: Path | None,
+    tell: Callable[[str], None],
+) -> None:
+    """Train from the start or from a checkpoint, save the adapter, export what the recipe says.
+
+    Args:
+        folder: where the run is written; made here unless it is resumed.
+        recipe: what the user wants.
+        prepared: from `prepare`.
+        stop_asked: asked after every step.
+        checkpoint: folder to continue from, or None.
+        tell: is given a sentence at each stage.
+
+    Raises:
+        DiskFull, FolderExists: before anything is written.
+    """
+    _open_folder(folder, recipe, prepared, resumed=checkpoint is not None)
+    model = prepared.model
+    resumed_from = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else None
+    callback = EventCallback(folder.log, model, stop_asked, resumed_from)
+    trainer = make_trainer(
+        recipe,
+        prepared.plan.strategy,
+        model,
+        prepared.tokenizer,
+        prepared.data.train,
+        prepared.data.eval,
+        output_dir=folder.checkpoints,
+        callbacks=[callback],
+    )
+    callback.attach(trainer)
+    for message, do in prepared.data.warnings:
+        folder.log.append(WarningEvent(code="data", message=message, do=do))
+    tell("Training")
+    began = time.perf_counter()
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        callback.release()
+    tell("Saving")
+    save_adapter(model, prepared.tokenizer, folder.adapter, recipe=recipe, replace=True)
+    _export(folder, recipe, prepared, trainer.state.global_step)
+    history = folder.history()
+    folder.log.append(
+        FinishedEvent(
+            step=trainer.state.global_step,
+            reason="stopped" if callback.stopped else "completed",
+            first_loss=history[0].loss if history else None,
+            last_loss=history[-1].loss if history else None,
+            seconds=time.perf_counter() - began,
+            peak=callback.meter.peak or None,
+        )
+    )
+
+
+def _open_folder(folder: RunFolder, recipe: Recipe, prepared: Prepared, *, resumed: bool) -> None:
+    adapter = parameter_bytes(prepared.model, trainable=True)
+    states = 2 * adapter  # AdamW keeps two moments for each trained parameter
+    kept = recipe.training.keep_checkpoints + 1  # the new one is written before the old one goes
+    require_disk_space(
+        folder.path,
+        kept * (adapter + states) + adapter + 64 * 2**20,
+        purpose="the run's checkpoints",
+    )
+    if not resumed:
+        try:
+            folder.path.mkdir(parents=True, exist_ok=False)
+        except FileExistsError:
+            raise FolderExists(
+                f"The folder {folder.path} exists already.",
+                "another run was started under the same name.",
+                "choose another `name`, or resume that run with `tunebook.open_run(path).resume()`.",
+            ) from None
+        recipe.save(folder.recipe_file)
+    prepared.plan.save(folder.plan_file)
+
+
+def _export(folder: RunFolder, recipe: Recipe, prepared: Prepared, step: int) -> None:
+    folder.log.append(_exported(folder, "adapter", folder.adapter, step))
+    if "merged_16bit" in recipe.export.formats:
+        target = folder.exports / "merged_16bit"
+        save_merged(prepared.model, prepared.tokenizer, target, recipe=recipe, replace=True)
+        folder.log.append(_exported(folder, "merged_16bit", target, step))
+
+
+def _exported(folder: RunFolder, format: str, path: Path, step: int) -> ExportEvent:
+    return ExportEvent(
+        step=step,
+        format=format,
+        path=str(path.relative_to(folder.path)),
+        bytes=folder_bytes(path),
+    )
+
+
+def folder_bytes(path: Path) -> int:
+    """Bytes in all files of a folder."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
