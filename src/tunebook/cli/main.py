@@ -1,0 +1,195 @@
+"""The commands and their arguments; each does its work in a function named after it.
+
+Exit codes: 0 done, 1 findings of `check` that are errors, 2 a named error, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tunebook import __version__
+from tunebook.cli import show
+from tunebook.cli.options import add_recipe_options, recipe_from
+from tunebook.errors import TunebookError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        return code
+    except TunebookError as error:
+        show.print_error(error)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """The guided fine-tune, end to end, on what ships inside the package."""
+    from tunebook.cli.demo import run_demo
+
+    return run_demo(Path(arguments.root), steps=arguments.steps)
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """What this machine has, what will be used and what is missing."""
+    from tunebook.cli.doctor import diagnose, print_diagnosis
+
+    diagnosis = diagnose()
+    if arguments.json:
+        show.print_json(diagnosis.model_dump(mode="json"))
+    else:
+        print_diagnosis(diagnosis)
+    return 0 if diagnosis.ready else 2
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Look for what is wrong with a dataset."""
+    from tunebook.data import check as check_data
+
+    report = check_data(arguments.source, model=arguments.model)
+    if arguments.json:
+        show.print_json(report.to_dict())
+    else:
+        show.console.print(str(report), markup=False)
+    return 0 if report.ok else 1
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """What a recipe will cost in memory and time, before anything is loaded."""
+    from tunebook.plan import Hardware, make_plan
+
+    recipe = recipe_from(arguments)
+    hardware = Hardware.of(arguments.on) if arguments.on else Hardware.detect()
+    made = make_plan(recipe, hardware=hardware)
+    if arguments.json:
+        show.print_json(made.model_dump(mode="json"))
+    else:
+        show.console.print(made.summary(), markup=False)
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train a recipe, or resume a run."""
+    from tunebook.training import Run, open_run
+
+    if arguments.resume:
+        run = open_run(arguments.resume).resume()
+    else:
+        run = Run.create(recipe_from(arguments), root=arguments.root).start()
+    show.follow(run)
+    rows = [("run", str(run.path)), ("state", run.state)]
+    steps = run.history()
+    if steps:
+        rows.append(("loss", f"{steps[0].loss:.4f} → {steps[-1].loss:.4f} in {steps[-1].step} steps"))
+    memory = show.peak_of(run)
+    if memory is not None and run.plan is not None:
+        forecast = show.mib(run.plan.forecast.total)
+        rows.append(("memory", f"{show.mib(memory.peak)} (forecast {forecast})"))
+    if run.folder.adapter.is_dir():
+        rows.append(("adapter", str(run.folder.adapter)))
+    show.pairs(rows)
+    return 0
+
+
+def chat(arguments: argparse.Namespace) -> int:
+    """Talk to a run's model."""
+    from tunebook.training import open_run
+
+    run = open_run(arguments.path)
+    sampling = {"max_new_tokens": arguments.max_new_tokens, "temperature": arguments.temperature}
+    messages: list[dict[str, str]] = []
+    if arguments.system:
+        messages.append({"role": "system", "content": arguments.system})
+    questions = [arguments.ask] if arguments.ask else _typed()
+    for question in questions:
+        messages.append({"role": "user", "content": question})
+        answer = ""
+        for piece in run.stream(messages, adapter=not arguments.base, **sampling):
+            answer += piece
+            show.console.out(piece, end="", highlight=False)
+            sys.stdout.flush()
+        show.console.out("")
+        messages.append({"role": "assistant", "content": answer})
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write a run's model for use elsewhere."""
+    from tunebook.training import open_run
+
+    run = open_run(arguments.path)
+    formats = [name for name in (arguments.formats or "").split(",") if name] or None
+    for path in run.export(formats, folder=arguments.folder):
+        show.console.print(str(path), markup=False)
+    return 0
+
+
+def _typed() -> list[str] | object:
+    def ask() -> object:
+        while True:
+            try:
+                text = show.console.input("[bold]> [/]").strip()
+            except EOFError:
+                return
+            if text:
+                yield text
+
+    return ask()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tunebook", description="Guided, fast, small-memory fine-tuning."
+    )
+    parser.add_argument("--version", action="version", version=f"tunebook {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    sub = _command(commands, "demo", demo)
+    sub.add_argument("--root", default="runs", help="folder for the run [default: runs]")
+    sub.add_argument("--steps", type=int, default=None, help="train fewer steps, for a quick look")
+
+    sub = _command(commands, "check", check)
+    sub.add_argument("source", help="dataset file or hub id")
+    sub.add_argument("--model", help="whose tokenizer and template to check with")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = _command(commands, "plan", plan)
+    add_recipe_options(sub)
+    sub.add_argument("--on", metavar="GPU", help='plan for another card, such as "T4" or "L4"')
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = _command(commands, "train", train)
+    add_recipe_options(sub)
+    sub.add_argument("--root", default="runs", help="folder of runs [default: runs]")
+    sub.add_argument("--resume", metavar="RUN", help="continue this run from its last checkpoint")
+
+    sub = _command(commands, "chat", chat)
+    sub.add_argument("path", metavar="RUN", help="run folder")
+    sub.add_argument("--base", action="store_true", help="talk to the model without its adapter")
+    sub.add_argument("--ask", metavar="TEXT", help="ask one question and leave")
+    sub.add_argument("--system", metavar="TEXT", help="system message")
+    sub.add_argument("--max-new-tokens", type=int, default=256)
+    sub.add_argument("--temperature", type=float, default=0.0)
+
+    sub = _command(commands, "export", export)
+    sub.add_argument("path", metavar="RUN", help="run folder")
+    sub.add_argument("--formats", metavar="A,B", help="adapter, merged_16bit [default: the recipe's]")
+    sub.add_argument("--folder", help="where to write [default: the run's own export folder]")
+
+    sub = _command(commands, "doctor", doctor)
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _command(commands: object, name: str, run: object) -> argparse.ArgumentParser:
+    text = (run.__doc__ or "").strip()
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)  # type: ignore[attr-defined]
+    parser.set_defaults(run=run)
+    return parser
