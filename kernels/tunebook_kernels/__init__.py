@@ -1,0 +1,17 @@
+"""Fused operations for training: Triton kernels with a plain-torch reference beside each.
+
+Needs torch and, where it exists, triton; knows no model, no trainer and no `tunebook`.
+"""
+
+from tunebook_kernels._launch import can_launch, triton_runs_on
+from tunebook_kernels.rms_norm import rms_norm, rms_norm_reference
+from tunebook_kernels.swiglu import swiglu, swiglu_reference
+
+__all__ = [
+    "can_launch",
+    "rms_norm",
+    "rms_norm_reference",
+    "swiglu",
+    "swiglu_reference",
+    "triton_runs_on",
+]

@@ -1,0 +1,91 @@
+"""Decides whether Triton can work on a tensor, and holds what every launch needs.
+
+Importable without a GPU and without triton; knows none of the operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # platforms without triton: the references serve
+    triton = None
+    tl = None
+
+__all__ = [
+    "INTERPRETED",
+    "as_rows",
+    "can_launch",
+    "ceil_div",
+    "jit",
+    "on_device_of",
+    "options_for",
+    "power_of_2",
+    "tl",
+    "triton_runs_on",
+]
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+# Read once, as triton does: a kernel is bound to the interpreter when it is decorated, and the
+# functions of `triton.language` when triton is imported.
+INTERPRETED = triton is not None and bool(triton.knobs.runtime.interpret)
+
+
+def jit(function: Callable[..., None]) -> Any:
+    """`triton.jit`, or the function unchanged where there is no triton."""
+    return function if triton is None else triton.jit(function)
+
+
+def triton_runs_on(device: torch.device) -> bool:
+    """Whether kernels can be launched for tensors of this device (any device when interpreted)."""
+    return triton is not None and (device.type == "cuda" or INTERPRETED)
+
+
+def can_launch(*tensors: torch.Tensor) -> bool:
+    """Whether a kernel can take all these tensors: one device, supported dtypes, not empty.
+
+    The interpreter stores bfloat16 as integers and computes garbage, so there bfloat16 is refused.
+    """
+    first = tensors[0]
+    if not triton_runs_on(first.device):
+        return False
+    dtypes = _DTYPES[:2] if INTERPRETED else _DTYPES
+    return all(t.device == first.device and t.dtype in dtypes and t.numel() > 0 for t in tensors)
+
+
+def as_rows(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor` (..., n) as (rows, n) with adjacent columns; copies only if no view can do it."""
+    rows = tensor.reshape(-1, tensor.shape[-1])
+    return rows if rows.stride(-1) == 1 else rows.contiguous()
+
+
+def on_device_of(tensor: torch.Tensor) -> AbstractContextManager[Any]:
+    """Makes the tensor's GPU the current one: triton launches on the current device."""
+    if tensor.device.type != "cuda":
+        return nullcontext()
+    return torch.cuda.device(tensor.device)
+
+
+def power_of_2(number: int) -> int:
+    """The smallest power of two that is at least `number`."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
+def ceil_div(number: int, divisor: int) -> int:
+    """`number / divisor`, rounded up."""
+    return -(-number // divisor)
+
+
+def options_for(elements: int) -> dict[str, Any]:
+    """Launch options for a program that holds this many elements at once.
+
+    Fusing of multiply and add is named because its default differs between releases of triton.
+    """
+    return {"num_warps": max(1, min(16, elements // 512)), "enable_fp_fusion": True}

@@ -1,0 +1,56 @@
+"""Every kernel compiles for every generation of GPU, and fits its shared memory; needs no GPU."""
+
+from __future__ import annotations
+
+import pytest
+
+triton = pytest.importorskip("triton")
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from tunebook_kernels import _launch  # noqa: E402
+from tunebook_kernels.rms_norm import (  # noqa: E402
+    rms_norm_backward_kernel,
+    rms_norm_forward_kernel,
+)
+from tunebook_kernels.swiglu import swiglu_backward_kernel, swiglu_forward_kernel  # noqa: E402
+
+CAPABILITIES = [75, 80, 89, 90, 100]
+T4_SHARED_MEMORY = 64 * 1024
+TILE = {"ROWS": 1, "BLOCK": 4096}
+KERNELS = {
+    "rms_norm_forward": (rms_norm_forward_kernel, {**TILE, "OFFSET": 0.0}),
+    "rms_norm_backward": (
+        rms_norm_backward_kernel,
+        {**TILE, "OFFSET": 1.0, "NEEDS_DWEIGHT": True},
+    ),
+    "swiglu_forward": (swiglu_forward_kernel, {"BLOCK": 2048}),
+    "swiglu_backward": (swiglu_backward_kernel, {"BLOCK": 2048}),
+}
+
+
+def signature(kernel, constants: dict[str, object], dtype: str) -> dict[str, str]:
+    types = {}
+    for name in kernel.arg_names:
+        if name in constants:
+            types[name] = "constexpr"
+        elif name.endswith("_ptr"):
+            types[name] = "*fp32" if name in ("rstd_ptr", "dweight_ptr") else f"*{dtype}"
+        else:
+            types[name] = "fp32" if name == "eps" else "i32"
+    return types
+
+
+@pytest.mark.skipif(_launch.INTERPRETED, reason="interpreted kernels are not compiled")
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernel_compiles(name: str, capability: int):
+    kernel, constants = KERNELS[name]
+    dtype = "fp16" if capability < 80 else "bf16"
+    source = ASTSource(kernel, signature(kernel, constants, dtype), constants)
+    compiled = triton.compile(
+        source, target=GPUTarget("cuda", capability, 32), options=_launch.options_for(4096)
+    )
+    assert compiled.asm["cubin"]
+    assert compiled.metadata.shared <= T4_SHARED_MEMORY
