@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 class EventBase(BaseModel):
     """What every event carries."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, ser_json_inf_nan="strings")
 
     time: float = Field(default_factory=time.time, description="Seconds since the epoch, UTC.")
     step: int = Field(default=0, description="Optimizer steps done when it happened.")

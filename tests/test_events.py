@@ -1,0 +1,105 @@
+"""The event log: what is written is read back, whatever a crash left behind."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from hypothesis import given, strategies as st
+
+from tunebook.events import (
+    CheckpointEvent,
+    EventLog,
+    FinishedEvent,
+    SampleEvent,
+    StepEvent,
+    WarningEvent,
+    parse_event,
+)
+
+
+def step(number: int, loss: float = 1.0) -> StepEvent:
+    return StepEvent(
+        step=number, epoch=0.1, loss=loss, learning_rate=1e-4, tokens=10 * number, seconds=0.1
+    )
+
+
+def test_events_come_back_typed_and_in_order(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    written = [step(1), WarningEvent(code="x", message="y"), CheckpointEvent(path="checkpoints/1")]
+    for event in written:
+        log.append(event)
+    assert log.read() == written
+    assert log.of(StepEvent) == [written[0]]
+
+
+def test_a_log_that_does_not_exist_is_empty(tmp_path: Path) -> None:
+    assert EventLog(tmp_path / "none" / "events.jsonl").read() == []
+
+
+def test_a_line_cut_off_by_a_crash_is_passed_over_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    log.append(step(1))
+    with log.path.open("ab") as file:
+        file.write(b'{"kind":"step","st')
+    assert log.read() == [log.of(StepEvent)[0]]
+    log.append(step(2))
+    assert [event.step for event in log.read()] == [1, 2]
+    assert log.skipped == 1
+
+
+def test_an_event_of_a_later_version_is_passed_over(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    log.path.write_text('{"kind":"telepathy","step":1}\n')
+    log.append(step(1))
+    assert len(log.read()) == 1
+
+
+@given(text=st.text())
+def test_any_text_survives(text: str) -> None:
+    event = SampleEvent(prompt=text, answer=text[::-1])
+    line = event.model_dump_json()
+    assert "\n" not in line
+    assert parse_event(line) == event
+
+
+def test_a_loss_that_is_not_a_number_survives(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    log.append(step(1, loss=float("nan")))
+    log.append(step(2, loss=float("inf")))
+    first, second = log.of(StepEvent)
+    assert first.loss != first.loss
+    assert second.loss == float("inf")
+
+
+def test_following_sees_what_is_written_later_and_ends(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    log.append(step(1))
+    done = threading.Event()
+
+    def write() -> None:
+        for number in range(2, 6):
+            log.append(step(number))
+        log.append(FinishedEvent(step=5, reason="completed"))
+        done.set()
+
+    writer = threading.Thread(target=write)
+    followed = log.follow(poll=0.01, until=done.is_set)
+    seen = [next(followed)]
+    writer.start()
+    seen += followed
+    writer.join()
+    assert [event.step for event in seen] == [1, 2, 3, 4, 5, 5]
+
+
+def test_writers_in_several_threads_do_not_mix_lines(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    threads = [
+        threading.Thread(target=lambda: [log.append(step(n)) for n in range(50)]) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(log.read()) == 200
+    assert log.skipped == 0
