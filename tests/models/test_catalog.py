@@ -45,7 +45,9 @@ def test_suggest_puts_the_closest_first():
     assert suggest("zzzzzz") == []
 
 
-@pytest.mark.skipif(not (EMBEDDED_FOLDER / "config.json").is_file(), reason="embedded model not built")
+@pytest.mark.skipif(
+    not (EMBEDDED_FOLDER / "config.json").is_file(), reason="embedded model not built"
+)
 def test_embedded_entry_has_the_shape_of_the_shipped_config():
     config = json.loads((EMBEDDED_FOLDER / "config.json").read_text())
     entry = find("tunebook-tiny")

@@ -37,7 +37,9 @@ class CatalogEntry(BaseModel):
     hub_id: str | None = None
     embedded: bool = False
     template: str | None = Field(default=None, description="Name of its chat template.")
-    languages: list[str] = Field(default_factory=list, description="ISO 639-1 codes, the main ones.")
+    languages: list[str] = Field(
+        default_factory=list, description="ISO 639-1 codes, the main ones."
+    )
     shape: ModelShape
 
 

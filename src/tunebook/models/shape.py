@@ -58,11 +58,13 @@ class ModelShape(BaseModel):
     fused_projections: bool = Field(
         default=False, description="The file stores q|k|v and gate|up as one matrix each (Phi-3)."
     )
-    extra_parameters: int = Field(default=0, description="Frozen 16-bit rest, such as a vision tower.")
+    extra_parameters: int = Field(
+        default=0, description="Frozen 16-bit rest, such as a vision tower."
+    )
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
-        """The shape in a Hugging Face `config.json`, by its fields; nested `text_config` is followed.
+        """The shape in a Hugging Face `config.json`; a nested `text_config` is followed.
 
         Raises:
             ModelInvalid: it is not a dense decoder with a gated MLP, so it cannot be counted.
@@ -109,7 +111,7 @@ class ModelShape(BaseModel):
     def linear_layers(self) -> dict[str, tuple[int, int]]:
         """The linear layers of one decoder layer: name to (in, out).
 
-        A model that stores q|k|v or gate|up fused is reported unfused; the sizes add up to the same.
+        A model that stores q|k|v or gate|up fused is reported unfused; the sizes add up.
         """
         hidden, query, key, wide = (
             self.hidden_size,
@@ -161,7 +163,10 @@ class ModelShape(BaseModel):
         if lora.target_modules == "all-linear":
             return layers
         names = [target.rsplit(".", 1)[-1] for target in lora.target_modules]
-        fused = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+        fused = {
+            "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+            "gate_up_proj": ("gate_proj", "up_proj"),
+        }
         wanted = {part for name in names for part in fused.get(name, (name,))}
         return {name: size for name, size in layers.items() if name in wanted}
 
@@ -171,7 +176,9 @@ class ModelShape(BaseModel):
         return self.num_hidden_layers * lora.r * sum(i + o for i, o in sizes)
 
 
-def _refuse_what_cannot_be_counted(config: Mapping[str, Any], text: dict[str, Any], kind: str) -> None:
+def _refuse_what_cannot_be_counted(
+    config: Mapping[str, Any], text: dict[str, Any], kind: str
+) -> None:
     missing = [name for name in _REQUIRED if not isinstance(text.get(name), int)]
     reason = ""
     if missing:

@@ -6,16 +6,18 @@ Knows torch's allocators and nothing of trainers, plans or events.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch._C._profiler import _ExperimentalConfig
 
 
 def measure_step_memory(step: Callable[[], None], *, device: torch.device | str = "cpu") -> int:
     """Run `step` once and return the peak of live tensor bytes above what was live when it began.
 
-    On the CPU the profiler's allocator events of the calling thread are added up (backward runs in
+    On the CPU the allocator's events of the calling thread are added up (backward runs in
     that thread); on CUDA the caching allocator's own peak is read, and its statistics are reset.
     Works from any thread. The step runs slower than usual on the CPU, once.
 
@@ -26,11 +28,9 @@ def measure_step_memory(step: Callable[[], None], *, device: torch.device | str 
     device = torch.device(device)
     if device.type == "cuda":
         return _cuda_peak(step, device)
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with _recording() as changes:
         step()
-    return _peak(_allocations(profiler))
+    return _peak(changes)
 
 
 def resident_bytes(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> int:
@@ -62,7 +62,7 @@ def _resident(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iter
 
 
 def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors in a tensor, a dict, or an object's attributes (quantization states are nested)."""
+    """The tensors in a tensor, a dict, or an object's attributes (quantization states nest)."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict):
@@ -72,15 +72,26 @@ def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
         yield from _tensors_in(vars(value))
 
 
-def _allocations(profiler: Any) -> Iterable[int]:
-    """Bytes of each allocation (positive) and release (negative) on the CPU, in order of time."""
-    events = [
-        event
-        for event in profiler.profiler.kineto_results.events()
-        if event.name() == "[memory]" and event.device_type() == torch.autograd.DeviceType.CPU
-    ]
-    events.sort(key=lambda event: int(event.start_ns()))
-    return (int(event.nbytes()) for event in events)
+@contextmanager
+def _recording() -> Iterator[list[int]]:
+    """Collect the bytes of each allocation (positive) and release (negative) on the CPU, in order.
+
+    The recorder under `torch.autograd.profiler_legacy` is used: it is bound to the calling thread and
+    silent, while the Kineto one writes to the process's error stream from a worker thread.
+    """
+    recorder: Any = torch.autograd
+    config = recorder.ProfilerConfig(
+        recorder.ProfilerState.CPU, False, True, False, False, False, _ExperimentalConfig()
+    )
+    changes: list[int] = []
+    recorder._enable_profiler_legacy(config)
+    try:
+        yield changes
+    finally:
+        for thread in recorder._disable_profiler_legacy():
+            for event in thread:
+                if event.kind() == "memory_alloc":
+                    changes.append(int(event.cpu_memory_usage()))
 
 
 def _peak(changes: Iterable[int]) -> int:

@@ -1,0 +1,217 @@
+"""Choose how a recipe is run: the first rung of a ladder whose forecast stays within the budget.
+
+Each rung gives up speed for memory and never changes what is learnt: the effective batch stays.
+This module knows forecasts, not models or tensors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from tunebook.errors import DoesNotFit, RecipeInvalid
+from tunebook.models.shape import ModelShape
+from tunebook.plan.forecast import make_forecast
+from tunebook.plan.hardware import GIB, Hardware
+from tunebook.plan.nouns import DataSize, Forecast, Plan, Strategy, size
+from tunebook.recipe import Recipe
+
+_SHARE_OF_FREE = 0.9
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_ADVICE_LENGTHS = (4096, 2048, 1024, 512, 256, 128)
+
+
+def make_plan(
+    recipe: Recipe,
+    *,
+    shape: ModelShape | None = None,
+    hardware: Hardware | None = None,
+    data: DataSize | None = None,
+) -> Plan:
+    """How to run `recipe` here and what it costs; a plan that does not fit is returned and says so.
+
+    Args:
+        shape: of the model; None reads it from the catalogue or the model's config.
+        hardware: None detects this machine's.
+        data: counts of the tokenised rows; None assumes rows as long as the recipe allows.
+
+    Raises:
+        RecipeInvalid: the memory budget cannot be read.
+        ModelMissing, ModelInvalid: the shape cannot be found (see `tunebook.models.loading`).
+    """
+    if shape is None:
+        from tunebook.models.loading import load_shape
+
+        shape = load_shape(recipe.model)
+    hardware = hardware or Hardware.detect()
+    budget = parse_budget(recipe.training.memory_budget, hardware)
+    rungs: list[str] = []
+    for strategy, reason in _ladder(recipe, hardware):
+        forecast = make_forecast(recipe, shape, strategy, hardware, budget, data)
+        rungs.append(f"{reason}: {_verdict(forecast)}")
+        if forecast.fits:
+            break
+    advice = [] if forecast.fits else _advice(recipe, shape, strategy, hardware, budget, data)
+    return Plan(
+        recipe=_echo(recipe),
+        hardware=hardware,
+        strategy=strategy,
+        forecast=forecast,
+        rungs=rungs,
+        advice=advice,
+    )
+
+
+def require_fit(plan: Plan) -> Plan:
+    """The plan itself if it fits.
+
+    Raises:
+        DoesNotFit: with the smallest budget that would do, and the changes that would make it fit.
+    """
+    if plan.fits:
+        return plan
+    forecast = plan.forecast
+    largest = max(forecast.parts, key=lambda name: forecast.parts[name])
+    changes = "; or ".join(plan.advice) or "choose a smaller model or a larger device"
+    raise DoesNotFit(
+        f"{plan.recipe['model']} does not fit into {size(forecast.budget)} "
+        f"on {plan.hardware.name}.",
+        f"the least that was found needs {size(forecast.total)}, of which {largest} are "
+        f"{size(forecast.parts[largest])}; tried: {'; '.join(plan.rungs)}.",
+        f'{changes}; or set `training.memory_budget` to "{_round_up(forecast.total)}" '
+        "if there is that much.",
+    )
+
+
+def parse_budget(text: str, hardware: Hardware) -> int:
+    """Bytes of a budget such as "6.5GiB" or "8 GB"; "auto" is 90 % of what is free.
+
+    Raises:
+        RecipeInvalid: the text is neither.
+    """
+    if text.strip() == "auto":
+        return int(hardware.free_memory * _SHARE_OF_FREE)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]i?B|B)", text.strip())
+    if found is None:
+        raise RecipeInvalid(
+            f"The memory budget {text!r} cannot be read.",
+            "it is neither 'auto' nor a number with a unit (B, KB, MB, GB, KiB, MiB, GiB).",
+            'write it such as `training.memory_budget: "6.5GiB"`.',
+        )
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def resolve_dtype(recipe: Recipe, hardware: Hardware) -> str:
+    """The recipe's dtype, else bfloat16 where fast, float16 on older GPUs, float32 on CPUs."""
+    if recipe.model.dtype != "auto":
+        return recipe.model.dtype
+    if hardware.device == "cpu":
+        return "float32"
+    return "bfloat16" if hardware.supports_bf16 else "float16"
+
+
+def resolve_optimizer(recipe: Recipe, hardware: Hardware) -> str:
+    """The recipe's optimizer, else 8-bit AdamW on a GPU and torch's AdamW on a CPU."""
+    if recipe.training.optimizer != "auto":
+        return recipe.training.optimizer
+    return "adamw_torch" if hardware.device == "cpu" else "adamw_8bit"
+
+
+def _ladder(recipe: Recipe, hardware: Hardware) -> Iterator[tuple[Strategy, str]]:
+    """Strategies from fast to small, with reasons: recompute, then halve the micro-batch."""
+    training = recipe.training
+    effective = recipe.effective_batch
+    choice = training.gradient_checkpointing
+    micro = training.batch_size
+    base = Strategy.model_validate(
+        {
+            "micro_batch": micro,
+            "gradient_accumulation_steps": effective // micro,
+            "gradient_checkpointing": choice == "on",
+            "dtype": resolve_dtype(recipe, hardware),
+            "optimizer": resolve_optimizer(recipe, hardware),
+        }
+    )
+    yield base, f"micro-batch {micro}, activations {'recomputed' if choice == 'on' else 'kept'}"
+    recompute = choice != "off"
+    if choice == "auto":
+        yield (
+            base.model_copy(update={"gradient_checkpointing": True}),
+            f"micro-batch {micro}, activations recomputed, which is slower by about a third",
+        )
+    while micro > 1:
+        micro = next(rows for rows in range(max(1, micro // 2), 0, -1) if effective % rows == 0)
+        steps = effective // micro
+        changed = {
+            "micro_batch": micro,
+            "gradient_accumulation_steps": steps,
+            "gradient_checkpointing": recompute,
+        }
+        yield (
+            base.model_copy(update=changed),
+            f"micro-batch {micro} with {steps} accumulation steps ({effective} rows an update)",
+        )
+
+
+def _verdict(forecast: Forecast) -> str:
+    relation = "fits" if forecast.fits else "is too much for"
+    return f"{size(forecast.total)} {relation} {size(forecast.budget)}"
+
+
+def _advice(
+    recipe: Recipe,
+    shape: ModelShape,
+    strategy: Strategy,
+    hardware: Hardware,
+    budget: int,
+    data: DataSize | None,
+) -> list[str]:
+    """Changes of the recipe that would make it fit, in words, the mildest first."""
+    longest = min(
+        recipe.model.max_seq_length, data.max_length if data else recipe.model.max_seq_length
+    )
+    tries: list[list[tuple[str, dict[str, object]]]] = [
+        [("turn on `training.gradient_checkpointing`", {"gradient_checkpointing": "auto"})],
+        [("set `quantization.bits` to 4", {"quantization.bits": 4})],
+        [
+            (f"set `model.max_seq_length` to {length}", {"model.max_seq_length": length})
+            for length in _ADVICE_LENGTHS
+            if length < longest
+        ],
+        [
+            ("set `quantization.bits` to 4 and `model.max_seq_length` to 512",
+             {"quantization.bits": 4, "model.max_seq_length": min(512, longest)}),
+        ],
+    ]  # fmt: skip
+    found: list[str] = []
+    for alternatives in tries:
+        for words, values in alternatives:
+            other = recipe.with_values(dict(values))
+            if other == recipe or (found and " and " in words):
+                continue
+            recompute = strategy.gradient_checkpointing or "gradient" in words
+            small = strategy.model_copy(update={"gradient_checkpointing": recompute})
+            forecast = make_forecast(other, shape, small, hardware, budget, data)
+            if forecast.fits:
+                found.append(f"{words} ({size(forecast.total)})")
+                break
+    return found
+
+
+def _round_up(count: int) -> str:
+    return f"{-(-count * 100 // GIB) / 100:.2f}GiB" if count >= GIB else f"{-(-count // 2**20)}MiB"
+
+
+def _echo(recipe: Recipe) -> dict[str, object]:
+    """The fields that the arithmetic rests on."""
+    return {
+        "model": recipe.model.name,
+        "max_seq_length": recipe.model.max_seq_length,
+        "bits": recipe.quantization.bits,
+        "r": recipe.lora.r,
+        "batch_size": recipe.training.batch_size,
+        "gradient_accumulation_steps": recipe.training.gradient_accumulation_steps,
+        "packing": recipe.training.packing,
+        "gradient_checkpointing": recipe.training.gradient_checkpointing,
+        "memory_budget": recipe.training.memory_budget,
+    }
