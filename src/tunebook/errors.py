@@ -104,6 +104,14 @@ class FolderExists(TunebookError):
     """A folder that would be written already exists and holds something else."""
 
 
+class GradientAudit(TunebookError):
+    """A trainable tensor gets no gradient, or a wrong one, or a frozen one gets any."""
+
+
+class ConversationTooLong(TunebookError):
+    """A conversation leaves no room for an answer in the model's context."""
+
+
 class RunMissing(TunebookError):
     """A path is not a run folder."""
 

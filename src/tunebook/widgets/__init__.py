@@ -1,0 +1,29 @@
+"""The panels: anywidget views that edit a Recipe or watch a Run, and the Guide over all of them.
+
+What a panel can do, Python can do with the same names; nothing here knows tensors, and importing
+this package imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from tunebook.widgets.chat import TryPanel
+from tunebook.widgets.data import DataPanel, preview
+from tunebook.widgets.guide import Guide
+from tunebook.widgets.method import ForecastBar, MethodPanel, forecast
+from tunebook.widgets.model import ModelPanel
+from tunebook.widgets.takeaway import TakeAwayPanel
+from tunebook.widgets.train import TrainPanel, watch
+
+__all__ = [
+    "DataPanel",
+    "ForecastBar",
+    "Guide",
+    "MethodPanel",
+    "ModelPanel",
+    "TakeAwayPanel",
+    "TrainPanel",
+    "TryPanel",
+    "forecast",
+    "preview",
+    "watch",
+]

@@ -1,0 +1,119 @@
+"""The lines of Python and of a shell that do what the panels show, from the recipe's differences.
+
+Knows the recipe; knows nothing of widgets.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from tunebook.errors import RecipeInvalid
+from tunebook.recipe import Recipe, resolve_field
+from tunebook.widgets._fields import flat_values
+
+_NAMED = {"model.name": "model", "data.source": "data"}
+
+
+def differences(recipe: Recipe) -> dict[str, Any]:
+    """The fields that are not at their default, by dotted name; model and data are always there."""
+    default = flat_values(Recipe())
+    return {
+        path: value
+        for path, value in flat_values(recipe).items()
+        if path in _NAMED or value != default[path]
+    }
+
+
+def code_lines(recipe: Recipe, purpose: str, run: Any = None) -> dict[str, str]:
+    """The same in both languages: `{"python": ..., "shell": ...}`.
+
+    Args:
+        purpose: what the panel is for: model, data, method, train, try, takeaway.
+        run: the run whose folder is named, if there is one.
+    """
+    folder = None if run is None else Path(run.path)
+    return {
+        "python": "\n".join(_python(recipe, purpose, folder)),
+        "shell": "\n".join(_shell(recipe, purpose, folder)),
+    }
+
+
+def literal(value: Any) -> str:
+    """A value as Python source, with double quotes as in the rest of the code shown."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        return "[" + ", ".join(literal(item) for item in value) + "]"
+    return repr(value)
+
+
+def recipe_lines(recipe: Recipe) -> list[str]:
+    """The call that makes this recipe, one argument a line."""
+    plain, dotted = [], []
+    for path, value in differences(recipe).items():
+        name = _NAMED.get(path) or _plain_name(path)
+        if name:
+            plain.append(f"    {name}={literal(value)},")
+        else:
+            dotted.append(f"{literal(path)}: {literal(value)}")
+    if recipe.name is not None:
+        plain.append(f"    name={literal(recipe.name)},")
+    lines = ["recipe = tunebook.Recipe.of(", *plain]
+    if dotted:
+        lines.append("    **{" + ", ".join(dotted) + "},")
+    return [*lines, ")"]
+
+
+def _python(recipe: Recipe, purpose: str, folder: Path | None) -> list[str]:
+    if folder is not None and purpose in ("try", "takeaway"):
+        begin = ["import tunebook", "", f"run = tunebook.open_run({literal(str(folder))})"]
+    else:
+        begin = ["import tunebook", "", *recipe_lines(recipe)]
+        if purpose in ("train", "try", "takeaway"):
+            begin.append("run = tunebook.train(recipe)")
+    formats = list(recipe.export.formats)
+    verbs = {
+        "data": ["print(tunebook.check(recipe))"],
+        "method": ["print(tunebook.make_plan(recipe))"],
+        "try": ['print(run.answer("What have you learned?"))'],
+        "takeaway": [f"print(run.export({literal(formats)}))"],
+    }
+    return [*begin, *verbs.get(purpose, [])]
+
+
+def _shell(recipe: Recipe, purpose: str, folder: Path | None) -> list[str]:
+    where = shlex.quote(str(folder)) if folder is not None else "runs/NAME"
+    if purpose == "try":
+        return [f"tunebook chat {where}"]
+    if purpose == "takeaway":
+        return [f"tunebook export {where} --formats {','.join(recipe.export.formats)}"]
+    if purpose == "data":
+        source, model = shlex.quote(recipe.data.source), shlex.quote(recipe.model.name)
+        return [f"tunebook check {source} --model {model}"]
+    words = ["tunebook plan" if purpose == "method" else "tunebook train"]
+    for path, value in differences(recipe).items():
+        if path in _NAMED:
+            words.append(f"--{_NAMED[path]} {shlex.quote(str(value))}")
+        else:
+            words.append(f"--{path} {shlex.quote(_option(value))}")
+    return [" \\\n  ".join(words)]
+
+
+def _plain_name(path: str) -> str | None:
+    name = path.split(".")[1]
+    try:
+        resolve_field(name)
+    except RecipeInvalid:
+        return None
+    return None if name in ("model", "data") else name
+
+
+def _option(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    return "none" if value is None else str(value)

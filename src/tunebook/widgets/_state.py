@@ -1,0 +1,129 @@
+"""What the panels share: the recipe, its plan, the run, and the tokenizer once it is loaded.
+
+A Studio asks the layers below and tells whoever observes it; it knows no panel.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import traitlets as t
+
+from tunebook.errors import TunebookError, as_tunebook_error
+from tunebook.recipe import ModelPart, Recipe
+
+
+class Studio(t.HasTraits):
+    """The shared state of one guide, or of one panel that stands alone.
+
+    Observe `recipe`, `plan`, `plan_error`, `hardware` or `run`; they may change in any thread.
+    """
+
+    recipe = t.Instance(Recipe)
+    plan = t.Any(None, allow_none=True, help="Plan of the recipe on this hardware, once known.")
+    plan_error = t.Dict(help="Why there is no plan, in three parts; or empty.")
+    hardware = t.Any(None, allow_none=True)
+    data_size = t.Any(None, allow_none=True, help="DataSize of the rows, once they were read.")
+    run = t.Any(None, allow_none=True)
+    rows = t.Any(None, allow_none=True, help="Rows in memory instead of the recipe's source.")
+
+    def __init__(self, recipe: Recipe | None = None, *, rows: Any = None, root: str = "runs"):
+        super().__init__(recipe=recipe if recipe is not None else Recipe(), rows=rows)
+        self.root = root
+        self._home = contextvars.copy_context()
+        self._lock = threading.RLock()
+        self._shapes: dict[tuple[str, str | None], Any] = {}
+        self._tokenizers: dict[tuple[str, str | None, str | None], Any] = {}
+        self._generation = 0
+        self._planner: threading.Thread | None = None
+        self.observe(self._replan, ["recipe", "data_size"])
+
+    def begin(self) -> None:
+        """Look at the hardware and make the first plan, in a thread; later calls do nothing."""
+        with self._lock:
+            if self.hardware is None and not self.planning:
+                self._plan_in_thread()
+
+    @property
+    def planning(self) -> bool:
+        """Whether a plan is being made in the background."""
+        return self._planner is not None and self._planner.is_alive()
+
+    def wait_for_plan(self, timeout: float = 30.0) -> Any:
+        """The plan, after waiting for it; None if there can be none (see `plan_error`)."""
+        self.begin()
+        planner = self._planner
+        if planner is not None:
+            planner.join(timeout)
+        return self.plan
+
+    def shape(self, part: ModelPart) -> Any:
+        """The model's shape, read once for each name and revision."""
+        from tunebook.models.loading import load_shape
+
+        key = (part.name, part.revision)
+        if key not in self._shapes:
+            self._shapes[key] = load_shape(part)
+        return self._shapes[key]
+
+    def tokenizer(self) -> Any:
+        """The model's tokenizer with the recipe's template, loaded once (seconds)."""
+        from tunebook.data.tokenizers import tokenizer_for
+
+        part = self.recipe.model
+        key = (part.name, part.revision, part.chat_template)
+        if key not in self._tokenizers:
+            self._tokenizers[key] = tokenizer_for(self.recipe)
+        return self._tokenizers[key]
+
+    def use_tokenizer(self, tokenizer: Any) -> None:
+        """Take this tokenizer for the recipe's model instead of loading one."""
+        part = self.recipe.model
+        self._tokenizers[part.name, part.revision, part.chat_template] = tokenizer
+
+    def thread(self, task: Callable[[], Any]) -> threading.Thread:
+        """Start a daemon thread in the context where the studio was made."""
+        worker = threading.Thread(target=self._home.copy().run, args=(task,), daemon=True)
+        worker.start()
+        return worker
+
+    def _replan(self, _change: object) -> None:
+        with self._lock:
+            self._generation += 1
+            known = (self.recipe.model.name, self.recipe.model.revision) in self._shapes
+            if self.hardware is not None and known:
+                self._plan_now()
+            elif self.hardware is not None:
+                self._plan_in_thread()
+
+    def _plan_in_thread(self) -> None:
+        self._planner = self.thread(self._detect_and_plan)
+
+    def _detect_and_plan(self) -> None:
+        from tunebook.plan import Hardware
+
+        if self.hardware is None:
+            self.hardware = Hardware.detect()
+        generation = -1
+        while generation != self._generation:  # the recipe may change while the config is fetched
+            generation = self._generation
+            self._plan_now(generation)
+
+    def _plan_now(self, generation: int | None = None) -> None:
+        from tunebook.plan import make_plan
+
+        recipe = self.recipe
+        try:
+            shape = self.shape(recipe.model)
+            plan = make_plan(recipe, shape=shape, hardware=self.hardware, data=self.data_size)
+            error: dict[str, str] = {}
+        except Exception as reason:
+            named = as_tunebook_error(reason, during="make a plan")
+            plan, error = None, named.to_dict(traceback=not isinstance(reason, TunebookError))
+        with self._lock:
+            if generation in (None, self._generation):
+                with self.hold_trait_notifications():
+                    self.plan_error, self.plan = error, plan

@@ -1,0 +1,144 @@
+"""The method panel: LoRA, quantization and training as a form, and what they will cost.
+
+The form is drawn from the recipe's own fields and the bar from the plan's own forecast.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import traitlets as t
+
+from tunebook.recipe import Recipe
+from tunebook.widgets._panel import Panel
+from tunebook.widgets._state import Studio
+from tunebook.widgets._text import bytes_text, duration_text
+
+TITLES = {
+    "weights": "Weights",
+    "embeddings": "Embeddings",
+    "adapters": "Adapters",
+    "gradients": "Gradients",
+    "optimizer": "Optimizer",
+    "activations": "Activations",
+    "logits": "Logits",
+    "scratch": "Scratch",
+}
+
+
+class _Forecasting(Panel):
+    """A panel that shows the studio's forecast."""
+
+    forecast = t.Dict(help="The forecast as plain data, see `forecast_dict`.").tag(sync=True)
+    plan_error = t.Dict(help="Why there is no forecast, in three parts; or empty.").tag(sync=True)
+
+    def __init__(
+        self, recipe: Recipe | None = None, *, studio: Studio | None = None, **traits: Any
+    ) -> None:
+        super().__init__(recipe, studio=studio, **traits)
+        self.studio.observe(self._plan_changed, ["plan", "plan_error"])
+        self._plan_changed()
+        self.studio.begin()
+
+    def text_lines(self) -> list[str]:
+        """The forecast, a line for each part."""
+        parts = self.forecast.get("parts", [])
+        lines = [f"  {part['title']:<12} {bytes_text(part['bytes']):>10}" for part in parts]
+        return [self.summary, *lines]
+
+    def _plan_changed(self, _change: object = None) -> None:
+        plan = self.studio.plan
+        shown = {} if plan is None else forecast_dict(plan)
+        self.show(forecast=shown, plan_error=self.studio.plan_error, summary=self._one_line(plan))
+
+    def _one_line(self, plan: Any) -> str:
+        if plan is None:
+            return "No forecast yet"
+        cost = plan.forecast
+        fits = "" if cost.fits else " — does not fit"
+        about = f"{bytes_text(cost.total)} of {bytes_text(cost.budget)}{fits}"
+        if cost.seconds_total is None:
+            return about
+        return f"{about} · about {duration_text(cost.seconds_total)}"
+
+
+class MethodPanel(_Forecasting):
+    """How it learns, and what that costs in memory and time, before anything is loaded.
+
+    Example:
+        >>> panel = MethodPanel()
+        >>> panel.do_set("lora.r", "32")
+        >>> panel.recipe.lora.r
+        32
+    """
+
+    module = "method"
+    purpose = "method"
+    parts = ("lora", "quantization", "training", "model.max_seq_length")
+    without = ("training.method",)
+
+    def __init__(
+        self, recipe: Recipe | None = None, *, studio: Studio | None = None, **traits: Any
+    ) -> None:
+        traits.setdefault("heading", "Method")
+        traits.setdefault(
+            "lead", "How it learns; the bar shows what each choice costs before you start."
+        )
+        super().__init__(recipe, studio=studio, **traits)
+
+    def _one_line(self, plan: Any) -> str:
+        recipe = self.recipe
+        method = f"rank {recipe.lora.r}, {recipe.quantization.bits} bit"
+        return f"{method} · {super()._one_line(plan)}"
+
+
+class ForecastBar(_Forecasting):
+    """The forecast alone, to look at."""
+
+    module = "forecast"
+    purpose = "method"
+
+    def __init__(
+        self, recipe: Recipe | None = None, *, studio: Studio | None = None, **traits: Any
+    ) -> None:
+        traits.setdefault("heading", "Forecast")
+        super().__init__(recipe, studio=studio, **traits)
+
+
+def forecast(recipe: Recipe | None = None) -> ForecastBar:
+    """What a recipe will cost on this machine, as a bar by part.
+
+    Example:
+        >>> forecast(Recipe.of(r=64))  # doctest: +SKIP
+    """
+    panel = ForecastBar(recipe)
+    panel.studio.wait_for_plan()
+    return panel
+
+
+def forecast_dict(plan: Any) -> dict[str, Any]:
+    """A plan's forecast and strategy as plain data: bytes, seconds and words."""
+    cost, strategy = plan.forecast, plan.strategy
+    verb = "recomputes" if strategy.gradient_checkpointing else "keeps"
+    return {
+        "parts": [
+            {"key": key, "title": TITLES.get(key, key.capitalize()), "bytes": size}
+            for key, size in cost.parts.items()
+        ],
+        "total": cost.total,
+        "budget": cost.budget,
+        "fits": cost.fits,
+        "steps": cost.steps,
+        "seconds_per_step": cost.seconds_per_step,
+        "seconds_total": cost.seconds_total,
+        "tokens_per_step": cost.tokens_per_step,
+        "hardware": plan.hardware.name,
+        "strategy": [
+            f"batch {strategy.micro_batch} × {strategy.gradient_accumulation_steps}",
+            f"{verb} activations",
+            strategy.dtype,
+            strategy.optimizer,
+        ],
+        "rungs": list(plan.rungs),
+        "advice": list(plan.advice),
+    }
