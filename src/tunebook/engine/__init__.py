@@ -1,0 +1,30 @@
+"""The patched model: faster modules swapped in, proved to be the same function, and talked to.
+
+Knows torch models; knows no recipe, no run and no widget.
+"""
+
+from tunebook.engine.apply import patch, report, unpatch
+from tunebook.engine.audit import Audit, audit_gradients
+from tunebook.engine.generation import answer, for_inference, for_training, stream_chat
+from tunebook.engine.locks import ModelLock, model_lock
+from tunebook.engine.modules import Report
+from tunebook.engine.parity import Parity, Tolerance, check_parity, patch_checked
+
+__all__ = [
+    "Audit",
+    "ModelLock",
+    "Parity",
+    "Report",
+    "Tolerance",
+    "answer",
+    "audit_gradients",
+    "check_parity",
+    "for_inference",
+    "for_training",
+    "model_lock",
+    "patch",
+    "patch_checked",
+    "report",
+    "stream_chat",
+    "unpatch",
+]

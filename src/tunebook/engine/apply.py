@@ -1,0 +1,97 @@
+"""Swaps the modules of one loaded model for fused ones, undoes it, and says what was done.
+
+Knows the list of kinds; whether the result is still the same function is `parity.py`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from tunebook.engine.locks import model_lock
+from tunebook.engine.mlp import MLP
+from tunebook.engine.modules import (
+    Leave,
+    ModuleKind,
+    Report,
+    device_of,
+    has_own_forward,
+    restore_forward,
+    swap_forward,
+    swapped_kind,
+)
+from tunebook.engine.norm import NORM
+from tunebook_kernels import triton_runs_on
+
+KINDS: tuple[ModuleKind, ...] = (NORM, MLP)
+
+_REPORTS: WeakKeyDictionary[nn.Module, Report] = WeakKeyDictionary()
+
+
+def patch(
+    model: nn.Module,
+    *,
+    kinds: Collection[str] | None = None,
+    device: Literal["auto", "any"] = "auto",
+) -> Report:
+    """Give every module that is recognised and proved a fused forward; nothing else changes.
+
+    Works before or after PEFT wraps the model, on 4-bit and LoRA layers. Calling it again is safe.
+
+    Args:
+        model: any torch model.
+        kinds: names of the kinds to swap; None for all of `KINDS`.
+        device: "auto" swaps only where Triton runs; "any" also where the plain-torch reference
+            would serve, which is no faster (for tests).
+    """
+    done = Report()
+    with model_lock(model):
+        for name, module in model.named_modules():
+            for kind in KINDS:
+                if kinds is None or kind.name in kinds:
+                    _patch_one(done, name, module, kind, device)
+        _REPORTS[model] = done
+    return done
+
+
+def unpatch(model: nn.Module) -> None:
+    """Give every module that `patch` swapped its own forward back."""
+    with model_lock(model):
+        for module in model.modules():
+            restore_forward(module)
+            _REPORTS.pop(module, None)
+
+
+def report(model: nn.Module) -> Report | None:
+    """The report of the last `patch` of this model, or of the one it wraps; None if unpatched."""
+    return next((_REPORTS[module] for module in model.modules() if module in _REPORTS), None)
+
+
+def remember(model: nn.Module, done: Report) -> None:
+    """Make `done` what `report(model)` returns."""
+    _REPORTS[model] = done
+
+
+def _patch_one(
+    done: Report, name: str, module: nn.Module, kind: ModuleKind, device: Literal["auto", "any"]
+) -> None:
+    if swapped_kind(module) is not None:
+        if swapped_kind(module) == kind.name:
+            done.swapped.append((name, kind.name))
+        return
+    verdict = kind.examine(module)
+    if verdict is None:
+        return
+    if isinstance(verdict, Leave):
+        done.left.append((name, kind.name, verdict.reason))
+    elif has_own_forward(module):
+        done.left.append((name, kind.name, "its forward was replaced by something else"))
+    elif device == "auto" and not triton_runs_on(device_of(module)):
+        where = device_of(module).type
+        done.left.append((name, kind.name, f"no Triton on this device ({where})"))
+    else:
+        swap_forward(module, kind.name, verdict.forward)
+        done.swapped.append((name, kind.name))

@@ -1,0 +1,203 @@
+"""Compares a patched model with itself unpatched: loss, logits and gradients, on a few tokens.
+
+Knows no kind of module; a swap that changes the function is undone here and reported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from tunebook.engine.apply import patch, remember, unpatch
+from tunebook.engine.locks import model_lock
+from tunebook.engine.modules import Report, restore_forward, swapped_kind
+from tunebook.engine.state import own_randomness, same_gradients, same_modes
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest differences that rounding explains: absolute for the loss, relative for the rest."""
+
+    loss: float
+    logits: float
+    gradients: float
+
+
+TOLERANCES = {
+    torch.float64: Tolerance(1e-9, 1e-8, 1e-8),
+    torch.float32: Tolerance(1e-5, 1e-4, 1e-4),
+    torch.float16: Tolerance(1e-2, 1e-2, 2e-2),
+    torch.bfloat16: Tolerance(2e-2, 5e-2, 1e-1),
+}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the patched model is from the unpatched one.
+
+    Attributes:
+        loss_difference: |loss - loss|, nats.
+        logits_difference: largest |difference| over the largest |logit|.
+        gradient_difference: norm of the difference over the norm, of all trainable tensors
+            together; None if nothing is trainable.
+        dtype: of the logits, which chose the tolerance.
+        tolerance: what is allowed.
+    """
+
+    loss_difference: float
+    logits_difference: float
+    gradient_difference: float | None
+    dtype: str
+    tolerance: Tolerance
+
+    @property
+    def ok(self) -> bool:
+        """Whether every difference is a number and within the tolerance."""
+        pairs = [
+            (self.loss_difference, self.tolerance.loss),
+            (self.logits_difference, self.tolerance.logits),
+            (self.gradient_difference or 0.0, self.tolerance.gradients),
+        ]
+        return all(math.isfinite(value) and value <= limit for value, limit in pairs)
+
+    def __str__(self) -> str:
+        gradients = self.gradient_difference
+        return (
+            f"{'same' if self.ok else 'NOT the same'} function in {self.dtype}: "
+            f"loss {self.loss_difference:.1e} of {self.tolerance.loss:.0e}, "
+            f"logits {self.logits_difference:.1e} of {self.tolerance.logits:.0e}, "
+            + ("no gradients" if gradients is None else f"gradients {gradients:.1e}")
+            + f" of {self.tolerance.gradients:.0e}"
+        )
+
+
+def check_parity(
+    model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor | None = None
+) -> Parity:
+    """Run forward and backward patched, then unpatched, and compare; the model is left as it was.
+
+    Args:
+        model: a causal language model that `patch` went over; called with `input_ids`, `labels`.
+        input_ids: (batch, length); a few tokens are enough.
+        labels: the same shape; None learns every token of `input_ids`.
+    """
+    labels = input_ids if labels is None else labels
+    with model_lock(model):
+        swapped = [
+            (module, module.__dict__["forward"])
+            for module in model.modules()
+            if swapped_kind(module) is not None
+        ]
+        patched = _step(model, input_ids, labels)
+        for module, _ in swapped:
+            restore_forward(module)
+        try:
+            plain = _step(model, input_ids, labels)
+        finally:
+            for module, forward in swapped:
+                module.__dict__["forward"] = forward
+    return _compare(patched, plain)
+
+
+def patch_checked(
+    model: nn.Module,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor | None = None,
+    *,
+    device: Literal["auto", "any"] = "auto",
+) -> Report:
+    """`patch`, then `check_parity`; a kind that fails is undone and stands in `left` with why."""
+    with model_lock(model):
+        done = patch(model, device=device)
+        kinds = {kind for _, kind in done.swapped}
+        if not kinds or _failure(model, input_ids, labels) is None:
+            return done
+        failures = {kind: _failure_of({kind}, model, input_ids, labels, device) for kind in kinds}
+        good = {kind for kind, failure in failures.items() if failure is None}
+        together = _failure_of(good, model, input_ids, labels, device) if good else None
+        if together is not None:
+            failures = {kind: failures[kind] or together for kind in kinds}
+            good = set()
+        return _keep_only(good, model, done, failures, device)
+
+
+_Step = tuple[float, torch.Tensor, list[torch.Tensor] | None]
+
+
+def _step(model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor) -> _Step:
+    """Loss, logits and gradients, as they would be in training, from fixed random numbers."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with same_modes(model), same_gradients(model), own_randomness(model, 0):
+        model.train()
+        with torch.set_grad_enabled(bool(trainable)):
+            output: Any = model(input_ids=input_ids, labels=labels, use_cache=False)
+        gradients = None
+        if trainable:
+            output.loss.backward()
+            gradients = [
+                torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in trainable
+            ]
+        return float(output.loss.detach()), output.logits.detach(), gradients
+
+
+def _compare(patched: _Step, plain: _Step) -> Parity:
+    dtype = plain[1].dtype
+    logits, other = patched[1].double(), plain[1].double()
+    scale = float(other.abs().max()) or 1.0
+    gradients = None
+    if patched[2] is not None and plain[2] is not None:
+        pairs = list(zip(patched[2], plain[2], strict=True))
+        difference = math.hypot(*(float((a.double() - b.double()).norm()) for a, b in pairs))
+        norm = math.hypot(*(float(b.double().norm()) for _, b in pairs))
+        gradients = difference / norm if norm else difference
+    return Parity(
+        loss_difference=abs(patched[0] - plain[0]),
+        logits_difference=float((logits - other).abs().max()) / scale,
+        gradient_difference=gradients,
+        dtype=str(dtype).removeprefix("torch."),
+        tolerance=TOLERANCES.get(dtype, TOLERANCES[torch.float32]),
+    )
+
+
+def _failure(model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor | None) -> str | None:
+    """Why the model as patched now may not stay so, or None."""
+    try:
+        parity = check_parity(model, input_ids, labels)
+    except Exception as error:  # a kernel that does not build or launch here must not stop a run
+        return f"it failed on a few tokens: {type(error).__name__}: {error}"
+    return None if parity.ok else str(parity)
+
+
+def _failure_of(
+    kinds: Collection[str],
+    model: nn.Module,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor | None,
+    device: Literal["auto", "any"],
+) -> str | None:
+    unpatch(model)
+    patch(model, kinds=kinds, device=device)
+    return _failure(model, input_ids, labels)
+
+
+def _keep_only(
+    good: Collection[str],
+    model: nn.Module,
+    first: Report,
+    failures: dict[str, str | None],
+    device: Literal["auto", "any"],
+) -> Report:
+    unpatch(model)
+    patch(model, kinds=good, device=device)
+    undone = [(name, kind, f"undone: {failures[kind]}") for name, kind in first.swapped]
+    done = Report(
+        swapped=[pair for pair in first.swapped if pair[1] in good],
+        left=first.left + [row for row in undone if row[1] not in good],
+    )
+    remember(model, done)
+    return done
