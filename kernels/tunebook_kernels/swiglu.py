@@ -29,7 +29,7 @@ from tunebook_kernels._launch import (
     tl,
 )
 
-_BLOCK = 2048
+_TILE = 2048  # elements that a program works on
 
 
 def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
@@ -60,16 +60,18 @@ def swiglu_forward_kernel(  # type: ignore[no-untyped-def]
     h_ptr,  # (n_rows, n_cols), contiguous
     gate_stride,
     up_stride,
+    n_rows,
     n_cols,
+    ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)
-    cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    mask = cols < n_cols
-    gate = tl.load(gate_ptr + row * gate_stride + cols, mask=mask, other=0.0).to(tl.float32)
-    up = tl.load(up_ptr + row * up_stride + cols, mask=mask, other=0.0).to(tl.float32)
+    rows = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    cols = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :]
+    mask = (rows < n_rows) & (cols < n_cols)
+    gate = tl.load(gate_ptr + rows * gate_stride + cols, mask=mask, other=0.0).to(tl.float32)
+    up = tl.load(up_ptr + rows * up_stride + cols, mask=mask, other=0.0).to(tl.float32)
     silu = (gate * tl.sigmoid(gate)).to(h_ptr.dtype.element_ty).to(tl.float32)
-    tl.store(h_ptr + row * n_cols + cols, (silu * up).to(h_ptr.dtype.element_ty), mask=mask)
+    tl.store(h_ptr + rows * n_cols + cols, (silu * up).to(h_ptr.dtype.element_ty), mask=mask)
 
 
 @jit
@@ -82,20 +84,22 @@ def swiglu_backward_kernel(  # type: ignore[no-untyped-def]
     dh_stride,
     gate_stride,
     up_stride,
+    n_rows,
     n_cols,
+    ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)
-    cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    mask = cols < n_cols
-    dh = tl.load(dh_ptr + row * dh_stride + cols, mask=mask, other=0.0).to(tl.float32)
-    gate = tl.load(gate_ptr + row * gate_stride + cols, mask=mask, other=0.0).to(tl.float32)
-    up = tl.load(up_ptr + row * up_stride + cols, mask=mask, other=0.0).to(tl.float32)
+    rows = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    cols = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :]
+    mask = (rows < n_rows) & (cols < n_cols)
+    dh = tl.load(dh_ptr + rows * dh_stride + cols, mask=mask, other=0.0).to(tl.float32)
+    gate = tl.load(gate_ptr + rows * gate_stride + cols, mask=mask, other=0.0).to(tl.float32)
+    up = tl.load(up_ptr + rows * up_stride + cols, mask=mask, other=0.0).to(tl.float32)
     s = tl.sigmoid(gate)
     dup = dh * gate * s
     dgate = dh * up * s * (1.0 + gate * (1.0 - s))
-    tl.store(dgate_ptr + row * n_cols + cols, dgate.to(dgate_ptr.dtype.element_ty), mask=mask)
-    tl.store(dup_ptr + row * n_cols + cols, dup.to(dup_ptr.dtype.element_ty), mask=mask)
+    tl.store(dgate_ptr + rows * n_cols + cols, dgate.to(dgate_ptr.dtype.element_ty), mask=mask)
+    tl.store(dup_ptr + rows * n_cols + cols, dup.to(dup_ptr.dtype.element_ty), mask=mask)
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -106,7 +110,7 @@ class _SwiGLU(torch.autograd.Function):
         shape = gate.shape
         gate, up = as_rows(gate), as_rows(up)
         h = torch.empty(shape, dtype=gate.dtype, device=gate.device)
-        grid, block = _grid(gate)
+        grid, tile = _grid(gate)
         with on_device_of(gate):
             swiglu_forward_kernel[grid](
                 gate,
@@ -114,9 +118,8 @@ class _SwiGLU(torch.autograd.Function):
                 h,
                 gate.stride(0),
                 up.stride(0),
-                gate.shape[1],
-                BLOCK=block,
-                **options_for(block),
+                *gate.shape,
+                **tile,
             )
         ctx.save_for_backward(gate, up)
         return h
@@ -129,7 +132,7 @@ class _SwiGLU(torch.autograd.Function):
         dh = as_rows(dh)
         dgate = torch.empty(shape, dtype=gate.dtype, device=gate.device)
         dup = torch.empty_like(dgate)
-        grid, block = _grid(gate)
+        grid, tile = _grid(gate)
         with on_device_of(gate):
             swiglu_backward_kernel[grid](
                 dh,
@@ -140,14 +143,16 @@ class _SwiGLU(torch.autograd.Function):
                 dh.stride(0),
                 gate.stride(0),
                 up.stride(0),
-                gate.shape[1],
-                BLOCK=block,
-                **options_for(block),
+                *gate.shape,
+                **tile,
             )
         return dgate, dup
 
 
-def _grid(rows: torch.Tensor) -> tuple[tuple[int, int], int]:
+def _grid(rows: torch.Tensor) -> tuple[tuple[int, int], dict[str, Any]]:
+    """The programs, and the rows and columns of each with its launch options."""
     n_rows, n_cols = rows.shape
-    block = min(_BLOCK, power_of_2(n_cols))
-    return (n_rows, ceil_div(n_cols, block)), block
+    block = min(_TILE, power_of_2(n_cols))
+    height = max(1, min(16, _TILE // block))
+    tile = {"ROWS": height, "BLOCK": block, **options_for(height * block)}
+    return (ceil_div(n_rows, height), ceil_div(n_cols, block)), tile

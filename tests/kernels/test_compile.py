@@ -25,8 +25,8 @@ KERNELS = {
         rms_norm_backward_kernel,
         {**TILE, "OFFSET": 1.0, "NEEDS_DWEIGHT": True},
     ),
-    "swiglu_forward": (swiglu_forward_kernel, {"BLOCK": 2048}),
-    "swiglu_backward": (swiglu_backward_kernel, {"BLOCK": 2048}),
+    "swiglu_forward": (swiglu_forward_kernel, {"ROWS": 1, "BLOCK": 2048}),
+    "swiglu_backward": (swiglu_backward_kernel, {"ROWS": 1, "BLOCK": 2048}),
 }
 
 
