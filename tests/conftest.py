@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,12 @@ def unpacked_tokenizers(shared_data: Path, tmp_path_factory: pytest.TempPathFact
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")
     return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it and every disk reports that one byte is free."""
+    import shutil
+
+    usage = type(shutil.disk_usage("."))
+    return lambda: monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**40 - 1, 1))

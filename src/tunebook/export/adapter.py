@@ -5,14 +5,16 @@ Writes are all or nothing: the folder appears under its name only when everythin
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunebook.errors import FolderExists, require_disk_space
+from tunebook.models.loading import portable_name
 from tunebook.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def save_adapter(
         tokenizer: saved beside it, chat template included.
         folder: must not exist, or be empty, unless `replace`.
         recipe: saved as `recipe.yaml` if given.
-        replace: whether a folder that exists is replaced.
+        replace: whether model files in a folder that exists are replaced; other files there stay.
 
     Raises:
         FolderExists: the folder holds something and `replace` is off.
@@ -48,6 +50,7 @@ def save_adapter(
     size = parameter_bytes(model, trainable=True) + _SPARE
     with new_folder(folder, size, purpose="the adapter", replace=replace) as temporary:
         model.save_pretrained(str(temporary))
+        _name_base_portably(temporary / "adapter_config.json")
         tokenizer.save_pretrained(str(temporary))
         if recipe is not None:
             recipe.save(temporary / "recipe.yaml")
@@ -62,7 +65,7 @@ def new_folder(folder: Path, size: int, *, purpose: str, replace: bool) -> Itera
         folder: the final name.
         size: bytes that are about to be written.
         purpose: for the error messages.
-        replace: whether an existing folder gives way.
+        replace: whether files of an existing folder are replaced.
 
     Raises:
         FolderExists, DiskFull: see `save_adapter`.
@@ -79,15 +82,32 @@ def new_folder(folder: Path, size: int, *, purpose: str, replace: bool) -> Itera
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         yield temporary
-        temporary.chmod(0o755)  # mkdtemp makes it private
         if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+            _replace_files(temporary, folder)
+        else:
+            temporary.chmod(0o755)  # mkdtemp makes it private
+            temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         for parent in made:
-            parent.rmdir()
+            with suppress(OSError):
+                parent.rmdir()
         raise
+
+
+def _name_base_portably(path: Path) -> None:
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = portable_name(config["base_model_name_or_path"] or "")
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _replace_files(source: Path, folder: Path) -> None:
+    """Move files over those of the same name; old weights go, whatever else is there stays."""
+    for stale in (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
+        stale.unlink()
+    for file in source.iterdir():
+        file.replace(folder / file.name)
+    source.rmdir()
 
 
 def parameter_bytes(model: nn.Module, *, trainable: bool) -> int:

@@ -41,7 +41,7 @@ def save_merged(
         folder: must not exist, or be empty, unless `replace`.
         method: "merged_16bit" or "lora".
         recipe: saved as `recipe.yaml` if given.
-        replace: whether a folder that exists is replaced.
+        replace: whether model files in a folder that exists are replaced; other files there stay.
 
     Raises:
         FolderExists, DiskFull: see `save_adapter`.

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED = Path(__file__).parent / "embedded"
+EMBEDDED_NAME = "tunebook-tiny"
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|vision_pad|>", "<unk>")
@@ -90,8 +93,12 @@ def load_shape(part: ModelPart) -> ModelShape:
     return ModelShape.from_config(load_config(part))
 
 
-def load_tokenizer(part: ModelPart) -> PreTrainedTokenizerBase:
+def load_tokenizer(part: ModelPart, *, token: str | None = None) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with a padding token set.
+
+    Args:
+        part: which model.
+        token: for private hub models; used here and kept nowhere.
 
     Raises:
         TokenizerMissing: the folder holds no tokenizer.
@@ -106,7 +113,10 @@ def load_tokenizer(part: ModelPart) -> PreTrainedTokenizerBase:
             raise _no_tokenizer(part.name, f"{folder} holds none of {', '.join(_TOKENIZER_FILES)}.")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            resolved.location, revision=part.revision, trust_remote_code=part.trust_remote_code
+            resolved.location,
+            revision=part.revision,
+            trust_remote_code=part.trust_remote_code,
+            token=token,
         )
     except (OSError, ValueError, KeyError) as error:
         if resolved.source == "hub":
@@ -121,7 +131,11 @@ def load_tokenizer(part: ModelPart) -> PreTrainedTokenizerBase:
 
 
 def load_model(
-    part: ModelPart, quantization: QuantizationPart, *, device: str | None = None
+    part: ModelPart,
+    quantization: QuantizationPart,
+    *,
+    device: str | None = None,
+    token: str | None = None,
 ) -> PreTrainedModel:
     """Load the base weights, quantized as asked, in evaluation mode.
 
@@ -129,6 +143,7 @@ def load_model(
         part: which model and in which compute dtype.
         quantization: 4 bit (NF4 or FP4) or 8 bit by bitsandbytes, or 16 bit.
         device: such as "cpu" or "cuda:0"; None takes the first GPU, else the CPU.
+        token: for private hub models; used here and kept nowhere.
 
     Raises:
         ModelMissing, ModelInvalid: see `resolve_model`; also when the weights do not load.
@@ -144,13 +159,15 @@ def load_model(
         "revision": part.revision,
         "trust_remote_code": part.trust_remote_code,
         "use_safetensors": True,
+        "token": token,
     }
     if quantization.bits != 16:
         arguments["quantization_config"] = _bitsandbytes(quantization, dtype)
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            resolved.location, **arguments
-        )
+        with _no_progress_bar():
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                resolved.location, **arguments
+            )
     except (OSError, ValueError, KeyError) as error:
         if resolved.source == "hub" and isinstance(error, OSError):
             raise _hub_error(part, error) from error
@@ -161,6 +178,20 @@ def load_model(
         ) from error
     model.eval()
     return model
+
+
+def adapter_base(name: str) -> str | None:
+    """The name of the base model if `name` is an adapter folder, else None."""
+    path = Path(name).expanduser() / "adapter_config.json"
+    if not path.is_file():
+        return None
+    base: str | None = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    return base
+
+
+def portable_name(location: str) -> str:
+    """What to call a loaded model in files that may go to another machine."""
+    return EMBEDDED_NAME if Path(location) == EMBEDDED else location
 
 
 def default_device() -> str:
@@ -194,6 +225,20 @@ def _bitsandbytes(quantization: QuantizationPart, dtype: torch.dtype) -> Any:
         bnb_4bit_use_double_quant=quantization.double_quant,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Panels show progress; a bar of transformers would be written into the cell."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _from_hub(part: ModelPart, location: str, file: str) -> str:

@@ -185,7 +185,7 @@ class Run:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer, with the template that it was trained with."""
         if self._tokenizer is None:
-            from tunebook.data import tokenizer_for
+            from tunebook.data.tokenizers import tokenizer_for
 
             self._tokenizer = tokenizer_for(self.recipe)
         return self._tokenizer

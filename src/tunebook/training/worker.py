@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook.data import DataStatistics, PreparedData, prepare_data, tokenizer_for
+from tunebook.data import DataStatistics, PreparedData, prepare_data
+from tunebook.data.tokenizers import tokenizer_for
 from tunebook.errors import FolderExists, require_disk_space
 from tunebook.events import ExportEvent, FinishedEvent, WarningEvent
 from tunebook.export import save_adapter, save_merged
@@ -109,8 +110,8 @@ def execute(
         callbacks=[callback],
     )
     callback.attach(trainer)
-    for message, do in prepared.data.warnings:
-        folder.log.append(WarningEvent(code="data", message=message, do=do))
+    for warning in data_warnings(prepared.data.statistics, recipe):
+        folder.log.append(warning)
     tell("Training")
     began = time.perf_counter()
     try:
@@ -131,6 +132,30 @@ def execute(
             peak=callback.meter.peak or None,
         )
     )
+
+
+def data_warnings(statistics: DataStatistics, recipe: Recipe) -> list[WarningEvent]:
+    """What the user should know of the rows before training on them."""
+    warnings = []
+    total = statistics.rows + statistics.masked_rows
+    if statistics.truncated:
+        warnings.append(
+            WarningEvent(
+                code="rows_truncated",
+                message=f"{statistics.truncated} of {total} rows are longer than "
+                f"{recipe.model.max_seq_length} tokens and are cut there.",
+                do="raise `model.max_seq_length`, or leave those rows out.",
+            )
+        )
+    if statistics.masked_rows:
+        warnings.append(
+            WarningEvent(
+                code="rows_masked",
+                message=f"{statistics.masked_rows} of {total} rows hold nothing to learn and are left out.",
+                do="look at them with `tunebook check`.",
+            )
+        )
+    return warnings
 
 
 def _open_folder(folder: RunFolder, recipe: Recipe, prepared: Prepared, *, resumed: bool) -> None:

@@ -1,0 +1,326 @@
+"""The names that fine-tuning tutorials use, as a thin face over the same engine.
+
+Arguments are those that people know, today's and the older spellings. Nothing here patches
+transformers, TRL or PEFT: methods are bound to the one model that is returned.
+"""
+
+from __future__ import annotations
+
+import logging
+import types
+from pathlib import Path
+from typing import Any
+
+import transformers
+import trl
+
+from tunebook import engine
+from tunebook.data.tokenizers import tokenize_texts
+from tunebook.errors import RecipeInvalid
+from tunebook.export import save_merged
+from tunebook.models.adapters import add_lora, load_adapter
+from tunebook.models.loading import (
+    adapter_base,
+    default_device,
+    load_model,
+    load_tokenizer,
+)
+from tunebook.recipe import ALL_LINEAR, LoraPart, ModelPart, QuantizationPart
+from tunebook.training import sft
+
+logger = logging.getLogger(__name__)
+
+# older spelling -> today's, for arguments of the trainer's configuration
+_RENAMED = {
+    "evaluation_strategy": "eval_strategy",
+    "max_seq_length": "max_length",
+    "no_cuda": "use_cpu",
+    "push_to_hub_token": "hub_token",
+}
+# arguments that tutorials give to the trainer and that belong to its configuration today
+_MOVED = (
+    "dataset_text_field",
+    "max_seq_length",
+    "max_length",
+    "dataset_num_proc",
+    "packing",
+    "dataset_kwargs",
+    "neftune_noise_alpha",
+    "assistant_only_loss",
+    "completion_only_loss",
+)
+
+
+def is_bfloat16_supported() -> bool:
+    """Whether the GPU computes in bfloat16 (compute capability 8 or higher)."""
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
+
+
+is_bf16_supported = is_bfloat16_supported
+
+
+class FastLanguageModel:
+    """Load a language model, put LoRA on it, switch it between training and answering."""
+
+    @staticmethod
+    def from_pretrained(
+        model_name: str = "tunebook-tiny",
+        max_seq_length: int = 2048,
+        dtype: Any = None,
+        load_in_4bit: bool = True,
+        load_in_8bit: bool = False,
+        load_in_16bit: bool = False,
+        token: str | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        **ignored: Any,
+    ) -> tuple[Any, Any]:
+        """A model and its tokenizer, by catalogue name, hub id, model folder or adapter folder.
+
+        Args:
+            model_name: what to load. An adapter folder gets its base model under it.
+            max_seq_length: longest row in training; the trainer takes it as its default.
+            dtype: of the arithmetic, a torch dtype or its name; None chooses by the hardware.
+            load_in_4bit: NF4 with double quantization.
+            load_in_8bit: LLM.int8 instead.
+            load_in_16bit: no quantization.
+            token: for private hub models; used here and kept nowhere.
+            trust_remote_code: run Python code that comes with the model.
+            revision: branch, tag or commit on the hub.
+            ignored: arguments of other libraries that mean nothing here; logged.
+
+        Raises:
+            ModelMissing, ModelInvalid, TokenizerMissing: what is wrong with the name or folder.
+        """
+        _log_ignored("from_pretrained", ignored)
+        base = adapter_base(model_name)
+        part = ModelPart(
+            name=base or model_name,
+            revision=None if base else revision,
+            max_seq_length=max_seq_length,
+            dtype=_dtype_name(dtype),
+            trust_remote_code=trust_remote_code,
+        )
+        bits = 16 if load_in_16bit else 8 if load_in_8bit else 4 if load_in_4bit else 16
+        model: Any = load_model(
+            part, QuantizationPart(bits=bits), device=default_device(), token=token
+        )
+        tokenizer_part = part.model_copy(update={"name": model_name}) if base else part
+        tokenizer = load_tokenizer(tokenizer_part, token=token)
+        if base:
+            model = load_adapter(model, model_name, trainable=True)
+        model.max_seq_length = max_seq_length
+        return _with_methods(model), tokenizer
+
+    @staticmethod
+    def get_peft_model(
+        model: Any,
+        r: int = 16,
+        target_modules: list[str] | str = ALL_LINEAR,
+        lora_alpha: int = 16,
+        lora_dropout: float = 0.0,
+        bias: str = "none",
+        layers_to_transform: list[int] | int | None = None,
+        layers_pattern: str | None = None,
+        use_gradient_checkpointing: bool | str = "unsloth",
+        random_state: int = 3407,
+        max_seq_length: int | None = None,
+        use_rslora: bool = False,
+        modules_to_save: list[str] | None = None,
+        init_lora_weights: bool | str = True,
+        loftq_config: dict[str, Any] | None = None,
+        **ignored: Any,
+    ) -> Any:
+        """The model with LoRA matrices on its linear layers.
+
+        Args:
+            model: from `from_pretrained`.
+            r, lora_alpha, lora_dropout, bias, use_rslora, target_modules: as in the recipe's `lora`.
+            layers_to_transform, layers_pattern, modules_to_save, init_lora_weights, loftq_config:
+                as in `peft.LoraConfig`.
+            use_gradient_checkpointing: True or "unsloth" computes activations twice to save memory.
+            random_state: seed of the new matrices.
+            max_seq_length: replaces the one given at loading.
+            ignored: arguments of other libraries that mean nothing here; logged.
+
+        Raises:
+            TargetsMissing: no layer has such a name.
+        """
+        _log_ignored("get_peft_model", ignored)
+        part = LoraPart(
+            r=r,
+            alpha=lora_alpha,
+            dropout=lora_dropout,
+            target_modules=target_modules if isinstance(target_modules, str) else list(target_modules),
+            bias=bias,
+            use_rslora=use_rslora,
+        )
+        more = {
+            "layers_to_transform": layers_to_transform,
+            "layers_pattern": layers_pattern,
+            "modules_to_save": modules_to_save,
+            "init_lora_weights": init_lora_weights,
+            "loftq_config": loftq_config or {},
+        }
+        length = max_seq_length or getattr(model, "max_seq_length", None)
+        adapted: Any = add_lora(model, part, seed=random_state, **more)
+        adapted.max_seq_length = length
+        adapted.tunebook_checkpointing = bool(use_gradient_checkpointing)
+        return _with_methods(adapted)
+
+    @staticmethod
+    def for_inference(model: Any) -> Any:
+        """Ready the model to answer; returns it."""
+        engine.for_inference(model)
+        return model
+
+    @staticmethod
+    def for_training(model: Any, use_gradient_checkpointing: bool | str = True) -> Any:
+        """Ready the model to learn; returns it."""
+        engine.for_training(model)
+        model.tunebook_checkpointing = bool(use_gradient_checkpointing)
+        return model
+
+
+class TrainingArguments(transformers.TrainingArguments):  # type: ignore[misc]
+    """`transformers.TrainingArguments`, with older spellings; precision flags yield to the device."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **_todays(kwargs))
+
+
+class SFTConfig(trl.SFTConfig):  # type: ignore[misc]
+    """`trl.SFTConfig`, with older spellings; precision flags yield to the device."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **_todays(kwargs))
+
+
+class SFTTrainer(sft.SFTTrainer):
+    """TRL's trainer, taking today's arguments and those of older tutorials.
+
+    Differences that tutorials rely on: `tokenizer=` works; a text column that is named explicitly is
+    what is trained on, with exactly one beginning-of-sequence and one end token; the maximum length is
+    the one that the model was loaded with unless another is given.
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        args: Any = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        *,
+        tokenizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        moved = {name: kwargs.pop(name) for name in _MOVED if name in kwargs}
+        config = _config(args, moved, model)
+        tokenizer = processing_class if processing_class is not None else tokenizer
+        named = "dataset_text_field" in moved or _is_changed(args, "dataset_text_field")
+        if tokenizer is not None and kwargs.get("formatting_func") is None:
+            field = config.dataset_text_field
+            train_dataset = _tokenized(train_dataset, tokenizer, field, config, named)
+            eval_dataset = _tokenized(eval_dataset, tokenizer, field, config, named)
+        super().__init__(
+            model,
+            args=config,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=tokenizer,
+            **kwargs,
+        )
+
+
+def _config(args: Any, moved: dict[str, Any], model: Any) -> trl.SFTConfig:
+    moved = {_RENAMED.get(name, name): value for name, value in moved.items() if value is not None}
+    if args is None:
+        config = SFTConfig(output_dir="outputs", **moved)
+    elif isinstance(args, trl.SFTConfig):
+        config = args
+        for name, value in moved.items():
+            setattr(config, name, value)
+    else:
+        values = {k: v for k, v in vars(args).items() if k in _init_names(type(args))}
+        config = SFTConfig(**{**values, **moved})
+    length = getattr(model, "max_seq_length", None)
+    if length and not _is_changed(config, "max_length") and "max_length" not in moved:
+        config.max_length = length
+    chosen = getattr(model, "tunebook_checkpointing", None)
+    if chosen is not None:
+        config.gradient_checkpointing = chosen
+    return config
+
+
+def _tokenized(dataset: Any, tokenizer: Any, field: str, config: trl.SFTConfig, named: bool) -> Any:
+    from datasets import Dataset
+
+    if isinstance(dataset, dict):
+        return {k: _tokenized(v, tokenizer, field, config, named) for k, v in dataset.items()}
+    if not isinstance(dataset, Dataset) or "input_ids" in dataset.column_names:
+        return dataset
+    if field not in dataset.column_names:
+        if named:
+            raise RecipeInvalid(
+                f"The dataset has no column {field!r}.",
+                f"its columns are {', '.join(dataset.column_names)}.",
+                "set `dataset_text_field` to the column that holds the text.",
+            )
+        return dataset
+    max_length = None if config.packing else config.max_length
+    return tokenize_texts(dataset, tokenizer, field, max_length=max_length)
+
+
+def _todays(kwargs: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    kwargs = {_RENAMED.get(name, name): value for name, value in kwargs.items()}
+    if not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        if kwargs.get("fp16") or kwargs.get("bf16"):
+            logger.info("There is no GPU: training in float32 instead of 16-bit mixed precision.")
+        kwargs.update(fp16=False, bf16=False, use_cpu=True)
+    return kwargs
+
+
+def _is_changed(args: Any, name: str) -> bool:
+    """Whether a configuration holds another value than its class's default."""
+    default = getattr(trl.SFTConfig, "__dataclass_fields__", {}).get(name)
+    return default is not None and args is not None and getattr(args, name, default.default) != default.default
+
+
+def _init_names(cls: type) -> set[str]:
+    import dataclasses
+
+    return {field.name for field in dataclasses.fields(cls) if field.init}
+
+
+def _dtype_name(dtype: Any) -> str:
+    return "auto" if dtype is None else str(dtype).removeprefix("torch.")
+
+
+def _log_ignored(where: str, arguments: dict[str, Any]) -> None:
+    if arguments:
+        logger.info("%s: ignored %s", where, ", ".join(sorted(arguments)))
+
+
+def _with_methods(model: Any) -> Any:
+    """Bind the saving methods that tutorials call to this one model."""
+    model.save_pretrained_merged = types.MethodType(_save_pretrained_merged, model)
+    return model
+
+
+def _save_pretrained_merged(
+    self: Any,
+    save_directory: str | Path,
+    tokenizer: Any = None,
+    save_method: str = "merged_16bit",
+    **ignored: Any,
+) -> Path:
+    """Write the whole model with its adapter merged in (`merged_16bit`), or the adapter (`lora`)."""
+    _log_ignored("save_pretrained_merged", ignored)
+    return save_merged(self, tokenizer, save_directory, method=save_method, replace=True)  # type: ignore[arg-type]
