@@ -1,0 +1,178 @@
+"""The names of chat templates and response masks that tutorials know: a thin face over `data`.
+
+It holds no logic of its own beyond handing datasets and trainers to the functions below.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from tunebook.data.conversations import standard_role
+from tunebook.data.formats import detect_format
+from tunebook.data.loading import quiet_datasets
+from tunebook.data.markers import MarkerMasker, Markers, find_markers, nothing_marked
+from tunebook.data.masking import MASKED
+from tunebook.data.templates import CHAT_TEMPLATES, get_chat_template
+from tunebook.errors import DatasetUnreadable, FormatUnknown, RecipeInvalid, RowInvalid
+
+__all__ = [
+    "CHAT_TEMPLATES",
+    "get_chat_template",
+    "standardize_data_formats",
+    "standardize_sharegpt",
+    "train_on_responses_only",
+]
+logger = logging.getLogger(__name__)
+
+
+def standardize_data_formats(
+    dataset: Any,
+    tokenizer: Any = None,
+    aliases_for_system: list[str] | None = None,
+    aliases_for_user: list[str] | None = None,
+    aliases_for_assistant: list[str] | None = None,
+    batch_size: int = 1000,
+    num_proc: int | None = None,
+) -> Any:
+    """The dataset with a column `conversations` of `role`/`content` turns, from ShareGPT or alike.
+
+    Args:
+        dataset: a `datasets.Dataset` with a column of turns.
+        tokenizer: not needed; taken because tutorials give it.
+        aliases_for_system: names of the system role beside the usual ones; likewise the next two.
+
+    Raises:
+        FormatUnknown: no column holds turns.
+        RowInvalid: a role is unknown, or a turn lacks its text.
+    """
+    detection = detect_format(dataset)
+    if detection.format not in ("messages", "sharegpt"):
+        raise FormatUnknown(
+            "The dataset holds no conversations.",
+            f"it was taken for `{detection.format}`: {detection.reason}",
+            "use a column `conversations` that holds lists of turns.",
+        )
+    extra = dict.fromkeys(aliases_for_system or [], "system")
+    extra |= dict.fromkeys(aliases_for_user or [], "user")
+    extra |= dict.fromkeys(aliases_for_assistant or [], "assistant")
+    columns = detection.columns
+    role_key, content_key = columns["role"], columns["content"]
+
+    def standard(turn: dict[str, Any]) -> dict[str, str]:
+        role = extra.get(turn[role_key]) or standard_role(turn[role_key])
+        if role is None or turn.get(content_key) is None:
+            raise RowInvalid(
+                "A turn cannot be understood.",
+                f"its `{role_key}` is {turn[role_key]!r}, its `{content_key}` "
+                f"{'missing' if turn.get(content_key) is None else 'there'}.",
+                "name the role in `aliases_for_user` or its neighbours, or mend the row.",
+            )
+        return {"role": role, "content": turn[content_key]}
+
+    def convert(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        chats = batch[columns["messages"]]
+        return {"conversations": [[standard(turn) for turn in chat] for chat in chats]}
+
+    with quiet_datasets():
+        return dataset.map(convert, batched=True, batch_size=batch_size, num_proc=num_proc)
+
+
+standardize_sharegpt = standardize_data_formats
+
+
+def train_on_responses_only(
+    trainer: Any,
+    instruction_part: str | None = None,
+    response_part: str | None = None,
+    force_match: bool = True,
+    tokenizer: Any = None,
+    return_function: bool = False,
+    num_proc: int | None = None,
+    last_response_only: bool = False,
+) -> Any:
+    """Make a TRL `SFTTrainer` learn the answers only, whatever its dataset was made from.
+
+    Args:
+        trainer: with tokenised datasets (`input_ids`), as TRL makes them when it is built; may be
+            None with `return_function` and a tokenizer.
+        instruction_part: what stands before each question in the rendered text. With
+            `response_part` left out too, both are taken from the tokenizer's chat template.
+        response_part: what stands before each answer.
+        force_match: the parts must be there with their line ends.
+        tokenizer: the trainer's own by default.
+        return_function: give back the function from a batch to `labels`; change nothing.
+        last_response_only: learn only the last answer of each row.
+
+    Returns:
+        The trainer, with `labels` in its datasets; rows without an answer are left out.
+
+    Raises:
+        NothingToLearn: no row of a dataset has an answer.
+        TemplateInvalid: the parts were left out and the template does not show them.
+    """
+    tokenizer = tokenizer if tokenizer is not None else trainer.processing_class
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    if (instruction_part is None) != (response_part is None):
+        raise RecipeInvalid(
+            "Only one of the two parts was given.",
+            "`instruction_part` and `response_part` belong together.",
+            "give both, or neither to take them from the chat template.",
+        )
+    if instruction_part is None or response_part is None:
+        markers = find_markers(tokenizer)
+    else:
+        markers = Markers(instruction_part, response_part)
+    masker = MarkerMasker(
+        tokenizer, markers, force_match=force_match, last_response_only=last_response_only
+    )
+    if return_function:
+        return masker
+    trainer.train_dataset = _masked(trainer.train_dataset, masker, tokenizer, num_proc)
+    if isinstance(trainer.eval_dataset, dict):
+        trainer.eval_dataset = {
+            name: _masked(part, masker, tokenizer, num_proc)
+            for name, part in trainer.eval_dataset.items()
+        }
+    elif trainer.eval_dataset is not None:
+        trainer.eval_dataset = _masked(trainer.eval_dataset, masker, tokenizer, num_proc)
+    _keep_labels(trainer, tokenizer)
+    return trainer
+
+
+def _masked(dataset: Any, masker: MarkerMasker, tokenizer: Any, num_proc: int | None) -> Any:
+    first = next(iter(dataset))
+    if "input_ids" not in first:
+        raise DatasetUnreadable(
+            "The trainer's dataset is not tokenised.",
+            f"its columns are {', '.join(f'`{name}`' for name in first)}, without `input_ids`.",
+            "let TRL's SFTTrainer prepare it, then call `train_on_responses_only`.",
+        )
+    how: dict[str, Any] = {"num_proc": num_proc} if hasattr(dataset, "num_rows") else {}
+    with quiet_datasets():
+        labelled = dataset.map(masker, batched=True, **how)
+        kept = labelled.filter(_has_labels, **how)
+    if not hasattr(kept, "num_rows"):
+        return kept
+    if kept.num_rows == 0:
+        raise nothing_marked(masker, tokenizer, first["input_ids"])
+    if kept.num_rows < labelled.num_rows:
+        left_out = labelled.num_rows - kept.num_rows
+        logger.warning("%d of %d rows hold no answer and are left out.", left_out, len(labelled))
+    return kept
+
+
+def _has_labels(row: dict[str, Any]) -> bool:
+    return any(label != MASKED for label in row["labels"][1:])
+
+
+def _keep_labels(trainer: Any, tokenizer: Any) -> None:
+    """Replace a collator that would write labels anew from the ids, or could not pad them."""
+    import transformers
+
+    overwriting = (
+        transformers.DataCollatorForLanguageModeling,
+        transformers.DataCollatorWithPadding,
+    )
+    if isinstance(trainer.data_collator, overwriting):
+        trainer.data_collator = transformers.DataCollatorForSeq2Seq(tokenizer)

@@ -1,0 +1,209 @@
+"""The one path from messages to `input_ids` and `labels`: training, preview and checks all use it.
+
+It knows a tokenizer and its template; it does not know files, formats or trainers.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from tunebook.data.conversations import Message
+from tunebook.data.rendering import Renderer, Span
+from tunebook.errors import ModelInvalid
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MASKED = -100
+TrainOn = Literal["responses", "last_response", "all"]
+
+
+@dataclass
+class Encoded:
+    """One row as the model sees it.
+
+    `labels[i]` is `input_ids[i]` where the token is learnt and -100 where not. `offsets[i]` is the
+    token's place in `text`. `spans` are in text order; `length` counts the tokens before the cut.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    text: str
+    spans: list[Span]
+    truncated: bool
+    offsets: list[tuple[int, int]] = field(repr=False, default_factory=list)
+    length: int = 0
+
+    @property
+    def n_trained(self) -> int:
+        """How many tokens are learnt."""
+        return len(self.labels) - self.labels.count(MASKED)
+
+
+def encode_conversation(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[Message],
+    *,
+    train_on: TrainOn = "responses",
+    max_length: int | None = None,
+) -> Encoded:
+    """One conversation as ids and labels, with the span of every turn.
+
+    A token is learnt if its first character lies in a learnt span. So a token that begins in the
+    header and runs into the answer is not learnt (after that header the model can never say it),
+    and one that begins in the answer and runs past its end is.
+
+    Args:
+        messages: `{"role", "content"}`; a single message of the role "text" is plain text.
+        train_on: "responses" (every assistant turn), "last_response", or "all".
+        max_length: in tokens; more are cut off on the right.
+
+    Raises:
+        TemplateInvalid: no template, or the template refuses the conversation.
+    """
+    return Encoder(tokenizer, train_on=train_on, max_length=max_length, every_turn=True)(messages)
+
+
+def encode_text(
+    tokenizer: PreTrainedTokenizerBase, text: str, *, max_length: int | None = None
+) -> Encoded:
+    """Plain text between the tokenizer's start token, if it has one, and its end; all learnt."""
+    encoder = Encoder(tokenizer, train_on="all", max_length=max_length)
+    return encoder([{"role": "text", "content": text}])
+
+
+class Encoder:
+    """Encodes many rows for one tokenizer; what it learns of the template serves the next row.
+
+    Args:
+        every_turn: work out the spans of user and system turns too (for showing; costs time).
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        train_on: TrainOn = "responses",
+        max_length: int | None = None,
+        every_turn: bool = False,
+    ) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise ModelInvalid(
+                "The tokenizer gives no character positions.",
+                f"{type(tokenizer).__name__} is slow: its tokens cannot be matched to turns.",
+                "use the model's fast tokenizer (a folder with tokenizer.json).",
+            )
+        self.tokenizer = tokenizer
+        self.train_on = train_on
+        self.max_length = max_length
+        self.every_turn = every_turn
+        self._renderer: Renderer | None = None
+
+    def __call__(self, messages: list[Message]) -> Encoded:
+        return self.batch([messages])[0]
+
+    def batch(self, conversations: list[list[Message]]) -> list[Encoded]:
+        """Encode many rows; the tokenizer is called once."""
+        prepared = [self.render(messages) for messages in conversations]
+        return self.tokenize(prepared)
+
+    def render(self, messages: list[Message]) -> tuple[str, list[Span], bool]:
+        """Text, spans and whether it is plain text, of one row."""
+        if len(messages) == 1 and messages[0]["role"] == "text":
+            content = messages[0]["content"]
+            return content, [Span(0, len(content), "text", 0, True)], True
+        if self._renderer is None:
+            self._renderer = Renderer(self.tokenizer)
+        return (*self._render_chat(self._renderer, messages), False)
+
+    def tokenize(self, prepared: list[tuple[str, list[Span], bool]]) -> list[Encoded]:
+        """Rendered rows as ids and labels."""
+        chats = [text for text, _, plain in prepared if not plain]
+        texts = [text for text, _, plain in prepared if plain]
+        chat_rows = iter(self._ids(chats, special=False))
+        text_rows = iter(self._ids(texts, special=True))
+        return [
+            self._finish_text(text, *next(text_rows))
+            if plain
+            else self._finish(text, spans, *next(chat_rows))
+            for text, spans, plain in prepared
+        ]
+
+    def _ids(self, texts: list[str], *, special: bool) -> list[tuple[list[int], list[Any]]]:
+        if not texts:
+            return []
+        # A template writes its own start token, so the tokenizer must not add a second one.
+        out = self.tokenizer(
+            texts,
+            add_special_tokens=special,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        return list(zip(out["input_ids"], out["offset_mapping"], strict=True))
+
+    def _render_chat(self, renderer: Renderer, messages: list[Message]) -> tuple[str, list[Span]]:
+        answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        learnt = answers[-1:] if self.train_on == "last_response" else answers
+        if self.train_on == "all" and not self.every_turn:
+            return renderer.render(messages), []
+        text, found = renderer.render_answers(messages, answers if self.every_turn else learnt)
+        spans = {span.turn: span for span in found}
+        if self.every_turn:
+            for turn in range(len(messages)):
+                place = None if turn in spans else renderer.place(text, messages, turn)
+                if place is not None:
+                    spans[turn] = place
+        trained = set(range(len(messages))) if self.train_on == "all" else set(learnt)
+        ordered = sorted(spans.values(), key=lambda span: (span.start, span.turn))
+        return text, [replace(span, trained=span.turn in trained) for span in ordered]
+
+    def _finish(
+        self, text: str, spans: list[Span], ids: list[int], offsets: list[tuple[int, int]]
+    ) -> Encoded:
+        if self.train_on == "all":
+            labels = list(ids)
+        else:
+            labels = [MASKED] * len(ids)
+            starts = [start for start, _ in offsets]
+            for span in spans:
+                if span.trained:
+                    first, last = bisect_left(starts, span.start), bisect_left(starts, span.end)
+                    labels[first:last] = ids[first:last]
+        return self._cut(Encoded(ids, labels, text, spans, False, offsets, len(ids)))
+
+    def _finish_text(self, text: str, ids: list[int], offsets: list[tuple[int, int]]) -> Encoded:
+        """Write the start and end tokens, which the tokenizer gives no place, into the text."""
+        tokenizer = self.tokenizer
+        shift = 0
+        if ids and ids[0] == tokenizer.bos_token_id and offsets[0] == (0, 0):
+            shift = len(str(tokenizer.bos_token))
+            offsets = [(0, shift), *((a + shift, b + shift) for a, b in offsets[1:])]
+            text = str(tokenizer.bos_token) + text
+        if tokenizer.eos_token_id is not None:
+            end = len(text) + len(str(tokenizer.eos_token))
+            if not ids or ids[-1] != tokenizer.eos_token_id:
+                ids, offsets = [*ids, tokenizer.eos_token_id], [*offsets, (len(text), end)]
+                text += str(tokenizer.eos_token)
+            elif offsets[-1] == (0, 0) or offsets[-1] == (shift, shift):
+                offsets = [*offsets[:-1], (len(text), end)]
+                text += str(tokenizer.eos_token)
+        span = Span(0, len(text), "text", 0, True)
+        return self._cut(Encoded(list(ids), list(ids), text, [span], False, offsets, len(ids)))
+
+    def _cut(self, encoded: Encoded) -> Encoded:
+        limit = self.max_length
+        if limit is None or encoded.length <= limit:
+            return encoded
+        return Encoded(
+            encoded.input_ids[:limit],
+            encoded.labels[:limit],
+            encoded.text,
+            encoded.spans,
+            True,
+            encoded.offsets[:limit],
+            encoded.length,
+        )

@@ -1,0 +1,269 @@
+"""From a recipe to tables of `input_ids` and `labels`, with figures about them.
+
+Every row takes the path of `masking.Encoder`; packing and batching are the trainer's matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from tunebook.data.conversations import to_messages
+from tunebook.data.formats import Detection, detect_format
+from tunebook.data.loading import load_rows, quiet_datasets
+from tunebook.data.masking import Encoded, Encoder
+from tunebook.data.templates import with_recipe_template
+from tunebook.errors import DatasetEmpty, NothingToLearn, TemplateInvalid
+from tunebook.recipe import DataPart, Recipe
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+BATCH = 500
+Progress = Callable[[int, int], None]
+
+
+class DataStatistics(BaseModel):
+    """Figures of the training rows, in tokens after the cut.
+
+    `rows` are those that are trained on; `masked_rows` were left out because nothing in them is
+    learnt; `truncated` were cut. `percentiles` maps "50", "90", "95" and "99" to lengths.
+    """
+
+    rows: int
+    eval_rows: int = 0
+    tokens: int
+    trained_tokens: int
+    truncated: int
+    masked_rows: int
+    longest: int
+    mean_length: float
+    percentiles: dict[str, int]
+
+
+@dataclass
+class PreparedData:
+    """What the trainer gets: tables with the columns `input_ids` and `labels` (-100 is not learnt).
+
+    `lengths` are those of the training rows in tokens, in order.
+    """
+
+    train: Dataset
+    eval: Dataset | None
+    statistics: DataStatistics
+    detection: Detection
+    lengths: list[int] = field(default_factory=list)
+
+
+def prepare_data(
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    rows: Any = None,
+    progress: Progress | None = None,
+) -> PreparedData:
+    """Load, understand, render, tokenise and mask everything that a recipe trains on.
+
+    Args:
+        tokenizer: the model's; the recipe's chat template is put on a copy of it.
+        rows: in-memory data instead of `recipe.data.source`.
+        progress: called with (rows done, rows in all) now and then.
+
+    Raises:
+        SourceMissing, DatasetUnreadable, DatasetEmpty, FormatUnknown, RowInvalid: as in loading.
+        TemplateInvalid: no template, or it refuses a row, which is named.
+        NothingToLearn: not one token of any row would be learnt.
+    """
+    tokenizer = with_recipe_template(tokenizer, recipe)
+    table = load_rows(recipe.data, rows=rows)
+    detection = detect_format(table, recipe.data.format)
+    train_rows, eval_rows = _divide(recipe, table)
+    encoder = recipe_encoder(recipe, tokenizer)
+    train = _encode_table(train_rows, table, detection, encoder, progress)
+    if not train.lengths:
+        raise _nothing(recipe, train)
+    evaluation = _evaluation(recipe, eval_rows, table, detection, encoder)
+    statistics = train.statistics()
+    statistics.eval_rows = len(evaluation) if evaluation is not None else 0
+    return PreparedData(train.dataset(), evaluation, statistics, detection, train.lengths)
+
+
+def recipe_encoder(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, *, every_turn: bool = False
+) -> Encoder:
+    """The encoder that a recipe's mask and length ask for."""
+    return Encoder(
+        tokenizer,
+        train_on=recipe.data.train_on,
+        max_length=recipe.model.max_seq_length,
+        every_turn=every_turn,
+    )
+
+
+def encode_rows(
+    table: Dataset,
+    numbers: list[int],
+    detection: Detection,
+    encoder: Encoder,
+) -> Iterator[tuple[int, Encoded]]:
+    """Each numbered row of the table with its encoding, in batches.
+
+    Raises:
+        RowInvalid, TemplateInvalid: naming the row.
+    """
+    for first in range(0, len(numbers), BATCH):
+        batch = numbers[first : first + BATCH]
+        columns = table[batch] if batch else {}
+        rendered = []
+        for place, number in enumerate(batch):
+            row = {name: values[place] for name, values in columns.items()}
+            messages = to_messages(row, detection, number=number)
+            try:
+                rendered.append(encoder.render(messages))
+            except TemplateInvalid as error:
+                why = f"row {number} (counted from 0): {error.why}"
+                raise TemplateInvalid(error.what, why, error.do) from error
+        yield from zip(batch, encoder.tokenize(rendered), strict=True)
+
+
+@dataclass
+class RowCollector:
+    """Encoded rows on their way into an Arrow table; rows that teach nothing are left out."""
+
+    batches: list[Any] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    trained: int = 0
+    truncated: int = 0
+    masked: int = 0
+    first_masked: int | None = None
+    _ids: list[list[int]] = field(default_factory=list)
+    _labels: list[list[int]] = field(default_factory=list)
+
+    def add(self, number: int, encoded: Encoded) -> None:
+        """Take in row `number`, or count it as masked."""
+        learnt = encoded.n_trained
+        # The first token is never predicted, so a label there alone teaches nothing.
+        if learnt == 0 or (learnt == 1 and encoded.labels[0] != -100):
+            self.masked += 1
+            self.first_masked = number if self.first_masked is None else self.first_masked
+            return
+        self.trained += learnt
+        self.truncated += encoded.truncated
+        self.lengths.append(len(encoded.input_ids))
+        self._ids.append(encoded.input_ids)
+        self._labels.append(encoded.labels)
+        if len(self._ids) >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Turn the waiting rows into one Arrow batch."""
+        import pyarrow as pa
+
+        kind = pa.list_(pa.int32())
+        columns = [pa.array(self._ids, kind), pa.array(self._labels, kind)]
+        self.batches.append(pa.record_batch(columns, names=["input_ids", "labels"]))
+        self._ids, self._labels = [], []
+
+    def dataset(self) -> Dataset:
+        """The table of all rows taken in."""
+        import pyarrow as pa
+        from datasets import Dataset
+
+        if self._ids or not self.batches:
+            self.flush()
+        return Dataset(pa.Table.from_batches(self.batches))
+
+    def statistics(self) -> DataStatistics:
+        """Figures of the rows taken in."""
+        ordered = sorted(self.lengths)
+        count = len(ordered)
+        return DataStatistics(
+            rows=count,
+            tokens=sum(ordered),
+            trained_tokens=self.trained,
+            truncated=self.truncated,
+            masked_rows=self.masked,
+            longest=ordered[-1] if ordered else 0,
+            mean_length=round(sum(ordered) / count, 2) if count else 0.0,
+            percentiles={
+                str(p): ordered[min(count - 1, count * p // 100)] for p in (50, 90, 95, 99) if count
+            },
+        )
+
+
+def _encode_table(
+    numbers: list[int],
+    table: Dataset,
+    detection: Detection,
+    encoder: Encoder,
+    progress: Progress | None,
+) -> RowCollector:
+    collected = RowCollector()
+    rows = encode_rows(table, numbers, detection, encoder)
+    for done, (number, encoded) in enumerate(rows, start=1):
+        collected.add(number, encoded)
+        if progress is not None and (done % BATCH == 0 or done == len(numbers)):
+            progress(done, len(numbers))
+    return collected
+
+
+def _divide(recipe: Recipe, table: Dataset) -> tuple[list[int], list[int]]:
+    """Row numbers to train on and to measure, both in the order of the table."""
+    import random
+
+    numbers = list(range(len(table)))
+    fraction = recipe.data.eval_fraction
+    if recipe.data.eval_source is not None or fraction == 0:
+        return numbers, []
+    held_back = max(1, round(len(numbers) * fraction))
+    if held_back >= len(numbers):
+        raise DatasetEmpty(
+            "There are too few rows to hold some back for evaluation.",
+            f"there is {len(numbers)} row, and `data.eval_fraction` is {fraction}.",
+            "set `data.eval_fraction` to 0, or add rows.",
+        )
+    measured = set(random.Random(recipe.training.seed).sample(numbers, held_back))
+    return [n for n in numbers if n not in measured], sorted(measured)
+
+
+def _evaluation(
+    recipe: Recipe,
+    numbers: list[int],
+    table: Dataset,
+    detection: Detection,
+    encoder: Encoder,
+) -> Dataset | None:
+    if recipe.data.eval_source is not None:
+        table = load_rows(eval_part(recipe.data))
+        detection = detect_format(table)
+        numbers = list(range(len(table)))
+    if not numbers:
+        return None
+    collected = _encode_table(numbers, table, detection, encoder, None)
+    with quiet_datasets():
+        return collected.dataset() if collected.lengths else None
+
+
+def eval_part(data: DataPart) -> DataPart:
+    """The data part that `eval_source` means; `name:split` chooses a split, else it is "train"."""
+    source, split = data.eval_source or "", "train"
+    if ":" in source and not Path(source).exists():
+        head, tail = source.rsplit(":", 1)
+        if head and "/" not in tail and "\\" not in tail:
+            source, split = head, tail
+    return DataPart(source=source, split=split, max_rows=data.max_rows)
+
+
+def _nothing(recipe: Recipe, train: RowCollector) -> NothingToLearn:
+    limit = recipe.model.max_seq_length
+    return NothingToLearn(
+        "Nothing would be learnt: every token of every row is masked.",
+        f"none of the {train.masked} rows has a learnt token within {limit} tokens (first: row "
+        f"{train.first_masked}); `data.train_on` is `{recipe.data.train_on}`.",
+        "give the rows answers, raise `model.max_seq_length`, or set `data.train_on` to `all`.",
+    )

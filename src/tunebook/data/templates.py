@@ -1,0 +1,232 @@
+"""Chat templates by name, and how a tokenizer gets one: our own Jinja files and their stop tokens.
+
+This module sets templates; it renders nothing, and never rewrites a tokenizer's files.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunebook.errors import TemplateInvalid
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tunebook.recipe import Recipe
+
+_FOLDER = Path(__file__).parent / "templates"
+_GENERATION = re.compile(r"\{%(-?)\s*(?:end)?generation\s*(-?)%\}")
+OWN = "tunebook"
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """One named template: `file` in our folder, `stop` the token that ends a turn.
+
+    A `stop` of None means the tokenizer's own end-of-sequence token; a `file` of None means the
+    tokenizer's own template.
+    """
+
+    name: str
+    title: str
+    file: str | None
+    stop: str | None = None
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str | None:
+        """The Jinja text with `{% generation %}` marks around what the assistant says."""
+        return None if self.file is None else _read(self.file)
+
+
+@cache
+def _read(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8").rstrip("\n")
+
+
+CHAT_TEMPLATES: dict[str, ChatTemplate] = {
+    entry.name: entry
+    for entry in [
+        ChatTemplate(OWN, "The model's own", None, aliases=("own", "default")),
+        ChatTemplate("chatml", "ChatML", "chatml.jinja", "<|im_end|>", ("chat-ml", "hermes")),
+        ChatTemplate("llama-3", "Llama 3", "llama-3.jinja", "<|eot_id|>"),
+        ChatTemplate(
+            "llama-3.1",
+            "Llama 3.1 to 3.3",
+            "llama-3.1.jinja",
+            "<|eot_id|>",
+            ("llama-3.2", "llama-3.3"),
+        ),
+        ChatTemplate("qwen-2.5", "Qwen 2.5", "qwen-2.5.jinja", "<|im_end|>"),
+        ChatTemplate("mistral", "Mistral 7B Instruct", "mistral.jinja", None, ("mistral-7b",)),
+        ChatTemplate("gemma", "Gemma 1 and 2", "gemma.jinja", "<end_of_turn>", ("gemma-2",)),
+        ChatTemplate("phi-3.5", "Phi 3 and 3.5", "phi-3.5.jinja", "<|end|>", ("phi-3",)),
+        ChatTemplate("alpaca", "Alpaca", "alpaca.jinja", None),
+        ChatTemplate("zephyr", "Zephyr", "zephyr.jinja", None),
+    ]
+}
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+_BY_KEY = {
+    _key(alias): entry
+    for entry in CHAT_TEMPLATES.values()
+    for alias in (entry.name, *entry.aliases)
+}
+
+
+def find_template(name: str) -> ChatTemplate:
+    """The template of a name or alias; case, dots and dashes do not matter.
+
+    Raises:
+        TemplateInvalid: listing names that are near.
+    """
+    entry = _BY_KEY.get(_key(name))
+    if entry is None:
+        near = difflib.get_close_matches(_key(name), _BY_KEY, n=3, cutoff=0.5)
+        names = list(dict.fromkeys(_BY_KEY[key].name for key in near)) or list(CHAT_TEMPLATES)
+        raise TemplateInvalid(
+            f"There is no chat template named {name!r}.",
+            f"known are {', '.join(CHAT_TEMPLATES)}.",
+            f"did you mean {', '.join(f'`{item}`' for item in names)}? Jinja text works too.",
+        )
+    return entry
+
+
+def get_chat_template(
+    tokenizer: PreTrainedTokenizerBase,
+    chat_template: str | tuple[str, str] = "chatml",
+    mapping: dict[str, str] | None = None,
+    map_eos_token: bool = True,
+    system_message: str | None = None,
+) -> PreTrainedTokenizerBase:
+    """A copy of the tokenizer that speaks the template; the tokenizer given stays as it is.
+
+    Args:
+        chat_template: a name of `CHAT_TEMPLATES`, a `.jinja` file, Jinja text, or `(text, stop)`.
+        mapping: keys of other conversations, such as
+            `{"role": "from", "content": "value", "user": "human", "assistant": "gpt"}`; messages
+            with `role` and `content` are understood as well.
+        map_eos_token: make the template's stop token the end-of-sequence token, if the vocabulary
+            has it as one token.
+        system_message: put in front of conversations that have no system message.
+
+    Raises:
+        TemplateInvalid: unknown name, or text that is not Jinja.
+    """
+    text, stop = _resolve(tokenizer, chat_template)
+    prelude = _mapping_prelude(mapping) + _system_prelude(system_message)
+    result = copy.deepcopy(tokenizer)
+    result.chat_template = compiled(prelude + text)
+    if map_eos_token and stop is not None and stop in result.get_vocab():
+        result.eos_token = stop
+    return result
+
+
+def with_recipe_template(
+    tokenizer: PreTrainedTokenizerBase, recipe: Recipe
+) -> PreTrainedTokenizerBase:
+    """The tokenizer with `recipe.model.chat_template` set; itself if nothing needs to change."""
+    name = recipe.model.chat_template
+    if not name:
+        return tokenizer
+    text, stop = _resolve(tokenizer, name)
+    wanted_eos = stop is None or stop not in tokenizer.get_vocab() or tokenizer.eos_token == stop
+    if tokenizer.chat_template == text and wanted_eos:
+        return tokenizer
+    return get_chat_template(tokenizer, name)
+
+
+def compiled(text: str) -> str:
+    """The same text, proved to be Jinja.
+
+    Raises:
+        TemplateInvalid: naming the line that is not.
+    """
+    from jinja2 import TemplateSyntaxError
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    try:
+        _compile_jinja_template(text)
+    except TemplateSyntaxError as error:
+        raise TemplateInvalid(
+            "The chat template is not valid Jinja.",
+            f"line {error.lineno}: {error.message}.",
+            "mend that line, or choose a named template such as `chatml`.",
+        ) from None
+    return text
+
+
+def without_generation_marks(text: str) -> str:
+    """The template for programs that do not know `{% generation %}`; it renders the same."""
+    return _GENERATION.sub(r"{#\1 \2#}", text)
+
+
+def _resolve(
+    tokenizer: PreTrainedTokenizerBase, chat_template: str | tuple[str, str]
+) -> tuple[str, str | None]:
+    """Jinja text and stop token."""
+    if isinstance(chat_template, tuple):
+        return chat_template
+    if "{%" in chat_template or "{{" in chat_template:
+        return chat_template, None
+    if chat_template.endswith(".jinja") and Path(chat_template).is_file():
+        return Path(chat_template).read_text(encoding="utf-8"), None
+    entry = find_template(chat_template)
+    if entry.text is not None:
+        return entry.text, entry.stop
+    if not isinstance(tokenizer.chat_template, str):
+        raise no_template()
+    return tokenizer.chat_template, None
+
+
+def no_template() -> TemplateInvalid:
+    """The error for a tokenizer that has no template."""
+    return TemplateInvalid(
+        "The model has no chat template.",
+        "its tokenizer does not say how a conversation becomes text.",
+        'set `model.chat_template`, for example to "chatml".',
+    )
+
+
+def _mapping_prelude(mapping: dict[str, str] | None) -> str:
+    """Jinja that turns `from`/`value` messages into `role`/`content` ones before all else."""
+    if not mapping:
+        return ""
+    role, content = _quoted(mapping.get("role", "role")), _quoted(mapping.get("content", "content"))
+    names = {mapping.get(name, name): name for name in ("system", "user", "assistant")}
+    table = "{" + ", ".join(f"{_quoted(old)}: {_quoted(new)}" for old, new in names.items()) + "}"
+    return (
+        "{%- set mapped = namespace(messages=[], roles=" + table + ") -%}"
+        "{%- for message in messages -%}"
+        f"{{%- set said = message[{role}] if {role} in message else message['role'] -%}}"
+        f"{{%- set text = message[{content}] if {content} in message else message['content'] -%}}"
+        "{%- set mapped.messages = mapped.messages + "
+        "[{'role': mapped.roles.get(said, said), 'content': text}] -%}"
+        "{%- endfor -%}{%- set messages = mapped.messages -%}"
+    )
+
+
+def _system_prelude(system_message: str | None) -> str:
+    if system_message is None:
+        return ""
+    return (
+        "{%- if messages[0]['role'] != 'system' -%}{%- set messages = "
+        f"[{{'role': 'system', 'content': {_quoted(system_message)}}}] + messages -%}}"
+        "{%- endif -%}"
+    )
+
+
+def _quoted(text: str) -> str:
+    """A Jinja string literal."""
+    escapes = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r"}
+    return "'" + "".join(escapes.get(letter, letter) for letter in text) + "'"

@@ -1,0 +1,158 @@
+"""The token view: every token of a row as the panel shows it, coloured by what is learnt.
+
+Pure data: it encodes nothing itself, and what it shows is what `masking` made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from tunebook.data.conversations import to_messages
+from tunebook.data.formats import detect_format
+from tunebook.data.loading import load_rows
+from tunebook.data.masking import MASKED, Encoded
+from tunebook.data.prepare import recipe_encoder
+from tunebook.data.templates import with_recipe_template
+from tunebook.errors import TunebookError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tunebook.recipe import Recipe
+
+LONGEST_TEXT = 2000
+TEMPLATE = "template"
+
+
+class TokenCell(BaseModel):
+    """One token: `text` is the part of the row that it adds.
+
+    A character that is spread over several tokens stands in the first of them; the others have an
+    empty `text` and `continues` set. `turn` is -1 and `role` "template" outside of all turns.
+    """
+
+    id: int
+    text: str
+    trained: bool
+    special: bool
+    turn: int
+    role: str
+    continues: bool = False
+
+
+class TokenView(BaseModel):
+    """One row, token by token; the texts joined give the rendered row up to the cut."""
+
+    tokens: list[TokenCell]
+    row: int
+    truncated: bool
+    n_tokens: int
+    n_trained: int
+    n_cut: int = 0
+
+
+def token_view(tokenizer: PreTrainedTokenizerBase, encoded: Encoded, *, row: int = 0) -> TokenView:
+    """The cells of one encoded row.
+
+    Args:
+        row: the row's number from 0, carried along for the panel.
+    """
+    special = special_ids(tokenizer)
+    cells: list[TokenCell] = []
+    cursor = 0
+    last = len(encoded.input_ids) - 1
+    for index, (token, label) in enumerate(zip(encoded.input_ids, encoded.labels, strict=True)):
+        start, end = encoded.offsets[index]
+        if index == last and not encoded.truncated:
+            end = len(encoded.text)
+        turn, role = _owner(encoded, start)
+        cells.append(
+            TokenCell(
+                id=token,
+                text=encoded.text[cursor : max(cursor, end)],
+                trained=label != MASKED,
+                special=token in special,
+                turn=turn,
+                role=role,
+                continues=index > 0 and end <= cursor,
+            )
+        )
+        cursor = max(cursor, end)
+    return TokenView(
+        tokens=cells,
+        row=row,
+        truncated=encoded.truncated,
+        n_tokens=len(cells),
+        n_trained=encoded.n_trained,
+        n_cut=max(0, encoded.length - len(cells)),
+    )
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The ids of the tokens that stand for no ordinary text."""
+    added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)
+
+
+def preview_rows(
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    start: int = 0,
+    count: int = 10,
+    *,
+    rows: Any = None,
+) -> list[dict[str, Any]]:
+    """Some rows for the data panel, each JSON-safe.
+
+    Returns:
+        For each row `row` (its number from 0), `raw` (the columns, long texts cut at 2000
+        characters), `messages`, `view` (a dumped `TokenView`), and `error` (None, or the dict of
+        the error that this row alone has; then `view` is None).
+
+    Raises:
+        Whatever `load_rows` and `detect_format` raise.
+    """
+    tokenizer = with_recipe_template(tokenizer, recipe)
+    table = load_rows(recipe.data, rows=rows)
+    detection = detect_format(table, recipe.data.format)
+    encoder = recipe_encoder(recipe, tokenizer, every_turn=True)
+    shown = []
+    for number in range(max(0, start), min(max(0, start) + count, len(table))):
+        raw = table[number]
+        item: dict[str, Any] = {"row": number, "raw": json_safe(raw)}
+        item |= {"messages": [], "view": None, "error": None}
+        try:
+            messages = to_messages(raw, detection, number=number)
+            item["messages"] = json_safe(messages)
+            view = token_view(tokenizer, encoder(messages), row=number)
+            item["view"] = view.model_dump(mode="json")
+        except TunebookError as error:
+            item["error"] = error.to_dict()
+        shown.append(item)
+    return shown
+
+
+def json_safe(value: Any) -> Any:
+    """The value as plain JSON: long texts cut, bytes and other objects described."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else str(value)
+    if isinstance(value, str):
+        return value if len(value) <= LONGEST_TEXT else value[:LONGEST_TEXT] + "…"
+    if isinstance(value, dict):
+        return {str(key): json_safe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(item) for item in value]
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    return json_safe(str(value))
+
+
+def _owner(encoded: Encoded, start: int) -> tuple[int, str]:
+    for span in encoded.spans:
+        if span.start <= start < span.end:
+            return span.turn, span.role
+    return -1, TEMPLATE
