@@ -125,9 +125,9 @@ def get_chat_template(
     """
     text, stop = _resolve(tokenizer, chat_template)
     prelude = _mapping_prelude(mapping) + _system_prelude(system_message)
-    result = copy.deepcopy(tokenizer)
+    result = _twin(tokenizer)
     result.chat_template = compiled(prelude + text)
-    if map_eos_token and stop is not None and stop in result.get_vocab():
+    if map_eos_token and stop is not None and _is_token(result, stop):
         result.eos_token = stop
     return result
 
@@ -140,10 +140,28 @@ def with_recipe_template(
     if not name:
         return tokenizer
     text, stop = _resolve(tokenizer, name)
-    wanted_eos = stop is None or stop not in tokenizer.get_vocab() or tokenizer.eos_token == stop
+    wanted_eos = stop is None or tokenizer.eos_token == stop or not _is_token(tokenizer, stop)
     if tokenizer.chat_template == text and wanted_eos:
         return tokenizer
     return get_chat_template(tokenizer, name)
+
+
+def _twin(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A tokenizer with settings of its own over the same vocabulary.
+
+    A deep copy would write and read the whole vocabulary: seconds for a large one.
+    """
+    twin = copy.copy(tokenizer)
+    for name, value in vars(tokenizer).items():
+        if isinstance(value, dict | list | set):
+            setattr(twin, name, copy.copy(value))
+    return twin
+
+
+def _is_token(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
+    """Whether the vocabulary has `text` as one token."""
+    index = tokenizer.convert_tokens_to_ids(text)
+    return text == tokenizer.unk_token or index not in (None, tokenizer.unk_token_id)
 
 
 def compiled(text: str) -> str:
