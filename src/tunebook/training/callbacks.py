@@ -41,7 +41,7 @@ class EventCallback(TrainerCallback):
         log: where events go.
         model: the model in training; its lock is held while a step runs, so that a chat waits.
         stop_asked: asked after every step.
-        resumed_from: step of the checkpoint that training continues from.
+        resumed: the last step that is kept of an earlier part of the run, whose counts go on.
     """
 
     def __init__(
@@ -49,18 +49,16 @@ class EventCallback(TrainerCallback):
         log: EventLog,
         model: nn.Module,
         stop_asked: Callable[[], bool],
-        resumed_from: int | None = None,
+        resumed: StepEvent | None = None,
     ) -> None:
         self.log = log
-        self.first_loss: float | None = None
-        self.last_loss: float | None = None
         self.stopped = False
         self.meter = MemoryMeter(model)
         self._model = model
         self._lock = model_lock(model)
         self._locked = False
         self._stop_asked = stop_asked
-        self._resumed_from = resumed_from
+        self._resumed = resumed
         self._trainer: SFTTrainer | None = None
         self._began = self._seconds = self._memory_at = 0.0
         self._warned = False
@@ -85,7 +83,7 @@ class EventCallback(TrainerCallback):
                 step=state.global_step,
                 device=device_name(self._model),
                 total_steps=state.max_steps,
-                resumed_from=self._resumed_from,
+                resumed_from=self._resumed.step if self._resumed else None,
                 trainable_parameters=trainable,
                 total_parameters=trainable + _frozen_parameters(self._model),
                 versions=versions(),
@@ -121,10 +119,9 @@ class EventCallback(TrainerCallback):
         if logs is None or "loss" not in logs or self._trainer is None:
             return
         loss = float(logs["loss"])
-        if self.first_loss is None:
-            self.first_loss = loss
-        self.last_loss = loss
         tokens, trained = self._trainer.token_counts()
+        if self._resumed is not None:
+            tokens, trained = tokens + self._resumed.tokens, trained + self._resumed.trained_tokens
         self.log.append(
             StepEvent(
                 step=state.global_step,

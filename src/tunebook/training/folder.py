@@ -87,6 +87,11 @@ class RunFolder:
                 return path
         return None
 
+    def step_of(self, checkpoint: Path) -> StepEvent | None:
+        """The step after which a checkpoint was written."""
+        number = int(checkpoint.name.rsplit("-", 1)[1])
+        return next((event for event in self.history() if event.step == number), None)
+
     def state(self) -> State:
         """What the files say: also for a run of another process, or whose process is gone."""
         events = self.log.read()

@@ -74,7 +74,7 @@ def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
 
 @contextmanager
 def _recording() -> Iterator[list[int]]:
-    """Collect the bytes of each allocation (positive) and release (negative) on the CPU, in order.
+    """Collect the bytes of each allocation (positive) and release (negative), in order.
 
     The recorder under `torch.autograd.profiler_legacy` is used: it is bound to the calling thread and
     silent, while the Kineto one writes to the process's error stream from a worker thread.

@@ -45,7 +45,9 @@ class Run:
         self.phase = ""
         self._rows = rows
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        # not Thread.is_alive(): an interrupted join leaves it wrong (python/cpython#90882)
+        self._ended = threading.Event()
+        self._ended.set()
         # a thread without the cell's context loses clicks and prints in ipykernel 7
         self._home = contextvars.copy_context()
         self._model: PreTrainedModel | None = None
@@ -102,7 +104,7 @@ class Run:
     @property
     def alive(self) -> bool:
         """Whether this process is working on it now."""
-        return self._thread is not None and self._thread.is_alive()
+        return not self._ended.is_set()
 
     @property
     def state(self) -> State:
@@ -162,10 +164,9 @@ class Run:
         Raises:
             TunebookError: what ended the run, if it failed.
         """
-        thread = self._thread
-        while thread is not None and thread.is_alive():
+        while self.alive:
             try:
-                thread.join(0.2)
+                self._ended.wait(0.2)
             except KeyboardInterrupt:
                 if self._stop.is_set():
                     raise  # the second one: the user does not want to wait for the step
@@ -267,14 +268,14 @@ class Run:
         self.folder.stop_file.unlink(missing_ok=True)
         self.error = None
         self._model = None
-        self._thread = threading.Thread(
+        self._ended.clear()
+        _live[_key(self.path)] = self
+        threading.Thread(
             target=self._home.copy().run,
             args=(self._work, checkpoint),
             name=f"tunebook-{self.name}",
             daemon=True,
-        )
-        _live[_key(self.path)] = self
-        self._thread.start()
+        ).start()
         return self
 
     def _work(self, checkpoint: Path | None) -> None:
@@ -304,6 +305,7 @@ class Run:
             self.folder.stop_file.unlink(missing_ok=True)
             self._tell("")
             _live.pop(_key(self.path), None)
+            self._ended.set()
 
     def _tell(self, phase: str) -> None:
         self.phase = phase

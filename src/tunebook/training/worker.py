@@ -97,8 +97,8 @@ def execute(
     """
     _open_folder(folder, recipe, prepared, resumed=checkpoint is not None)
     model = prepared.model
-    resumed_from = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else None
-    callback = EventCallback(folder.log, model, stop_asked, resumed_from)
+    resumed = folder.step_of(checkpoint) if checkpoint else None
+    callback = EventCallback(folder.log, model, stop_asked, resumed)
     trainer = make_trainer(
         recipe,
         prepared.plan.strategy,
