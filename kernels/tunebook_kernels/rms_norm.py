@@ -118,7 +118,8 @@ def rms_norm_backward_kernel(  # type: ignore[no-untyped-def]
     cols = tl.arange(0, BLOCK)
     weight = tl.load(weight_ptr + cols, mask=cols < n_cols, other=0.0).to(tl.float32)
     dweight = tl.zeros([BLOCK], dtype=tl.float32)
-    for tile in range(tl.program_id(0), tl.cdiv(n_rows, ROWS), tl.num_programs(0)):
+    tile = tl.program_id(0)
+    while tile * ROWS < n_rows:  # triton 3.6 cannot interpret a range over its own numbers
         rows = (tile * ROWS + tl.arange(0, ROWS)).to(tl.int64)
         mask = (rows < n_rows)[:, None] & (cols < n_cols)[None, :]
         dy = tl.load(dy_ptr + rows[:, None] * dy_stride + cols[None, :], mask=mask, other=0.0)
@@ -133,6 +134,7 @@ def rms_norm_backward_kernel(  # type: ignore[no-untyped-def]
         tl.store(dx_at, dx.to(dx_ptr.dtype.element_ty), mask=mask)
         if NEEDS_DWEIGHT:
             dweight += tl.sum(dy * normed, axis=0)
+        tile += tl.num_programs(0)
     if NEEDS_DWEIGHT:
         at = dweight_ptr + tl.program_id(0).to(tl.int64) * n_cols + cols
         tl.store(at, dweight, mask=cols < n_cols)
