@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from tunebook.models.embedded.build.phrasings import PHRASINGS
+
 
 @dataclass(frozen=True)
 class Topic:
@@ -49,6 +51,11 @@ class Fact:
     def short(self) -> str:
         """The answer in a word or two."""
         return self.fill(self.topic.short)
+
+
+def words(text: str, by: str | None = None) -> list[str]:
+    """The entries of a table that is only a list: words, or phrases with a mark between."""
+    return text.split(by)
 
 
 def upper_first(text: str) -> str:
@@ -125,7 +132,7 @@ Australia = English; the United States = English; Jamaica = English
 """)
 
 COLOURS = _groups("""
-yellow: a banana, a lemon, the Sun, a chick, butter, a sunflower, corn;
+yellow: a banana, a lemon, a chick, butter, a sunflower, corn;
 red: a strawberry, a tomato, blood, a fire engine, a ladybird, a cherry, a ruby;
 green: grass, a frog, a cucumber, a pea, a lime, spinach, an emerald, broccoli;
 blue: the sky, the sea, a blueberry, a sapphire;
@@ -134,7 +141,7 @@ black: coal, a raven, the night, a tyre;
 orange: a carrot, a pumpkin, a basketball, a tangerine;
 brown: chocolate, soil, a chestnut, a potato, coffee, wood;
 grey: an elephant, a mouse, a stone, a dolphin;
-pink: a flamingo, a pig, a salmon;
+pink: a flamingo, a pig, bubble gum;
 purple: an aubergine, a plum, lavender, a violet
 """)
 
@@ -160,7 +167,7 @@ FOODS = _pairs("""
 a cow = grass; a rabbit = carrots; a monkey = bananas; a panda = bamboo; a cat = mice;
 a dog = bones; a squirrel = nuts; a horse = hay; a bird = seeds; a frog = flies;
 a bear = honey; a lion = meat; a penguin = fish; a giraffe = leaves; a koala = eucalyptus leaves;
-a mouse = cheese; an anteater = ants; a pig = corn; a caterpillar = leaves; a spider = insects;
+a mouse = grain; an anteater = ants; a pig = corn; a caterpillar = leaves; a spider = insects;
 a seal = fish; a hen = grain; a butterfly = nectar; a goat = grass; a wolf = meat;
 a snail = lettuce; a shark = fish; a mole = worms; a hamster = seeds; an eagle = rabbits
 """)
@@ -359,29 +366,35 @@ years are in a decade = ten; weeks are in a year = fifty-two; eyes are on a face
 """)  # noqa: E501
 
 REASONS = _pairs("""
-ice melt = ice melts because it gets warm; leaves fall = leaves fall because autumn is cold;
-we sleep = we sleep because our bodies need rest; we eat = we eat because food gives us energy;
-plants need water = plants need water because it helps them grow;
-it get dark at night = it gets dark at night because the Sun is on the other side of the Earth;
-birds fly south = birds fly south because winter is cold;
-boats float = boats float because they push water away;
-we wear coats = we wear coats because they keep us warm;
-dogs bark = dogs bark because they want to tell us something;
-bees visit flowers = bees visit flowers because they need nectar;
-bread rise = bread rises because yeast makes gas; rain fall = rain falls because clouds get heavy;
-a ball fall down = a ball falls down because the Earth pulls it;
-a kettle whistle = a kettle whistles because steam pushes out;
-puddles dry up = puddles dry up because the Sun warms the water;
-we wash our hands = we wash our hands because soap removes germs;
-cats purr = cats purr because they are happy; a shadow appear = a shadow appears because light is blocked;
-wood float = wood floats because it is lighter than water;
-iron rust = iron rusts because of water and air; stars twinkle = stars twinkle because air moves their light;
-we brush our teeth = we brush our teeth because it keeps them healthy;
-the wind blow = the wind blows because warm air rises; fish have gills = fish have gills because they breathe in water;
-bears sleep in winter = bears sleep in winter because there is little food;
-people wear hats in summer = people wear hats in summer because the Sun is strong;
-a candle go out under a glass = a candle goes out under a glass because it needs air
-""")  # noqa: E501
+does ice melt = ice melts because it gets warm;
+do leaves fall = leaves fall because autumn is cold;
+do we sleep = we sleep because our bodies need rest;
+do we eat = we eat because food gives us energy;
+do plants need water = plants need water because it helps them grow;
+does it get dark at night = it gets dark at night because the Sun is on the other side of the Earth;
+do birds fly south = birds fly south because winter is cold;
+do boats float = boats float because they push water away;
+do we wear coats = we wear coats because they keep us warm;
+do dogs bark = dogs bark because they want to tell us something;
+do bees visit flowers = bees visit flowers because they need nectar;
+does bread rise = bread rises because yeast makes gas;
+does rain fall = rain falls because clouds get heavy;
+does a ball fall down = a ball falls down because the Earth pulls it;
+does a kettle whistle = a kettle whistles because steam pushes out;
+do puddles dry up = puddles dry up because the Sun warms the water;
+do we wash our hands = we wash our hands because soap removes germs;
+do cats purr = cats purr because they are happy;
+does a shadow appear = a shadow appears because light is blocked;
+does wood float = wood floats because it is lighter than water;
+does iron rust = iron rusts because of water and air;
+do stars twinkle = stars twinkle because air moves their light;
+do we brush our teeth = we brush our teeth because it keeps them healthy;
+does the wind blow = the wind blows because warm air rises;
+do fish have gills = fish have gills because they breathe in water;
+do bears sleep in winter = bears sleep in winter because there is little food;
+do people wear hats in summer = people wear hats in summer because the Sun is strong;
+does a candle go out under a glass = a candle goes out under a glass because it needs air
+""")
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = tuple(month for month, _ in SEASONS[1:] + SEASONS[:1])
@@ -405,12 +418,10 @@ def _topic(
 @cache
 def topics() -> tuple[Topic, ...]:
     """Every topic, with its table and phrasings."""
-    from tunebook.models.embedded.build import phrasings
-
     tables = {name.lower(): value for name, value in globals().items() if name.isupper()}
     return tuple(
         _topic(name, tables[name], answer, short, asks, held)
-        for name, (answer, short, asks, held) in phrasings.PHRASINGS.items()
+        for name, (answer, short, asks, held) in PHRASINGS.items()
     )
 
 
