@@ -67,11 +67,18 @@ def test_lora_parameters_follow_rank_and_targets():
     assert shape.lora_parameters(everything) == shape.lora_parameters(LoraPart(r=4))
 
 
-def test_fused_names_count_like_their_parts():
+def test_fused_projections_carry_one_adapter():
     shape = ModelShape.from_config({"model_type": "phi3", **SMALL})
-    fused = LoraPart(target_modules=["qkv_proj"])
-    parts = LoraPart(target_modules=["q_proj", "k_proj", "v_proj"])
-    assert shape.adapted_layers(fused) == shape.adapted_layers(parts)
+    fused = LoraPart(r=4, target_modules=["qkv_proj"])
+    assert shape.adapted_layers(fused) == {"qkv_proj": (64, 64 + 2 * 32)}
+    assert shape.lora_parameters(fused) == 3 * 4 * (64 + 64 + 2 * 32)
+    assert shape.adapted_layers(LoraPart(target_modules=["q_proj"])) == {}
+    assert list(shape.adapted_layers(LoraPart(target_modules="all-linear"))) == [
+        "qkv_proj",
+        "o_proj",
+        "gate_up_proj",
+        "down_proj",
+    ]
 
 
 def test_nested_text_config_is_followed():

@@ -58,6 +58,10 @@ class ModelShape(BaseModel):
     fused_projections: bool = Field(
         default=False, description="The file stores q|k|v and gate|up as one matrix each (Phi-3)."
     )
+    attention_softcap: bool = Field(
+        default=False, description="Scores pass a tanh, so attention runs eagerly and keeps them."
+    )
+    logit_softcap: bool = Field(default=False, description="Logits pass a tanh.")
     extra_parameters: int = Field(
         default=0, description="Frozen 16-bit rest, such as a vision tower."
     )
@@ -96,6 +100,8 @@ class ModelShape(BaseModel):
             sliding_window=window,
             local_layers=local,
             fused_projections=kind in _FUSED,
+            attention_softcap=bool(text.get("attn_logit_softcapping")),
+            logit_softcap=bool(text.get("final_logit_softcapping")),
         )
 
     @property
@@ -158,16 +164,22 @@ class ModelShape(BaseModel):
         )
 
     def adapted_layers(self, lora: LoraPart) -> dict[str, tuple[int, int]]:
-        """The linear layers of one decoder layer that `lora` targets: name to (in, out)."""
+        """The modules of one decoder layer that `lora` targets: name to (in, out).
+
+        Where projections are stored fused, `qkv_proj` and `gate_up_proj` are the modules, with one
+        adapter each, and the names of their parts match nothing.
+        """
         layers = self.linear_layers()
+        if self.fused_projections:
+            layers = {
+                "qkv_proj": (self.hidden_size, self.query_size + 2 * self.key_size),
+                "o_proj": layers["o_proj"],
+                "gate_up_proj": (self.hidden_size, 2 * self.intermediate_size),
+                "down_proj": layers["down_proj"],
+            }
         if lora.target_modules == "all-linear":
             return layers
-        names = [target.rsplit(".", 1)[-1] for target in lora.target_modules]
-        fused = {
-            "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-            "gate_up_proj": ("gate_proj", "up_proj"),
-        }
-        wanted = {part for name in names for part in fused.get(name, (name,))}
+        wanted = {target.rsplit(".", 1)[-1] for target in lora.target_modules}
         return {name: size for name, size in layers.items() if name in wanted}
 
     def lora_parameters(self, lora: LoraPart) -> int:

@@ -200,10 +200,10 @@ def _measure_cpu() -> tuple[float, float]:
     size = 256  # small enough for many tries, of which one is undisturbed
     left = np.ones((size, size), dtype=np.float32)
     out = np.empty_like(left)
-    source = np.ones(2**22, dtype=np.float32)
+    source = np.ones(2**21, dtype=np.float32)
     target = np.ones_like(source)
     product = _best(lambda: np.matmul(left, left, out=out), seconds=0.02)
-    copy = _best(lambda: np.copyto(target, source), seconds=0.01)
+    copy = _best(lambda: np.copyto(target, source), seconds=0.015)
     return 2 * size**3 / product, 2 * source.nbytes / copy
 
 

@@ -24,8 +24,10 @@ _SHARED_INPUT = {
     "q_proj": "attention",
     "k_proj": "attention",
     "v_proj": "attention",
+    "qkv_proj": "attention",
     "gate_proj": "mlp",
     "up_proj": "mlp",
+    "gate_up_proj": "mlp",
 }
 
 
@@ -163,6 +165,9 @@ class _Step:
         dequantised = self._dequantised("down_proj")
         released = wide if "down_proj" in self.adapted else 0
         gradients = max(3 * wide, (2 * wide if released else wide) + dequantised) - released
+        if shape.attention_softcap:  # or the gradients of the scores, a few at a time
+            scores = 3 * 4 * tokens * shape.num_attention_heads * self.batch.length
+            gradients = max(gradients, scores)
         temporaries = gradients + tokens * shape.hidden_size * self.width
         if not self.strategy.gradient_checkpointing:
             return 0, temporaries
@@ -185,7 +190,8 @@ class _Step:
         rows, columns = min(tokens, _HEAD_ROWS), min(self.shape.vocab_size, _HEAD_COLUMNS)
         buffer = rows * _HEAD_COLUMNS * self.width
         hidden_gradient = 4 * tokens * self.shape.hidden_size
-        copies = _TORCH_HEAD_BYTES * rows * columns if self.on_cpu else 0
+        each = _TORCH_HEAD_BYTES + (4 if self.shape.logit_softcap else 0)
+        copies = each * rows * columns if self.on_cpu else 0
         return buffer + hidden_gradient + copies
 
     def _layer(self) -> int:
@@ -195,10 +201,13 @@ class _Step:
         norms = 4 * hidden * shape.norms_per_layer  # RMSNorm computes in float32
         if shape.qk_norm != "none":
             norms += 4 * (query + key)
-        keys = 2 * (query if self.batch.masked else key)  # with a mask SDPA gets repeated heads
+        eager = shape.attention_softcap
+        # with a mask SDPA gets repeated heads, and so does eager attention always
+        keys = 2 * (query if self.batch.masked or eager else key)
         if shape.fused_projections:
             keys += query + key  # the value is a view that keeps the whole fused output
-        attention = width * (2 * query + keys) + 4 * shape.num_attention_heads
+        scores = self.batch.length * (4 + width + (width if width < 4 else 0)) if eager else 4
+        attention = width * (2 * query + keys) + shape.num_attention_heads * scores
         mlp = width * 3 * shape.intermediate_size
         per_token = norms + attention + mlp + self._lora_inputs() + 4 * shape.norms_per_layer
         return tokens * per_token + self._mask()
@@ -225,7 +234,9 @@ class _Step:
 
     def _mask(self) -> int:
         """SDPA turns a boolean mask into an additive one of the compute dtype, for each layer."""
-        return self.batch.rows * self.batch.length**2 * self.width if self.batch.masked else 0
+        if not self.batch.masked or self.shape.attention_softcap:
+            return 0
+        return self.batch.rows * self.batch.length**2 * self.width
 
     def _weight_casts(self, layers: int) -> int:
         """Autocast's copies of adapter weights whose dtype is not the compute dtype."""

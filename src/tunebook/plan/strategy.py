@@ -46,7 +46,7 @@ def make_plan(
     hardware = hardware or Hardware.detect()
     budget = parse_budget(recipe.training.memory_budget, hardware)
     rungs: list[str] = []
-    for strategy, reason in _ladder(recipe, hardware):
+    for strategy, reason in _ladder(recipe, shape, hardware):
         forecast = make_forecast(recipe, shape, strategy, hardware, budget, data)
         rungs.append(f"{reason}: {_verdict(forecast)}")
         if forecast.fits:
@@ -117,7 +117,9 @@ def resolve_optimizer(recipe: Recipe, hardware: Hardware) -> str:
     return "adamw_torch" if hardware.device == "cpu" else "adamw_8bit"
 
 
-def _ladder(recipe: Recipe, hardware: Hardware) -> Iterator[tuple[Strategy, str]]:
+def _ladder(
+    recipe: Recipe, shape: ModelShape, hardware: Hardware
+) -> Iterator[tuple[Strategy, str]]:
     """Strategies from fast to small, with reasons: recompute, then halve the micro-batch."""
     training = recipe.training
     effective = recipe.effective_batch
@@ -130,6 +132,7 @@ def _ladder(recipe: Recipe, hardware: Hardware) -> Iterator[tuple[Strategy, str]
             "gradient_checkpointing": choice == "on",
             "dtype": resolve_dtype(recipe, hardware),
             "optimizer": resolve_optimizer(recipe, hardware),
+            "attention": "eager" if shape.attention_softcap else "sdpa",
         }
     )
     yield base, f"micro-batch {micro}, activations {'recomputed' if choice == 'on' else 'kept'}"

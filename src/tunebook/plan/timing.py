@@ -23,6 +23,7 @@ class Speed:
         passes: times that the elementwise bytes of the source-read count are really moved.
         host: seconds of Python and launches per layer and pass (forward, recompute, backward).
         dequantise: 4-bit weights per second on the CPU; on a GPU it is bound by bandwidth.
+        loss: seconds for each logit of the fused head without Triton.
         fixed: seconds per weight update for optimizer, logging and data.
         overlap: whether the host runs ahead of the device, so that only the later one counts.
     """
@@ -31,16 +32,23 @@ class Speed:
     passes: float
     host: float
     dequantise: float | None
+    loss: float
     fixed: float
     overlap: bool
 
 
 SPEED = {
     "cpu": Speed(
-        efficiency=0.7, passes=1.0, host=3e-3, dequantise=0.5e9, fixed=0.02, overlap=False
+        efficiency=0.7, passes=1.0, host=3e-3, dequantise=0.5e9, loss=2e-8, fixed=0.0, overlap=False
     ),
     "cuda": Speed(
-        efficiency=0.95, passes=1.4, host=5.4e-3, dequantise=None, fixed=0.01, overlap=True
+        efficiency=0.95,
+        passes=1.4,
+        host=5.4e-3,
+        dequantise=None,
+        loss=0.0,
+        fixed=0.01,
+        overlap=True,
     ),
 }
 
@@ -100,6 +108,7 @@ def seconds_per_step(
         weights = shape.linear_parameters() * passes
         rate = speed.dequantise or hardware.bandwidth / (width + 0.52)
         device += weights / rate
+    device += speed.loss * batch.tokens * shape.vocab_size
     host = speed.host * shape.num_hidden_layers * passes
     micro = max(device, host) if speed.overlap else device + host
     return strategy.gradient_accumulation_steps * micro + speed.fixed

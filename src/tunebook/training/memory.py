@@ -76,7 +76,7 @@ def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
 def _recording() -> Iterator[list[int]]:
     """Collect the bytes of each allocation (positive) and release (negative), in order.
 
-    The recorder under `torch.autograd.profiler_legacy` is used: it is bound to the calling thread and
+    The recorder under `torch.autograd.profiler_legacy` is used: bound to the calling thread and
     silent, while the Kineto one writes to the process's error stream from a worker thread.
     """
     recorder: Any = torch.autograd

@@ -1,0 +1,158 @@
+"""The ladder keeps the effective batch, stops at the first rung that fits, says what to change."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from tunebook.errors import DoesNotFit, RecipeInvalid
+from tunebook.plan import DataSize, Hardware, Plan, make_plan, parse_budget, require_fit
+from tunebook.recipe import Recipe
+
+GIB = 2**30
+T4 = Hardware.of("T4")
+H200 = Hardware.of("H200")
+CPU = Hardware(
+    device="cpu",
+    name="a CPU",
+    total_memory=16 * GIB,
+    free_memory=10 * GIB,
+    cores=4,
+    flops=1e11,
+    bandwidth=2e10,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("6.5GiB", 6979321856),
+        ("8GB", 8_000_000_000),
+        ("8 GB", 8_000_000_000),
+        ("512MiB", 536870912),
+        ("1.5KB", 1500),
+        ("100B", 100),
+        ("auto", 9 * GIB),
+    ],
+)
+def test_budgets_are_read(text, count):
+    assert parse_budget(text, CPU) == count
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "8", "-1GB", "8 TB", "automatic"])
+def test_a_budget_that_is_none_is_refused(text):
+    with pytest.raises(RecipeInvalid):
+        parse_budget(text, CPU)
+
+
+def test_spare_memory_is_spent_on_keeping_activations():
+    plan = make_plan(Recipe.of("Llama-3.1-8B-Instruct"), hardware=H200)
+    assert plan.fits
+    assert not plan.strategy.gradient_checkpointing
+    assert plan.strategy.micro_batch == 2
+    assert len(plan.rungs) == 1
+
+
+def test_a_small_card_recomputes_and_then_halves_the_batch():
+    recipe = Recipe.of("Llama-3.1-8B-Instruct", batch_size=16, gradient_accumulation_steps=2)
+    plan = make_plan(recipe, hardware=T4)
+    assert plan.fits
+    assert plan.strategy.gradient_checkpointing
+    assert plan.strategy.micro_batch < 16
+    assert plan.strategy.effective_batch == 32
+    assert "is too much for" in plan.rungs[0]
+    assert "fits" in plan.rungs[-1]
+    assert plan.strategy.dtype == "float16"
+
+
+def test_checkpointing_that_is_off_stays_off():
+    recipe = Recipe.of("Llama-3.1-8B-Instruct", gradient_checkpointing="off", memory_budget="20GiB")
+    plan = make_plan(recipe, hardware=H200)
+    assert not plan.strategy.gradient_checkpointing
+    assert plan.strategy.micro_batch == 1
+
+
+@pytest.mark.parametrize(
+    ("hardware", "dtype", "optimizer"),
+    [
+        (CPU, "float32", "adamw_torch"),
+        (T4, "float16", "adamw_8bit"),
+        (H200, "bfloat16", "adamw_8bit"),
+    ],
+)
+def test_auto_is_resolved_by_the_device(hardware, dtype, optimizer):
+    strategy = make_plan(Recipe.of("SmolLM2-135M-Instruct"), hardware=hardware).strategy
+    assert (strategy.dtype, strategy.optimizer) == (dtype, optimizer)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.integers(1, 24), st.integers(1, 8), st.sampled_from(["2GiB", "3GiB", "6GiB", "40GiB"]))
+def test_the_effective_batch_is_never_changed(batch_size, accumulation, budget):
+    recipe = Recipe.of(
+        "Llama-3.2-1B-Instruct",
+        batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        memory_budget=budget,
+    )
+    plan = make_plan(recipe, hardware=H200)
+    assert plan.strategy.effective_batch == recipe.effective_batch
+    assert plan.fits == (plan.forecast.total <= plan.forecast.budget)
+
+
+def test_what_does_not_fit_says_what_would():
+    recipe = Recipe.of("Llama-3.1-8B-Instruct", bits=16, memory_budget="8GiB")
+    plan = make_plan(recipe, hardware=H200)
+    assert not plan.fits
+    with pytest.raises(DoesNotFit) as caught:
+        require_fit(plan)
+    error = caught.value
+    assert "8.00 GiB" in error.what
+    assert "`quantization.bits` to 4" in error.do
+    needed = error.do.rsplit('"', 2)[1]
+    assert parse_budget(needed, H200) >= plan.forecast.total
+    enough = make_plan(recipe.with_values({"memory_budget": needed}), hardware=H200)
+    assert require_fit(enough) is enough
+
+
+def test_every_advice_is_true():
+    recipe = Recipe.of("Llama-3.1-8B-Instruct", max_seq_length=32768, memory_budget="8GiB")
+    plan = make_plan(recipe, hardware=H200)
+    lengths = [
+        int(found[1]) for item in plan.advice if (found := re.search(r"length` to (\d+)", item))
+    ]
+    assert lengths
+    for length in lengths:
+        assert make_plan(recipe.with_values({"max_seq_length": length}), hardware=H200).fits
+
+
+def test_a_plan_survives_its_file(tmp_path):
+    data = DataSize(rows=1000, mean_length=200.5, max_length=900)
+    plan = make_plan(Recipe.of("Qwen3-0.6B"), hardware=T4, data=data)
+    path = plan.save(tmp_path / "plan.json")
+    assert Plan.load(path) == plan
+    assert plan.schema_version == 1
+    path.write_text('{"schema_version": 99}')
+    with pytest.raises(RecipeInvalid):
+        Plan.load(path)
+
+
+def test_the_summary_names_memory_and_time():
+    data = DataSize(rows=1000, mean_length=200, max_length=900)
+    text = make_plan(Recipe.of("Qwen3-0.6B"), hardware=T4, data=data).summary()
+    assert "of 13.05 GiB: fits" in text
+    assert "for 125 steps" in text
+    assert 3 <= len(text.splitlines()) <= 6
+
+
+def test_a_plan_takes_milliseconds():
+    recipe = Recipe.of("Llama-3.3-70B-Instruct", batch_size=64, memory_budget="1GiB")
+    make_plan(recipe, hardware=H200)
+    fastest = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        make_plan(recipe, hardware=H200)
+        fastest = min(fastest, time.perf_counter() - start)
+    assert fastest < 0.02
