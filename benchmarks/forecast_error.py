@@ -136,7 +136,9 @@ def measure(case: Case, hardware: Hardware) -> dict[str, Any]:
     before = resident_bytes(model, optimizer)
     peak = before + measure_step_memory(step, device=device)
     seconds = min(_timed(step, device) for _ in range(2))
-    recipe = Recipe().with_values({"quantization.bits": case.bits})
+    recipe = Recipe().with_values(
+        {"quantization.bits": case.bits, "lora.target_modules": _targets(case)}
+    )
     strategy = Strategy(
         micro_batch=case.rows,
         gradient_accumulation_steps=2,
@@ -195,10 +197,8 @@ def build(case: Case, device: str, dtype: str) -> tuple[Any, ModelShape]:
             **_quantization(case.bits, getattr(torch, dtype)),
         )
     add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
-    targets = "all-linear" if case.kind == "phi3" else Recipe().lora.target_modules
-    model = get_peft_model(
-        model, LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=16, target_modules=targets)
-    )
+    lora = LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=16, target_modules=_targets(case))
+    model = get_peft_model(model, lora)
     if case.recompute:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
@@ -228,6 +228,11 @@ def training_step(model: Any, optimizer: Any, case: Case, device: str) -> Callab
         optimizer.zero_grad()
 
     return step
+
+
+def _targets(case: Case) -> Any:
+    """All linear layers, by name where the names are the usual ones."""
+    return "all-linear" if case.kind == "phi3" else Recipe().lora.target_modules
 
 
 def _optimizer(model: Any, device: str) -> Any:
