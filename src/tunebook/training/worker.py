@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook.data import DataStatistics, PreparedData, prepare_data
 from tunebook.data.tokenizers import tokenizer_for
+from tunebook.engine import Report, audit_gradients, patch_checked
 from tunebook.errors import FolderExists, require_disk_space
 from tunebook.events import ExportEvent, FinishedEvent, WarningEvent
 from tunebook.export import save_adapter, save_merged
@@ -27,8 +28,11 @@ from tunebook.training.folder import RunFolder
 from tunebook.training.sft import make_trainer
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
+
+_PROBE = 32  # tokens before and after the first one that is learnt
 
 
 @dataclass
@@ -39,6 +43,7 @@ class Prepared:
     tokenizer: PreTrainedTokenizerBase
     data: PreparedData
     plan: Plan
+    swaps: Report
 
 
 def prepare(recipe: Recipe, rows: Any, tell: Callable[[str], None]) -> Prepared:
@@ -61,7 +66,25 @@ def prepare(recipe: Recipe, rows: Any, tell: Callable[[str], None]) -> Prepared:
     model.config.use_cache = False
     tell("Adding the adapter")
     adapted = add_lora(model, recipe.lora, seed=recipe.training.seed)
-    return Prepared(adapted, tokenizer, data, plan)
+    tell("Checking the gradients")
+    batch = probe(data, adapted)
+    swaps = patch_checked(adapted, batch["input_ids"], batch["labels"])
+    audit_gradients(adapted, batch)
+    return Prepared(adapted, tokenizer, data, plan, swaps)
+
+
+def probe(data: PreparedData, model: PeftModel) -> dict[str, torch.Tensor]:
+    """A few tokens of a row, (1, length), to try the model on before training."""
+    import torch
+
+    row = data.train[0]
+    first = next(i for i, label in enumerate(row["labels"]) if label != -100)
+    end = first + _PROBE
+    start = max(0, first - _PROBE)
+    return {
+        name: torch.tensor([row[name][start:end]], device=model.device)
+        for name in ("input_ids", "labels")
+    }
 
 
 def data_size(statistics: DataStatistics) -> DataSize:
