@@ -18,7 +18,10 @@ export interface Forecast {
   advice?: string[];
 }
 
-/** The bar with its legend; `compact` leaves the strategy out. */
+/** Below this share of the budget the parts are too narrow to see, and are drawn once more. */
+const MAGNIFY_BELOW = 0.3;
+
+/** The bar with its legend and what it rests on. */
 export function forecastBar(forecast: Forecast): HTMLElement {
   const node = h('div', { class: 'tb-forecast' });
   if (!forecast.parts?.length) {
@@ -28,7 +31,11 @@ export function forecastBar(forecast: Forecast): HTMLElement {
   const total = forecast.total ?? 0;
   const budget = forecast.budget ?? 0;
   const scale = Math.max(total, budget, 1);
-  node.append(headline(forecast, total, budget), bar(forecast, scale, total, budget), legend(forecast, total));
+  node.append(headline(forecast, total, budget), bar(forecast, scale, total, budget));
+  if (total < MAGNIFY_BELOW * scale) {
+    node.append(h('p', { class: 'tb-muted' }, 'By part, magnified:'), bar(forecast, total, total, 0, 'tb-magnified'));
+  }
+  node.append(legend(forecast, total));
   node.append(footnotes(forecast));
   return node;
 }
@@ -54,10 +61,10 @@ function headline(forecast: Forecast, total: number, budget: number): HTMLElemen
   return h('div', { class: 'tb-headline', role: 'status' }, figures, h('span', { class: `tb-verdict tb-${kind}` }, verdict), time);
 }
 
-function bar(forecast: Forecast, scale: number, total: number, budget: number): HTMLElement {
+function bar(forecast: Forecast, scale: number, total: number, budget: number, kind = ''): HTMLElement {
   const said = (forecast.parts ?? []).map(part => `${part.title} ${bytes(part.bytes)}`).join(', ');
   const label = `${bytes(total)} of ${bytes(budget)}: ${said}`;
-  const track = h('div', { class: 'tb-bar', role: 'img', 'aria-label': label });
+  const track = h('div', { class: `tb-bar ${kind}`, role: 'img', 'aria-label': label });
   for (const part of forecast.parts ?? []) {
     const piece = h('span', { class: `tb-piece tb-part-${part.key}`, title: `${part.title}: ${bytes(part.bytes)}` });
     piece.style.width = `${(100 * part.bytes) / scale}%`;

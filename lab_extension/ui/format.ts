@@ -31,7 +31,7 @@ export function duration(seconds: number): string {
   return rest ? `${Math.floor(minutes / 60)} h ${rest} min` : `${Math.floor(minutes / 60)} h`;
 }
 
-/** A number in few figures: 0.0123, 1.25, 340, 12,400. */
+/** A number in four figures: 0.0123, 1.254, 340, 12,400. */
 export function figure(value: number): string {
   if (!Number.isFinite(value)) {
     return String(value);
@@ -43,7 +43,7 @@ export function figure(value: number): string {
   if (size >= 100) {
     return Math.round(value).toLocaleString('en');
   }
-  return Number(value.toPrecision(3)).toString();
+  return Number(value.toPrecision(4)).toString();
 }
 
 /** Whole numbers with separators. */

@@ -1,6 +1,6 @@
 /** A small line plot on a canvas: axes, ticks, a few series, marks, a limit line, a hover readout. */
 
-import { h, setText } from './dom.ts';
+import { h, setText, toggle } from './dom.ts';
 import { nearest, tickLabel, ticks } from './format.ts';
 import type { Cleanup } from './model.ts';
 
@@ -48,6 +48,7 @@ export class Plot {
   #options: PlotOptions;
   #canvas: HTMLCanvasElement;
   #readout: HTMLElement;
+  #keys: HTMLElement[];
   #data: PlotData = { lines: [] };
   #hover: number | null = null;
   #waiting = 0;
@@ -56,13 +57,13 @@ export class Plot {
     this.#options = options;
     this.#canvas = h('canvas', { role: 'img', 'aria-label': `${options.title}: no points yet` });
     this.#readout = h('span', { class: 'tb-readout' });
-    const keys = options.series.map(series => {
+    this.#keys = options.series.map(series => {
       const line = h('span', { class: 'tb-key', 'aria-hidden': 'true' });
       line.style.borderTopColor = `var(${series.color})`;
       line.style.borderTopStyle = series.dash ? 'dashed' : 'solid';
       return h('span', { class: 'tb-key-item' }, line, series.name);
     });
-    const head = h('figcaption', {}, h('span', { class: 'tb-plot-title' }, options.title), ...keys, this.#readout);
+    const head = h('figcaption', {}, h('span', { class: 'tb-plot-title' }, options.title), ...this.#keys, this.#readout);
     this.node = h('figure', { class: 'tb-plot' }, head, h('div', { class: 'tb-canvas' }, this.#canvas));
     this.#listen(cleanup);
   }
@@ -72,6 +73,7 @@ export class Plot {
     const first = data.lines[0];
     const length = first?.x.length ?? 0;
     this.node.dataset['points'] = String(length);
+    this.#keys.forEach((key, at) => toggle(key, at === 0 || Boolean(data.lines[at]?.x.length)));
     const label = first && length
       ? `from ${this.#value(first.y[0])} at ${this.#options.x} ${first.x[0]} to ${this.#value(first.y[length - 1])} at ${this.#options.x} ${first.x[length - 1]}`
       : 'no points yet';
@@ -91,7 +93,7 @@ export class Plot {
   #listen(cleanup: Cleanup): void {
     const size = new ResizeObserver(this.redraw);
     size.observe(this.#canvas);
-    const theme = new MutationObserver(this.redraw);
+    const theme = new MutationObserver(this.#themeChanged);
     const watched = { attributes: true, attributeFilter: ['class', 'data-jp-theme-light', 'data-jp-theme-name', 'theme'] };
     theme.observe(document.body, watched);
     theme.observe(document.documentElement, watched);
@@ -112,6 +114,14 @@ export class Plot {
       cancelAnimationFrame(this.#waiting);
     });
   }
+
+  /** The attribute of a theme changes before its style sheet counts: draw again a little later. */
+  #themeChanged = (): void => {
+    this.redraw();
+    for (const delay of [100, 500]) {
+      window.setTimeout(this.redraw, delay);
+    }
+  };
 
   #value(value: number | undefined): string {
     return value === undefined ? '' : this.#options.format(value);
@@ -149,7 +159,7 @@ export class Plot {
       }
     }
     if (this.#data.limit && Number.isFinite(high)) {
-      high = Math.max(high, this.#data.limit.value);
+      high = Math.max(high, 1.1 * this.#data.limit.value); // room for its label
     }
     if (!(low <= high)) {
       [low, high] = [0, 1];
@@ -210,8 +220,8 @@ export class Plot {
       stroke(context, [[frame.left, place], [frame.left + frame.width, place]]);
       context.fillStyle = style.getPropertyValue('--tb-muted');
       context.textAlign = 'right';
-      context.textBaseline = place - frame.top > 16 ? 'bottom' : 'top';
-      context.fillText(limit.label, frame.left + frame.width, place + (place - frame.top > 16 ? -3 : 4));
+      context.textBaseline = 'bottom';
+      context.fillText(limit.label, frame.left + frame.width, place - 3);
     }
     this.#options.series.forEach((series, at) => {
       const line = this.#data.lines[at];

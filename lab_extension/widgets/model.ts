@@ -101,5 +101,6 @@ function applyFilter(list: HTMLElement, typed: string, none: HTMLElement): void 
     toggle(row, match);
     shown += match ? 1 : 0;
   }
+  toggle(none, shown === 0);
   setText(none, shown ? '' : 'No model of the catalogue matches; any Hugging Face id can be typed above.');
 }

@@ -43,9 +43,11 @@ class ModelPanel(Panel):
         traits.setdefault(
             "lead", "Which model learns: smaller ones train faster and need less memory."
         )
+        self._asked = 0
         super().__init__(recipe, studio=studio, models=catalog_rows(None, None), **traits)
         self.studio.observe(self._plan_changed, ["plan", "plan_error"])
         self.studio.observe(self._hardware_known, "hardware")
+        self.studio.observe(self._judge_soon, "data_size")
         self._plan_changed()
         if self.studio.hardware is not None:
             self._hardware_known()
@@ -68,22 +70,36 @@ class ModelPanel(Panel):
         machine = self.studio.hardware
         described = f"{machine.name}, {bytes_text(machine.free_memory)} free"
         self.show(hardware=described)
-        self.work(self._judge, during="judge the models", busy="")
+        self._judge_soon()
+
+    def _judge_soon(self, _change: object = None) -> None:
+        """Give the models their verdicts in a thread, once more if something changed meanwhile."""
+        self._asked += 1
+        if self._asked == 1 and self.studio.hardware is not None:
+            self.work(self._judge, during="judge the models", busy="")
 
     def _judge(self) -> None:
-        self.show(models=catalog_rows(self.recipe, self.studio.hardware))
+        try:
+            done = 0
+            while done != self._asked:
+                done = self._asked
+                studio = self.studio
+                self.show(models=catalog_rows(self.recipe, studio.hardware, studio.data_size))
+        finally:
+            self._asked = 0
 
     def _plan_changed(self, _change: object = None) -> None:
         plan, part = self.studio.plan, self.recipe.model
         error = self.studio.plan_error
         self.show(about=_about(self.recipe, plan), error=error, summary=_summary(part.name, plan))
+        self._judge_soon()
 
     def _recipe_changed(self, change: object = None) -> None:
         super()._recipe_changed(change)
         self.show(summary=_summary(self.recipe.model.name, None))
 
 
-def catalog_rows(recipe: Recipe | None, hardware: Any) -> list[dict[str, Any]]:
+def catalog_rows(recipe: Recipe | None, hardware: Any, data: Any = None) -> list[dict[str, Any]]:
     """The catalogue as plain rows; with a recipe and hardware, each with a verdict.
 
     The verdict is "fits", "tight", "no", or "" while the hardware is not known yet.
@@ -94,7 +110,7 @@ def catalog_rows(recipe: Recipe | None, hardware: Any) -> list[dict[str, Any]]:
     for entry in CATALOG:
         verdict, memory = "", ""
         if recipe is not None and hardware is not None:
-            verdict, memory = _verdict(recipe, entry, hardware)
+            verdict, memory = _verdict(recipe, entry, hardware, data)
         rows.append(
             {
                 "name": entry.name,
@@ -110,11 +126,11 @@ def catalog_rows(recipe: Recipe | None, hardware: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def _verdict(recipe: Recipe, entry: Any, hardware: Any) -> tuple[str, str]:
+def _verdict(recipe: Recipe, entry: Any, hardware: Any, data: Any) -> tuple[str, str]:
     from tunebook.plan import make_plan
 
     wanted = recipe.with_values({"model.name": entry.hub_id or entry.name})
-    forecast = make_plan(wanted, shape=entry.shape, hardware=hardware).forecast
+    forecast = make_plan(wanted, shape=entry.shape, hardware=hardware, data=data).forecast
     share = forecast.total / max(forecast.budget, 1)
     word = "no" if not forecast.fits else "tight" if share > TIGHT else "fits"
     return word, bytes_text(forecast.total)

@@ -1,0 +1,149 @@
+"""The panels in a real JupyterLab: they render, they train, they survive a reload and a restart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+RECIPE = "recipe = tunebook.Recipe.of(max_steps={steps}, bits=16, save_steps=1000, name='{name}')"
+GUIDE = "import tunebook\n{recipe}\nguide = tunebook.Guide(recipe); guide"
+SECONDS = 120  # to load torch and the model on a busy machine
+
+
+def guide_cell(name: str, steps: int) -> str:
+    return GUIDE.format(recipe=RECIPE.format(steps=steps, name=name))
+
+
+def begin_training(notebook: Any, points: int = 3) -> None:
+    notebook.page.wait_for_selector('[data-do="start"]')
+    notebook.page.click('[data-do="start"]')
+    notebook.until(lambda: notebook.points() >= points, seconds=SECONDS, what="live points")
+
+
+@pytest.mark.parametrize(
+    ("call", "panel", "shows"),
+    [
+        ("tunebook.ModelPanel()", "model", ".tb-model .tb-fits"),
+        ("tunebook.DataPanel()", "data", ".tb-token.trained"),
+        ("tunebook.MethodPanel()", "method", '[data-field="lora.r"] input'),
+        ("tunebook.TrainPanel()", "train", '[data-do="start"]'),
+        ("tunebook.TryPanel()", "chat", '[data-do="send"]'),
+        ("tunebook.TakeAwayPanel()", "takeaway", '[data-do="save"]'),
+        ("tunebook.forecast()", "forecast", ".tb-legend li"),
+        ("tunebook.preview('tunebook-demo')", "data", ".tb-token.trained"),
+    ],
+)
+def test_each_panel_renders_alone(open_notebook: Any, call: str, panel: str, shows: str) -> None:
+    notebook = open_notebook(f"import tunebook\n{call}")
+    notebook.run(0)
+    notebook.panel(panel).locator(shows).first.wait_for(timeout=SECONDS * 1000)
+    assert notebook.page.locator(".tb-error").count() == 0
+    assert notebook.errors() == []
+
+
+def test_a_changed_field_moves_the_forecast_and_a_bad_one_is_refused(open_notebook: Any) -> None:
+    notebook = open_notebook(
+        "import tunebook\npanel = tunebook.MethodPanel(); panel", "panel.recipe.lora.r"
+    )
+    notebook.run(0)
+    page = notebook.page
+    field = page.locator('[data-field="lora.r"] input')
+    total = page.locator("[data-total]")
+    total.wait_for(timeout=SECONDS * 1000)
+    before = int(total.get_attribute("data-total"))
+    field.fill("128")
+    notebook.until(lambda: int(total.get_attribute("data-total")) > before, what="a new forecast")
+    field.fill("none at all")
+    page.wait_for_selector('[data-field="lora.r"].tb-refused .tb-message:has-text("whole number")')
+    assert field.input_value() == "none at all"
+    notebook.run(1)
+    assert notebook.output(1) == "128"
+    assert notebook.errors() == []
+
+
+def test_train_watch_stop_try_and_take_away(open_notebook: Any) -> None:
+    notebook = open_notebook(guide_cell("full", 400), "import time\ntime.sleep(6)")
+    notebook.run(0)
+    page = notebook.page
+    begin_training(notebook)
+    notebook.run(1, wait=False)
+    page.wait_for_timeout(500)
+    before = notebook.points()
+    notebook.until(lambda: notebook.points() > before, seconds=5, what="points in a blocked cell")
+    page.click('.tunebook-panel[data-panel="train"] [data-do="stop"]')
+    took = notebook.until(lambda: notebook.state() == "stopped", seconds=30, what="the stop")
+    assert took < 15
+    assert notebook.points("memory") > 0
+    page.fill(".tb-composer textarea", "What is the capital of France?")
+    page.click('.tunebook-panel[data-panel="chat"] [data-do="send"]')
+    for side in ("tuned", "base"):
+        answer = page.locator(f'.tb-answer-{side}[data-state="done"]')
+        answer.wait_for(timeout=SECONDS * 1000)
+        assert answer.locator("p").inner_text().strip()
+    page.click('[data-do="save"]')
+    page.wait_for_selector(".tb-file", timeout=SECONDS * 1000)
+    assert (notebook.lab.root / "runs/full/export/adapter/adapter_config.json").is_file()
+    assert notebook.errors() == []
+
+
+def test_a_reload_in_mid_run_brings_the_plot_back_and_stop_works(open_notebook: Any) -> None:
+    notebook = open_notebook(guide_cell("reloaded", 2000))
+    notebook.run(0)
+    begin_training(notebook, points=5)
+    notebook.save()
+    before = notebook.points()
+    notebook.page.reload()
+    notebook.page.wait_for_selector('[data-plot="loss"]', timeout=60_000)
+    notebook.until(lambda: notebook.points() >= before, seconds=10, what="the plot after a reload")
+    here = notebook.points()
+    notebook.until(lambda: notebook.points() > here, seconds=20, what="new points after a reload")
+    notebook.page.click('.tunebook-panel[data-panel="train"] [data-do="stop"]')
+    notebook.until(lambda: notebook.state() == "stopped", seconds=30, what="the stop")
+
+
+def test_stop_after_start_from_the_panel_following_a_reload(open_notebook: Any) -> None:
+    """A run begun by a button, after the shell of the first page is gone, still hears Stop."""
+    notebook = open_notebook(guide_cell("again", 2000))
+    notebook.run(0)
+    notebook.page.wait_for_selector('[data-do="start"]')
+    notebook.save()
+    notebook.page.reload()
+    notebook.page.wait_for_selector('[data-do="start"]', timeout=60_000)
+    begin_training(notebook)
+    notebook.save()
+    notebook.page.reload()
+    notebook.page.wait_for_selector('[data-plot="loss"]', timeout=60_000)
+    notebook.page.click('.tunebook-panel[data-panel="train"] [data-do="stop"]')
+    notebook.until(lambda: notebook.state() == "stopped", seconds=30, what="the stop")
+
+
+def test_after_a_kernel_restart_watch_shows_the_finished_run(open_notebook: Any) -> None:
+    recipe = RECIPE.format(steps=4, name="finished")
+    notebook = open_notebook(
+        f"import tunebook\n{recipe}\ntunebook.train(recipe, wait=True).state",
+        "import tunebook\ntunebook.watch('runs/finished')",
+    )
+    notebook.run(0, wait=False)
+    notebook.until(lambda: "completed" in notebook.output(0), seconds=SECONDS, what="training")
+    notebook.page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+    notebook.wait_kernel()
+    notebook.run(1)
+    notebook.page.wait_for_selector('[data-state="completed"]', timeout=30_000)
+    notebook.until(lambda: notebook.points() == 4, seconds=10, what="the points")
+    assert notebook.errors() == []
+
+
+def test_markup_in_a_dataset_is_shown_as_text(open_notebook: Any) -> None:
+    markup = '<img src=x onerror=\\"window.hacked=1\\"><script>window.hacked=1</script>'
+    rows = f"[{{'prompt': '<b>bold</b>', 'completion': '{markup}'}}] * 3"
+    notebook = open_notebook(f"import tunebook\ntunebook.preview({rows})")
+    notebook.run(0)
+    notebook.page.wait_for_selector(".tb-token.trained", timeout=SECONDS * 1000)
+    panel = notebook.panel("data")
+    assert "<b>bold</b>" in panel.locator(".tb-conversation").inner_text()
+    assert "onerror" in panel.locator(".tb-tokens").inner_text()
+    assert panel.locator("img, script, b").count() == 0
+    assert notebook.page.evaluate("() => window.hacked") is None

@@ -1,0 +1,102 @@
+"""Small stand-ins for what the panels show, with the real names; no test here starts a browser."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunebook.events import EventLog, FinishedEvent, MemoryEvent, StartedEvent, StepEvent
+from tunebook.recipe import Recipe
+
+
+class FakeRun:
+    """A run that writes its events by hand, so that a test decides what happens and when."""
+
+    def __init__(self, path: Path, recipe: Recipe | None = None):
+        path.mkdir(parents=True, exist_ok=True)
+        self.path, self.name = path, path.name
+        self.recipe = recipe or Recipe()
+        self.log = EventLog(path / "events.jsonl")
+        self.state = "new"
+        self.phase = ""
+        self.plan: Any = None
+        self.error: Any = None
+        self.asked: list[Any] = []
+        self.stopped = threading.Event()
+
+    @property
+    def alive(self) -> bool:
+        return self.state in ("running", "stopping")
+
+    def begin(self, total: int = 10, resumed_from: int | None = None) -> None:
+        self.state = "running"
+        self.log.append(
+            StartedEvent(
+                pid=1,
+                process_started=1.0,
+                host="here",
+                device="cpu",
+                total_steps=total,
+                resumed_from=resumed_from,
+                trainable_parameters=1,
+                total_parameters=2,
+            )
+        )
+
+    def step(self, number: int, loss: float) -> None:
+        step = StepEvent(
+            step=number, epoch=0.1, loss=loss, learning_rate=1e-4, tokens=100 * number, seconds=0.5
+        )
+        self.log.append(step)
+        self.log.append(MemoryEvent(step=number, device="cpu", allocated=1000, peak=2000))
+
+    def finish(self, step: int) -> None:
+        self.log.append(FinishedEvent(step=step, reason="completed"))
+        self.state = "completed"
+
+    def stop(self) -> None:
+        self.state = "stopping"
+        self.stopped.set()
+
+    def stream(self, messages: list[dict[str, str]], **sampling: Any) -> Iterator[str]:
+        self.asked.append((messages, sampling))
+        yield from ("tuned " if sampling["adapter"] else "base ", "answer")
+
+    def export(self, formats: list[str], *, folder: Path | None = None) -> list[Path]:
+        target = folder or self.path / "export"
+        for name in formats:
+            (target / name).mkdir(parents=True)
+            (target / name / "adapter_config.json").write_text("{}")
+        return [target / name for name in formats]
+
+
+@pytest.fixture
+def fake_run(tmp_path: Path) -> FakeRun:
+    """A run that has not begun."""
+    return FakeRun(tmp_path / "runs" / "fake")
+
+
+@pytest.fixture
+def eventually() -> Any:
+    """Wait until something is true, at most five seconds: `eventually(lambda: ...)`."""
+
+    def wait(condition: Any, seconds: float = 5.0) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "it did not come true"
+            time.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture(autouse=True)
+def built_front_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests need no JavaScript: an empty module stands for each."""
+    from tunebook.widgets import _panel
+
+    monkeypatch.setattr(_panel, "asset", lambda name: f"/* {name} */")

@@ -1,0 +1,54 @@
+"""The model and method panels show what the plan says, soon after each change."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from tunebook.recipe import Recipe
+from tunebook.widgets import MethodPanel, ModelPanel, forecast
+
+
+def test_the_forecast_is_there_and_follows_the_recipe() -> None:
+    panel = MethodPanel()
+    panel.studio.wait_for_plan()
+    before = panel.forecast
+    assert sum(part["bytes"] for part in before["parts"]) == before["total"]
+    panel.handle({"type": "set", "path": "lora.r", "value": "256"})
+    adapters = {part["key"]: part["bytes"] for part in panel.forecast["parts"]}["adapters"]
+    assert adapters > {part["key"]: part["bytes"] for part in before["parts"]}["adapters"]
+
+
+def test_a_change_is_answered_in_less_than_fifty_milliseconds() -> None:
+    panel = MethodPanel()
+    panel.studio.wait_for_plan()
+    times = []
+    for rank in range(8, 28):
+        begun = time.process_time()
+        panel.handle({"type": "set", "path": "lora.r", "value": str(rank)})
+        times.append(time.process_time() - begun)
+    assert sorted(times)[len(times) // 2] < 0.05
+
+
+def test_a_model_that_is_not_there_gives_an_error_and_no_forecast() -> None:
+    panel = MethodPanel(Recipe.of(model="./no/such/folder"))
+    assert panel.studio.wait_for_plan() is None
+    assert panel.plan_error["name"] == "ModelMissing"
+    assert panel.forecast == {}
+
+
+def test_the_catalogue_gets_its_verdicts(eventually: Any) -> None:
+    panel = ModelPanel()
+    panel.studio.wait_for_plan()
+    eventually(lambda: panel.models[0]["verdict"])
+    names = {row["name"] for row in panel.models}
+    assert "tunebook-tiny" in names
+    assert {row["verdict"] for row in panel.models} <= {"fits", "tight", "no"}
+    panel.handle({"type": "choose", "name": panel.models[-1]["name"]})
+    assert panel.recipe.model.name == panel.models[-1]["name"]
+
+
+def test_forecast_is_ready_when_it_returns() -> None:
+    bar = forecast(Recipe.of(r=64))
+    assert bar.forecast["total"] > 0
+    assert "Weights" in bar.as_text()
