@@ -172,7 +172,7 @@ def test_mapping_understands_sharegpt_keys_and_plain_ones(tokenizer):
 
 
 def test_system_message_is_put_where_there_is_none(tokenizer, chat):
-    said = "It's a \"test\" \\ with 🦜\nand lines"
+    said = 'It\'s a "test" \\ with 🦜\nand lines'
     spoken = get_chat_template(tokenizer("qwen2.5"), "chatml", system_message=said)
     text = Renderer(spoken).render(chat(None, "q", "a"))
     assert text.startswith(f"<|im_start|>system\n{said}<|im_end|>\n<|im_start|>user")

@@ -61,9 +61,9 @@ def detect_format(rows: Any, format: str = "auto") -> Detection:
     sample = [rows[index] for index in range(min(SAMPLE, len(rows)))]
     named = getattr(rows, "column_names", None)
     names: list[str] = list(named or dict.fromkeys(key for row in sample for key in row))
-    for finder in _FINDERS if format == "auto" else [_FINDER_OF[format]]:
+    for finder in _FINDERS if format == "auto" else _FINDER_OF[format]:
         found = finder(names, sample)
-        if found is not None and format in ("auto", found.format):
+        if found is not None:
             return _compare(found, sample)
     listed = ", ".join(f"`{name}`" for name in names) or "none"
     if format == "auto":
@@ -97,11 +97,13 @@ def _compare(found: Detection, sample: list[dict[str, Any]]) -> Detection:
 
 
 def _find_chat(
-    kind: Literal["messages", "sharegpt"], names: list[str], sample: list[dict[str, Any]]
+    kind: Literal["messages", "sharegpt"],
+    names: list[str],
+    sample: list[dict[str, Any]],
+    among: list[str],
 ) -> Detection | None:
     role, content = _ITEM_KEYS[kind]
-    known = [name for name in _CHAT_COLUMNS if name in names]
-    for name in [*known, *(name for name in names if name not in known)]:
+    for name in among:
         item = _first_item(row.get(name) for row in sample)
         if item is None or role not in item or content not in item:
             continue
@@ -110,7 +112,7 @@ def _find_chat(
             columns["system"] = "system"
         return Detection(
             format=kind,
-            confidence=1.0 if name in known else 0.8,
+            confidence=1.0 if name in _CHAT_COLUMNS else 0.8,
             columns=columns,
             reason=f"The column `{name}` holds lists of turns with `{role}` and `{content}`.",
         )
@@ -124,12 +126,24 @@ def _first_item(values: Iterable[Any]) -> dict[str, Any] | None:
     return None
 
 
+def _known(names: list[str]) -> list[str]:
+    return [name for name in _CHAT_COLUMNS if name in names]
+
+
 def _find_messages(names: list[str], sample: list[dict[str, Any]]) -> Detection | None:
-    return _find_chat("messages", names, sample)
+    return _find_chat("messages", names, sample, _known(names))
 
 
 def _find_sharegpt(names: list[str], sample: list[dict[str, Any]]) -> Detection | None:
-    return _find_chat("sharegpt", names, sample)
+    return _find_chat("sharegpt", names, sample, _known(names))
+
+
+def _guess_messages(names: list[str], sample: list[dict[str, Any]]) -> Detection | None:
+    return _find_chat("messages", names, sample, names)
+
+
+def _guess_sharegpt(names: list[str], sample: list[dict[str, Any]]) -> Detection | None:
+    return _find_chat("sharegpt", names, sample, names)
 
 
 def _find_alpaca(names: list[str], sample: list[dict[str, Any]]) -> Detection | None:
@@ -168,10 +182,11 @@ def _find_text(names: list[str], sample: list[dict[str, Any]]) -> Detection | No
 
 
 _FINDER_OF = {
-    "messages": _find_messages,
-    "sharegpt": _find_sharegpt,
-    "alpaca": _find_alpaca,
-    "prompt_completion": _find_pair,
-    "text": _find_text,
+    "messages": [_find_messages, _guess_messages],
+    "sharegpt": [_find_sharegpt, _guess_sharegpt],
+    "alpaca": [_find_alpaca],
+    "prompt_completion": [_find_pair],
+    "text": [_find_text],
 }
-_FINDERS = list(_FINDER_OF.values())
+# A chat column of an unknown name is guessed only where nothing better fits.
+_FINDERS = [found[0] for found in _FINDER_OF.values()] + [_guess_messages, _guess_sharegpt]
