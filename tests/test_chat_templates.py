@@ -106,6 +106,7 @@ def loss_by_hand(model: Any, rows: list[dict[str, list[int]]], wanted: list[list
     return total / count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "collator"), [(True, "trl"), (False, "seq2seq"), (True, "language modelling")]
 )

@@ -141,6 +141,8 @@ def train_on_responses_only(
 
 
 def _masked(dataset: Any, masker: MarkerMasker, tokenizer: Any, num_proc: int | None) -> Any:
+    from datasets.fingerprint import generate_random_fingerprint
+
     first = next(iter(dataset))
     if "input_ids" not in first:
         raise DatasetUnreadable(
@@ -149,8 +151,10 @@ def _masked(dataset: Any, masker: MarkerMasker, tokenizer: Any, num_proc: int | 
             "let TRL's SFTTrainer prepare it, then call `train_on_responses_only`.",
         )
     how: dict[str, Any] = {"num_proc": num_proc} if hasattr(dataset, "num_rows") else {}
+    # A fingerprint of our own: else the tokenizer is pickled to make one, which takes seconds.
+    mark = {"new_fingerprint": generate_random_fingerprint()} if how else {}
     with quiet_datasets():
-        labelled = dataset.map(masker, batched=True, **how)
+        labelled = dataset.map(masker, batched=True, **how, **mark)
         kept = labelled.filter(_has_labels, **how)
     if not hasattr(kept, "num_rows"):
         return kept
