@@ -83,7 +83,9 @@ const plugin: JupyterFrontEndPlugin<void> = {
     tracker.currentChanged.connect(() => app.commands.notifyCommandChanged(INSERT));
     palette?.addItem({ command: OPEN, category: CATEGORY, args: { isPalette: true } });
     palette?.addItem({ command: INSERT, category: CATEGORY });
-    launcher?.add({ command: OPEN, category: 'Notebook', rank: 10 });
+    // cards of this category draw an address, not a LabIcon
+    const kernelIconUrl = `data:image/svg+xml;utf8,${encodeURIComponent(tunebookIcon.svgstr)}`;
+    launcher?.add({ command: OPEN, category: 'Notebook', rank: 10, kernelIconUrl });
   }
 };
 

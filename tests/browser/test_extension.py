@@ -13,7 +13,8 @@ def test_the_launcher_card_opens_the_guided_notebook(open_lab: Any) -> None:
     notebook = open_lab()
     card = notebook.page.locator('.jp-LauncherCard:has-text("Fine-tune a model")')
     card.wait_for(timeout=60_000)
-    assert card.locator("svg").count() == 1
+    drawn = "image => image.complete && image.naturalWidth > 0"
+    assert card.locator("img").evaluate(drawn)
     card.click()
     notebook.wait_kernel()
     notebook.page.wait_for_selector('.jp-MarkdownOutput h1:has-text("Fine-tune")', timeout=30_000)

@@ -149,9 +149,9 @@ def test_the_fallback_is_plain_text_and_escaped(kind: Any) -> None:
 
 def test_the_guide_shares_one_recipe_between_its_panels() -> None:
     guide = Guide()
-    guide.panels["model"].handle({"type": "choose", "name": "some/model"})
-    assert guide.recipe.model.name == "some/model"
-    assert guide.panels["method"].values["model.name"] == "some/model"
+    guide.panels["model"].handle({"type": "choose", "name": "Llama-3.2-1B-Instruct"})
+    assert guide.recipe.model.name == "Llama-3.2-1B-Instruct"
+    assert guide.panels["method"].values["model.name"] == "Llama-3.2-1B-Instruct"
     guide.recipe = Recipe.of(r=4)
     assert guide.panels["takeaway"].recipe.lora.r == 4
     assert "1. Model" in guide.as_text()

@@ -48,6 +48,14 @@ def test_the_catalogue_gets_its_verdicts(eventually: Any) -> None:
     assert panel.recipe.model.name == panel.models[-1]["name"]
 
 
+def test_the_verdicts_come_although_the_hardware_is_known_late(eventually: Any) -> None:
+    panel = ModelPanel()
+    panel.studio.data_size = None
+    panel._judge_soon()
+    panel.studio.wait_for_plan()
+    eventually(lambda: panel.models[0]["verdict"])
+
+
 def test_forecast_is_ready_when_it_returns() -> None:
     bar = forecast(Recipe.of(r=64))
     assert bar.forecast["total"] > 0

@@ -43,7 +43,7 @@ class ModelPanel(Panel):
         traits.setdefault(
             "lead", "Which model learns: smaller ones train faster and need less memory."
         )
-        self._asked = 0
+        self._asked, self._judging = 0, False
         super().__init__(recipe, studio=studio, models=catalog_rows(None, None), **traits)
         self.studio.observe(self._plan_changed, ["plan", "plan_error"])
         self.studio.observe(self._hardware_known, "hardware")
@@ -74,19 +74,26 @@ class ModelPanel(Panel):
 
     def _judge_soon(self, _change: object = None) -> None:
         """Give the models their verdicts in a thread, once more if something changed meanwhile."""
-        self._asked += 1
-        if self._asked == 1 and self.studio.hardware is not None:
-            self.work(self._judge, during="judge the models", busy="")
+        if self.studio.hardware is None:
+            return
+        with self._guard:
+            self._asked += 1
+            if self._judging:
+                return
+            self._judging = True
+        self.work(self._judge, during="judge the models", busy="")
 
     def _judge(self) -> None:
         try:
-            done = 0
-            while done != self._asked:
-                done = self._asked
-                studio = self.studio
-                self.show(models=catalog_rows(self.recipe, studio.hardware, studio.data_size))
-        finally:
-            self._asked = 0
+            while self._judging:
+                asked, studio = self._asked, self.studio
+                rows = catalog_rows(self.recipe, studio.hardware, studio.data_size)
+                self.show(models=rows)
+                with self._guard:
+                    self._judging = asked != self._asked
+        except BaseException:
+            self._judging = False
+            raise
 
     def _plan_changed(self, _change: object = None) -> None:
         plan, part = self.studio.plan, self.recipe.model
