@@ -17,6 +17,15 @@ def guide_cell(name: str, steps: int) -> str:
     return GUIDE.format(recipe=RECIPE.format(steps=steps, name=name))
 
 
+def too_wide(page: Any, width: int) -> list[str]:
+    """The panels whose content does not fit into a guide of this width, in pixels."""
+    page.add_style_tag(content=f".tunebook-guide {{ width: {width}px !important }}")
+    page.wait_for_timeout(300)
+    script = """panels => panels.filter(p => p.scrollWidth > p.clientWidth + 1)
+        .map(p => p.dataset.panel)"""
+    return list(page.locator(".tunebook-panel").evaluate_all(script))
+
+
 def begin_training(notebook: Any, points: int = 3) -> None:
     notebook.page.wait_for_selector('[data-do="start"]')
     notebook.page.click('[data-do="start"]')
@@ -86,6 +95,7 @@ def test_train_watch_stop_try_and_take_away(open_notebook: Any) -> None:
     page.click('[data-do="save"]')
     page.wait_for_selector(".tb-file", timeout=SECONDS * 1000)
     assert (notebook.lab.root / "runs/full/export/adapter/adapter_config.json").is_file()
+    assert too_wide(page, 320) == []
     assert notebook.errors() == []
 
 
