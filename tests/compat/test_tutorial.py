@@ -24,7 +24,7 @@ def finished(
     snapshot = _cached_model(folder / "hf", unpacked_tokenizers["llama-3.1"])
     assert (snapshot / "model.safetensors").is_file()
     rows = (shared_data / "datasets" / "sharegpt.jsonl").read_text().splitlines()
-    short = [row for row in rows if len(row) < 1500][:64]
+    short = [row for row in rows if len(row) < 500][:64]
     (folder / "conversations.jsonl").write_text("\n".join(short) + "\n")
     done = subprocess.run(
         [sys.executable, str(SCRIPT)],

@@ -10,7 +10,13 @@ import pytest
 from tunebook.data import check, detect_format, encode_conversation, prepare_data, token_view
 from tunebook.data.masking import MASKED
 from tunebook.data.tokens import preview_rows
-from tunebook.errors import DatasetEmpty, NothingToLearn, RowInvalid, TemplateInvalid
+from tunebook.errors import (
+    DatasetEmpty,
+    NothingToLearn,
+    RowInvalid,
+    SourceMissing,
+    TemplateInvalid,
+)
 from tunebook.recipe import Recipe
 
 ROWS = [{"prompt": f"Question {i}", "completion": f"Answer {i} 🦜"} for i in range(20)]
@@ -186,7 +192,8 @@ def test_everything_masked_and_unreadable_data_are_errors(tokenizer, tmp_path):
     assert "nothing_to_learn" in codes(report)
     assert not report.ok
     assert codes(check([{"foo": "a", "bar": "b"}])) == {"FormatUnknown"}
-    assert codes(check(tmp_path / "none.jsonl")) == {"SourceMissing"}
+    with pytest.raises(SourceMissing):
+        check(tmp_path / "none.jsonl")
     report = check(ROWS, tokenizer=tokenizer("llama-2"))
     assert codes(report) == {"template_refuses"}
     assert not report.ok

@@ -18,11 +18,13 @@ DEMO_RECIPE = {
     "model.name": "tunebook-tiny",
     "model.max_seq_length": 256,
     "data.source": "tunebook-demo",
-    "training.batch_size": 8,
+    "training.batch_size": 16,
     "training.gradient_accumulation_steps": 1,
-    "training.max_steps": 150,
-    "training.learning_rate": 2e-3,
+    "training.max_steps": 120,
+    "training.learning_rate": 1e-3,
+    "training.lr_scheduler_type": "cosine",
     "training.warmup_steps": 10,
+    "training.weight_decay": 0.0,
     "export.formats": ["adapter", "merged_16bit"],
 }
 _SHOWN = 4

@@ -19,7 +19,7 @@ from tunebook.data.masking import MASKED, Encoded, Encoder
 from tunebook.data.prepare import DataStatistics, RowCollector, recipe_encoder
 from tunebook.data.templates import with_recipe_template
 from tunebook.data.tokens import special_ids
-from tunebook.errors import RowInvalid, TemplateInvalid, TunebookError
+from tunebook.errors import RowInvalid, SourceMissing, TemplateInvalid, TunebookError
 from tunebook.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def check(
         tokenizer: used as it is instead of loading the model's.
 
     Raises:
+        SourceMissing: there is nothing to check.
         ModelMissing, TokenizerMissing: the model named has no tokenizer to check with. What is
         wrong with the data itself is a finding, never raised.
     """
@@ -99,6 +100,8 @@ def check(
     try:
         table = load_rows(recipe.data, rows=rows)
         detection = detect_format(table, recipe.data.format)
+    except SourceMissing:
+        raise
     except TunebookError as error:
         return CheckReport(findings=[_from_error(error)])
     review = _Review(detection)

@@ -50,7 +50,7 @@ def resolve_model(name: str) -> ResolvedModel:
     if entry is not None and entry.embedded:
         return ResolvedModel(str(EMBEDDED), "embedded")
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name.strip() and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelInvalid(
                 f"The folder {name} is not a model.",
@@ -106,7 +106,11 @@ def load_tokenizer(part: ModelPart, *, token: str | None = None) -> PreTrainedTo
     """
     from transformers import AutoTokenizer
 
-    resolved = resolve_model(part.name)
+    folder = Path(part.name).expanduser()
+    if folder.is_dir():  # an adapter's folder holds a tokenizer too, without being a model
+        resolved = ResolvedModel(str(folder), "folder")
+    else:
+        resolved = resolve_model(part.name)
     if resolved.source != "hub":
         folder = Path(resolved.location)
         if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
@@ -148,6 +152,7 @@ def load_model(
     Raises:
         ModelMissing, ModelInvalid: see `resolve_model`; also when the weights do not load.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     resolved = resolve_model(part.name)
@@ -168,7 +173,7 @@ def load_model(
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                 resolved.location, **arguments
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         if resolved.source == "hub" and isinstance(error, OSError):
             raise _hub_error(part, error) from error
         raise ModelInvalid(
@@ -176,6 +181,7 @@ def load_model(
             f"{type(error).__name__}: {error}",
             "check that the folder holds safetensors weights that belong to its config.json.",
         ) from error
+    _keep_trainable(model)
     model.eval()
     return model
 
@@ -239,6 +245,18 @@ def _no_progress_bar() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def _keep_trainable(model: PreTrainedModel) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights in the first answer given on a CPU.
+
+    Where the CPU has AVX512-BF16, a forward in evaluation mode turns the weights into a form whose
+    product has no gradient (bitsandbytes 0.50.2, `Linear4bit.forward`): training after a chat or an
+    evaluation would go on without an error and learn nothing.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _from_hub(part: ModelPart, location: str, file: str) -> str:
