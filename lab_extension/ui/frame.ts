@@ -31,7 +31,8 @@ export function definePanel<T extends PanelState>(
         class: 'tunebook-panel',
         'data-panel': name,
         'data-number': number,
-        'aria-labelledby': heading
+        'aria-labelledby': heading,
+        'data-lm-suppress-shortcuts': 'true' // Enter on a button must press it, not edit the cell
       });
       panel.append(head(base, heading, content, cleanup), content);
       el.append(panel);

@@ -90,7 +90,6 @@ function composer(model: Model, cleanup: Cleanup): HTMLElement {
     }
   };
   input.addEventListener('keydown', event => {
-    event.stopPropagation(); // the notebook's own shortcuts must not run
     if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
       send();

@@ -32,7 +32,7 @@ function render({ model, el }: RenderProps<GuideState>): () => void {
   }
   const head = h(
     'header',
-    { class: 'tunebook-panel tb-overview', 'data-panel': 'guide' },
+    { class: 'tunebook-panel tb-overview', 'data-panel': 'guide', 'data-lm-suppress-shortcuts': 'true' },
     h('h2', {}, model.get('heading')),
     h('p', { class: 'tb-lead' }, model.get('lead')),
     h('nav', { 'aria-label': 'Steps' }, list)

@@ -114,6 +114,36 @@ def test_a_reload_in_mid_run_brings_the_plot_back_and_stop_works(open_notebook: 
     notebook.until(lambda: notebook.state() == "stopped", seconds=30, what="the stop")
 
 
+def test_a_stopped_run_is_resumed_from_the_panel_to_its_end(open_notebook: Any) -> None:
+    notebook = open_notebook(guide_cell("resumed", 30))
+    notebook.run(0)
+    begin_training(notebook)
+    notebook.page.click('.tunebook-panel[data-panel="train"] [data-do="stop"]')
+    notebook.until(lambda: notebook.state() == "stopped", seconds=30, what="the stop")
+    assert notebook.points() < 30
+    notebook.page.click('[data-do="resume"]')
+    notebook.until(lambda: notebook.state() == "completed", seconds=SECONDS, what="the rest")
+    notebook.until(lambda: notebook.points() == 30, seconds=5, what="all points")
+    assert notebook.errors() == []
+
+
+def test_panels_are_worked_by_keyboard(open_notebook: Any) -> None:
+    notebook = open_notebook("import tunebook\nguide = tunebook.Guide(); guide")
+    notebook.run(0)
+    page = notebook.page
+    fold = page.locator('.tunebook-panel[data-panel="model"] .tb-fold')
+    fold.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector('.tunebook-panel[data-panel="model"] .tb-fold[aria-expanded="false"]')
+    page.keyboard.press("Space")
+    page.wait_for_selector('.tunebook-panel[data-panel="model"] .tb-fold[aria-expanded="true"]')
+    page.locator('.tunebook-panel[data-panel="model"] summary').last.focus()
+    page.keyboard.press("Enter")
+    code = notebook.panel("model").locator(".tb-code pre").first
+    assert "tunebook.Recipe.of(" in code.inner_text()
+    assert page.evaluate("() => jupyterapp.shell.currentWidget.content.mode") == "command"
+
+
 def test_stop_after_start_from_the_panel_following_a_reload(open_notebook: Any) -> None:
     """A run begun by a button, after the shell of the first page is gone, still hears Stop."""
     notebook = open_notebook(guide_cell("again", 2000))
