@@ -147,6 +147,32 @@ def test_the_fallback_is_plain_text_and_escaped(kind: Any) -> None:
     assert "application/vnd.jupyter.widget-view+json" in data
 
 
+def test_in_colab_work_is_done_before_the_handler_returns(monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "google.colab", sys)
+    panel = MethodPanel()
+    assert panel.forecast["total"] > 0
+    panel.work(lambda: panel.show(summary="done"), during="test", busy="working")
+    assert (panel.summary, panel.busy) == ("done", "")
+
+
+def test_an_older_task_says_nothing_over_a_newer_one(eventually: Any) -> None:
+    import threading
+
+    panel, old, new = MethodPanel(), threading.Event(), threading.Event()
+
+    def fail() -> None:
+        old.wait(5)
+        raise ValueError("too late")
+
+    panel.work(fail, during="read", busy="old")
+    panel.work(lambda: new.wait(5), during="read", busy="new")
+    old.set()
+    eventually(lambda: sum(t.name == "tunebook-method" for t in threading.enumerate()) == 1)
+    assert (panel.busy, panel.error) == ("new", {})
+    new.set()
+    eventually(lambda: panel.busy == "")
+
+
 def test_the_guide_shares_one_recipe_between_its_panels() -> None:
     guide = Guide()
     guide.panels["model"].handle({"type": "choose", "name": "Llama-3.2-1B-Instruct"})

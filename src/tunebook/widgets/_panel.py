@@ -21,7 +21,7 @@ from tunebook.recipe import Recipe
 from tunebook.widgets._assets import asset
 from tunebook.widgets._code import code_lines
 from tunebook.widgets._fields import field_dicts, flat_values, parse_typed
-from tunebook.widgets._state import Studio
+from tunebook.widgets._state import Studio, in_colab
 
 
 class Panel(anywidget.AnyWidget):
@@ -58,6 +58,7 @@ class Panel(anywidget.AnyWidget):
         self._css = asset("panels.css")
         self._home = contextvars.copy_context()
         self._guard = threading.RLock()
+        self._newest_work: object = None
         self._studio = studio if studio is not None else Studio()
         if recipe is not None:
             self._studio.recipe = recipe
@@ -93,30 +94,30 @@ class Panel(anywidget.AnyWidget):
         parts = named.to_dict(traceback=named is not error)
         self.show(error=parts, busy="")
 
-    def work(self, task: Callable[[], Any], *, during: str, busy: str) -> threading.Thread:
-        """Run `task` in a thread, in the context where the panel was made.
+    def work(self, task: Callable[[], Any], *, during: str, busy: str) -> None:
+        """Run `task` in a thread, in the context where the panel was made; in Colab, at once.
 
         The context keeps what the thread publishes tied to that cell: without it ipykernel 7 may
         send later clicks to a shell that is gone.
         """
+        self._newest_work = token = object()
 
         def guarded_task() -> None:
             try:
                 task()
             except Exception as error:
-                self.show_error(error, during=during)
+                if self._newest_work is token:
+                    self.show_error(error, during=during)
             finally:
-                self.show(busy="")
+                if self._newest_work is token:
+                    self.show(busy="")
 
         self.show(busy=busy)
-        thread = threading.Thread(
-            target=self._home.copy().run,
-            args=(guarded_task,),
-            name=f"tunebook-{self.module}",
-            daemon=True,
-        )
-        thread.start()
-        return thread
+        if in_colab():
+            guarded_task()
+            return
+        context, name = self._home.copy(), f"tunebook-{self.module}"
+        threading.Thread(target=context.run, args=(guarded_task,), name=name, daemon=True).start()
 
     def handle(self, message: dict[str, Any]) -> None:
         """Answer one message of the page: `{"type": "stop"}` calls `do_stop()`; never raises."""
@@ -166,7 +167,11 @@ class Panel(anywidget.AnyWidget):
         )
 
     def _receive(self, _widget: object, content: Any, _buffers: object) -> None:
-        if isinstance(content, dict):
+        if not isinstance(content, dict):
+            return
+        if in_colab():
+            self.handle(content)
+        else:
             self._home.copy().run(self.handle, content)
 
     @contextmanager

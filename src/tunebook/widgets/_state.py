@@ -6,6 +6,7 @@ A Studio asks the layers below and tells whoever observes it; it knows no panel.
 from __future__ import annotations
 
 import contextvars
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,11 @@ import traitlets as t
 
 from tunebook.errors import TunebookError, as_tunebook_error
 from tunebook.recipe import ModelPart, Recipe
+
+
+def in_colab() -> bool:
+    """Whether this is Colab, whose page drops what a thread sends once its cell has ended."""
+    return "google.colab" in sys.modules
 
 
 class Studio(t.HasTraits):
@@ -100,7 +106,10 @@ class Studio(t.HasTraits):
                 self._plan_in_thread()
 
     def _plan_in_thread(self) -> None:
-        self._planner = self.thread(self._detect_and_plan)
+        if in_colab():
+            self._detect_and_plan()
+        else:
+            self._planner = self.thread(self._detect_and_plan)
 
     def _detect_and_plan(self) -> None:
         from tunebook.plan import Hardware
