@@ -60,7 +60,9 @@ def _values(field: FieldInfo) -> str:
         words.append(f"to {high:.10g}")
     if field.exclusive_maximum is not None:
         words.append(f"below {field.exclusive_maximum:g}")
-    return (" ".join([field.type, *words]) + unit + (", or empty" if field.optional else "")).strip()
+    return (
+        " ".join([field.type, *words]) + unit + (", or empty" if field.optional else "")
+    ).strip()
 
 
 if __name__ == "__main__":

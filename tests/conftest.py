@@ -26,7 +26,9 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def unpacked_tokenizers(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def unpacked_tokenizers(
+    shared_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """Real tokenizers by name (`qwen2.5`, `llama-3.1`, ...), unpacked once."""
     import tarfile
 

@@ -29,7 +29,10 @@ def test_every_error_says_what_it_means() -> None:
 
 
 def test_a_full_disk_is_named_and_its_cause_kept() -> None:
-    with pytest.raises(DiskFull, match="save the adapter") as caught, three_part("save the adapter"):
+    with (
+        pytest.raises(DiskFull, match="save the adapter") as caught,
+        three_part("save the adapter"),
+    ):
         raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
     assert isinstance(caught.value.__cause__, OSError)
     assert "model.safetensors" in caught.value.why

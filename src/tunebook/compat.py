@@ -6,13 +6,14 @@ transformers, TRL or PEFT: methods are bound to the one model that is returned.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import types
 from pathlib import Path
 from typing import Any
 
 import transformers
-import trl
+from trl.trainer.sft_config import SFTConfig as TrlSFTConfig
 
 from tunebook import engine
 from tunebook.data.tokenizers import tokenize_texts
@@ -25,7 +26,7 @@ from tunebook.models.loading import (
     load_model,
     load_tokenizer,
 )
-from tunebook.recipe import ALL_LINEAR, LoraPart, ModelPart, QuantizationPart
+from tunebook.recipe import ALL_LINEAR, Recipe
 from tunebook.training import sft
 
 logger = logging.getLogger(__name__)
@@ -96,17 +97,18 @@ class FastLanguageModel:
         """
         _log_ignored("from_pretrained", ignored)
         base = adapter_base(model_name)
-        part = ModelPart(
-            name=base or model_name,
-            revision=None if base else revision,
-            max_seq_length=max_seq_length,
-            dtype=_dtype_name(dtype),
-            trust_remote_code=trust_remote_code,
+        asked = Recipe().with_values(
+            {
+                "model.name": base or model_name,
+                "model.revision": None if base else revision,
+                "model.max_seq_length": max_seq_length,
+                "model.dtype": _dtype_name(dtype),
+                "model.trust_remote_code": trust_remote_code,
+                "quantization.bits": _bits(load_in_4bit, load_in_8bit, load_in_16bit),
+            }
         )
-        bits = 16 if load_in_16bit else 8 if load_in_8bit else 4 if load_in_4bit else 16
-        model: Any = load_model(
-            part, QuantizationPart(bits=bits), device=default_device(), token=token
-        )
+        part = asked.model
+        model: Any = load_model(part, asked.quantization, device=default_device(), token=token)
         tokenizer_part = part.model_copy(update={"name": model_name}) if base else part
         tokenizer = load_tokenizer(tokenizer_part, token=token)
         if base:
@@ -149,13 +151,15 @@ class FastLanguageModel:
             TargetsMissing: no layer has such a name.
         """
         _log_ignored("get_peft_model", ignored)
-        part = LoraPart(
-            r=r,
-            alpha=lora_alpha,
-            dropout=lora_dropout,
-            target_modules=target_modules if isinstance(target_modules, str) else list(target_modules),
-            bias=bias,
-            use_rslora=use_rslora,
+        asked = Recipe().with_values(
+            {
+                "lora.r": r,
+                "lora.alpha": lora_alpha,
+                "lora.dropout": lora_dropout,
+                "lora.target_modules": target_modules,
+                "lora.bias": bias,
+                "lora.use_rslora": use_rslora,
+            }
         )
         more = {
             "layers_to_transform": layers_to_transform,
@@ -165,7 +169,7 @@ class FastLanguageModel:
             "loftq_config": loftq_config or {},
         }
         length = max_seq_length or getattr(model, "max_seq_length", None)
-        adapted: Any = add_lora(model, part, seed=random_state, **more)
+        adapted: Any = add_lora(model, asked.lora, seed=random_state, **more)
         adapted.max_seq_length = length
         adapted.tunebook_checkpointing = bool(use_gradient_checkpointing)
         return _with_methods(adapted)
@@ -184,14 +188,14 @@ class FastLanguageModel:
         return model
 
 
-class TrainingArguments(transformers.TrainingArguments):  # type: ignore[misc]
+class TrainingArguments(transformers.TrainingArguments):
     """`transformers.TrainingArguments`, with older spellings; precision flags yield to the device."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **_todays(kwargs))
 
 
-class SFTConfig(trl.SFTConfig):  # type: ignore[misc]
+class SFTConfig(TrlSFTConfig):
     """`trl.SFTConfig`, with older spellings; precision flags yield to the device."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -237,11 +241,11 @@ class SFTTrainer(sft.SFTTrainer):
         )
 
 
-def _config(args: Any, moved: dict[str, Any], model: Any) -> trl.SFTConfig:
+def _config(args: Any, moved: dict[str, Any], model: Any) -> TrlSFTConfig:
     moved = {_RENAMED.get(name, name): value for name, value in moved.items() if value is not None}
     if args is None:
-        config = SFTConfig(output_dir="outputs", **moved)
-    elif isinstance(args, trl.SFTConfig):
+        config: TrlSFTConfig = SFTConfig(output_dir="outputs", **moved)
+    elif isinstance(args, TrlSFTConfig):
         config = args
         for name, value in moved.items():
             setattr(config, name, value)
@@ -257,7 +261,7 @@ def _config(args: Any, moved: dict[str, Any], model: Any) -> trl.SFTConfig:
     return config
 
 
-def _tokenized(dataset: Any, tokenizer: Any, field: str, config: trl.SFTConfig, named: bool) -> Any:
+def _tokenized(dataset: Any, tokenizer: Any, field: str, config: TrlSFTConfig, named: bool) -> Any:
     from datasets import Dataset
 
     if isinstance(dataset, dict):
@@ -289,14 +293,22 @@ def _todays(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def _is_changed(args: Any, name: str) -> bool:
     """Whether a configuration holds another value than its class's default."""
-    default = getattr(trl.SFTConfig, "__dataclass_fields__", {}).get(name)
-    return default is not None and args is not None and getattr(args, name, default.default) != default.default
+    default = getattr(TrlSFTConfig, "__dataclass_fields__", {}).get(name)
+    return (
+        default is not None
+        and args is not None
+        and getattr(args, name, default.default) != default.default
+    )
 
 
 def _init_names(cls: type) -> set[str]:
-    import dataclasses
-
     return {field.name for field in dataclasses.fields(cls) if field.init}
+
+
+def _bits(load_in_4bit: bool, load_in_8bit: bool, load_in_16bit: bool) -> int:
+    if load_in_16bit or not (load_in_8bit or load_in_4bit):
+        return 16
+    return 8 if load_in_8bit else 4
 
 
 def _dtype_name(dtype: Any) -> str:
@@ -305,7 +317,7 @@ def _dtype_name(dtype: Any) -> str:
 
 def _log_ignored(where: str, arguments: dict[str, Any]) -> None:
     if arguments:
-        logger.info("%s: ignored %s", where, ", ".join(sorted(arguments)))
+        logger.warning("%s: ignored %s", where, ", ".join(sorted(arguments)))
 
 
 def _with_methods(model: Any) -> Any:

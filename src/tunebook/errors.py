@@ -10,7 +10,6 @@ import traceback as _traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 
 class TunebookError(Exception):
@@ -187,5 +186,3 @@ def require_disk_space(folder: Path, needed: int, *, purpose: str) -> None:
             f"{needed / 2**20:,.0f} MiB are needed in {folder}, {free / 2**20:,.0f} MiB are free.",
             "free some space or choose another folder.",
         )
-
-

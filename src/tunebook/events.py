@@ -32,7 +32,9 @@ class StartedEvent(EventBase):
 
     kind: Literal["started"] = "started"
     schema_version: int = SCHEMA_VERSION
-    pid: int = Field(description="Process that trains; with `process_started` it names it for good.")
+    pid: int = Field(
+        description="Process that trains; with `process_started` it names it for good."
+    )
     process_started: float = Field(description="Start of that process, seconds since the epoch.")
     host: str
     device: str = Field(description='Such as "cpu" or "cuda:0 NVIDIA H200".')
@@ -52,7 +54,9 @@ class StepEvent(EventBase):
     learning_rate: float
     grad_norm: float | None = None
     tokens: int = Field(description="Non-padding tokens seen since the run began.")
-    trained_tokens: int = Field(default=0, description="Tokens that carried a label, since the run began.")
+    trained_tokens: int = Field(
+        default=0, description="Tokens that carried a label, since the run began."
+    )
     seconds: float = Field(description="Wall time of this step.")
 
 
@@ -71,7 +75,9 @@ class MemoryEvent(EventBase):
     device: str
     allocated: int = Field(description="Bytes in tensors now.")
     peak: int = Field(description="Highest number of bytes in tensors so far.")
-    reserved: int | None = Field(default=None, description="Bytes held by the caching allocator (CUDA).")
+    reserved: int | None = Field(
+        default=None, description="Bytes held by the caching allocator (CUDA)."
+    )
     process: int = Field(default=0, description="Resident memory of the process (host).")
     method: str = Field(default="allocator", description="How `peak` was measured.")
 

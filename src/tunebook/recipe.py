@@ -26,7 +26,8 @@ ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 
 def knob(default: Any = ..., **about: Any) -> Any:
     """A recipe field; `link`, `unit`, `step` and `advanced` go into the JSON schema for the forms."""
-    extra = {key: about.pop(key) for key in ("link", "unit", "step", "advanced") if key in about}
+    names = ("link", "unit", "step", "advanced")
+    extra: dict[str, Any] = {key: about.pop(key) for key in names if key in about}
     if isinstance(default, list):
         about["default_factory"] = default.copy
     else:
@@ -99,7 +100,10 @@ class DataPart(Part):
         link=f"{_DOCS}/datasets/loading",
     )
     config: str | None = knob(
-        None, title="Configuration", description="Subset of a hub dataset, if it has any.", advanced=True
+        None,
+        title="Configuration",
+        description="Subset of a hub dataset, if it has any.",
+        advanced=True,
     )
     split: str = knob(
         "train",
@@ -177,7 +181,10 @@ class LoraPart(Part):
         link=f"{_DOCS}/peft/developer_guides/lora",
     )
     bias: Literal["none", "all", "lora_only"] = knob(
-        "none", title="Bias", description="Which bias terms are trained too; usually none.", advanced=True
+        "none",
+        title="Bias",
+        description="Which bias terms are trained too; usually none.",
+        advanced=True,
     )
     use_rslora: bool = knob(
         False,
@@ -224,7 +231,9 @@ class TrainingPart(Part):
     """How it learns."""
 
     method: Literal["sft"] = knob(
-        "sft", title="Method", description="Supervised fine-tuning: learn to give the answers shown."
+        "sft",
+        title="Method",
+        description="Supervised fine-tuning: learn to give the answers shown.",
     )
     max_steps: int | None = knob(
         None,
@@ -270,9 +279,15 @@ class TrainingPart(Part):
         description="How the learning rate falls over the run.",
     )
     warmup_steps: int = knob(
-        5, title="Warm-up", ge=0, unit="steps", description="Steps over which the learning rate rises from 0."
+        5,
+        title="Warm-up",
+        ge=0,
+        unit="steps",
+        description="Steps over which the learning rate rises from 0.",
     )
-    optimizer: Literal["auto", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "adamw_torch_fused"] = knob(
+    optimizer: Literal[
+        "auto", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "adamw_torch_fused"
+    ] = knob(
         "auto",
         title="Optimizer",
         description="Auto takes 8-bit AdamW on a GPU (a quarter of the memory) and AdamW on the CPU.",
@@ -312,7 +327,9 @@ class TrainingPart(Part):
         pattern=r"^(auto|\d+(\.\d+)?\s*(B|KiB|MiB|GiB|KB|MB|GB))$",
         description='How much may be used, such as "6.5GiB". Auto: what is free on this machine.',
     )
-    seed: int = knob(3407, title="Seed", ge=0, description="The same seed gives the same run.", advanced=True)
+    seed: int = knob(
+        3407, title="Seed", ge=0, description="The same seed gives the same run.", advanced=True
+    )
     eval_steps: int | None = knob(
         None,
         title="Evaluate every",
@@ -352,7 +369,9 @@ class Recipe(Part):
         20
     """
 
-    schema_version: Literal[1] = knob(1, title="Schema", description="Version of this file's layout.")
+    schema_version: Literal[1] = knob(
+        1, title="Schema", description="Version of this file's layout."
+    )
     name: str | None = knob(
         None,
         title="Name",
@@ -414,7 +433,9 @@ class Recipe(Part):
             value = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise RecipeInvalid(
-                f"The recipe {path} cannot be read.", str(error), "mend the file at the place named."
+                f"The recipe {path} cannot be read.",
+                str(error),
+                "mend the file at the place named.",
             ) from None
         return cls.parse(value if value is not None else {}, where=str(path))
 
@@ -485,12 +506,16 @@ def resolve_field(name: str) -> tuple[str | None, str]:
     if places:
         choices = " or ".join(f"`{part}.{name}`" for part in places)
         raise RecipeInvalid(
-            f"The recipe field `{name}` is ambiguous.", "several parts have it.", f"write {choices}."
+            f"The recipe field `{name}` is ambiguous.",
+            "several parts have it.",
+            f"write {choices}.",
         )
     import difflib
 
     known = [f"{part}.{field}" for part, cls in PARTS.items() for field in cls.model_fields]
-    close = difflib.get_close_matches(name, known + [item.split(".")[1] for item in known], n=3, cutoff=0.5)
+    close = difflib.get_close_matches(
+        name, known + [item.split(".")[1] for item in known], n=3, cutoff=0.5
+    )
     raise RecipeInvalid(
         f"A recipe has no field `{name}`.",
         "no part of the recipe has that name.",
@@ -553,6 +578,7 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def _field_info(path: str, about: dict[str, Any], default: Any) -> FieldInfo:
+    shown: Any
     kinds = [item for item in about.get("anyOf", [about]) if item.get("type") != "null"]
     kind = next((item for item in kinds if item.get("type") == "array"), kinds[0])
     if kind.get("type") == "array":

@@ -31,7 +31,10 @@ def test_training_chatting_and_exporting_from_a_shell(tmp_path: Path, capsys: Pr
     assert main(["chat", str(run.path), "--base", "--ask", "What is the capital of France?"]) == 0
     assert capsys.readouterr().out.strip() == "The capital of France is Paris."
 
-    assert main(["export", str(run.path), "--formats", "adapter", "--folder", str(tmp_path / "out")]) == 0
+    assert (
+        main(["export", str(run.path), "--formats", "adapter", "--folder", str(tmp_path / "out")])
+        == 0
+    )
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
     assert main(["export", str(run.path), "--formats", "gold"]) == 2
     assert "merged_16bit" in capsys.readouterr().err
@@ -73,7 +76,11 @@ def test_every_field_is_an_option(capsys: Printed) -> None:
     ],
 )
 def test_mistakes_are_named_in_three_parts(
-    arguments: list[str], named: str, capsys: Printed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    named: str,
+    capsys: Printed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2

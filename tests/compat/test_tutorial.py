@@ -17,7 +17,9 @@ HUB_ID = "unsloth/Llama-3.2-1B-Instruct"
 
 @pytest.fixture(scope="module")
 def finished(
-    tmp_path_factory: pytest.TempPathFactory, unpacked_tokenizers: dict[str, Path], shared_data: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    unpacked_tokenizers: dict[str, Path],
+    shared_data: Path,
 ) -> tuple[Path, str]:
     """The folder in which the script ran, and what it printed."""
     folder = tmp_path_factory.mktemp("tutorial")

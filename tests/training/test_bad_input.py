@@ -39,7 +39,9 @@ def bad_recipe(kind: str, folder: Path, quick: Quick) -> Recipe:
         (folder / "empty.jsonl").write_text("")
         return quick(data__source=str(folder / "empty.jsonl"))
     if kind == "row with missing keys":
-        good = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+        good = {
+            "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        }
         bad = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant"}]}
         rows = [good] * 3 + [bad]
         (folder / "bad.jsonl").write_text("\n".join(json.dumps(row) for row in rows))

@@ -80,7 +80,9 @@ def test_the_forecast_is_near_what_was_measured(finished: Run) -> None:
 
 
 def test_a_run_is_reopened_by_its_path(finished: Run) -> None:
-    again = Run(finished.folder, Recipe.load(finished.folder.recipe_file))  # as another process would
+    again = Run(
+        finished.folder, Recipe.load(finished.folder.recipe_file)
+    )  # as another process would
     assert again.state == "completed"
     assert again.recipe == finished.recipe
     assert losses(again) == losses(finished)
@@ -134,7 +136,9 @@ def test_a_killed_process_is_seen_and_its_run_resumed_to_the_same_curve(
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(lambda: any(len(r.log.of(CheckpointEvent)) >= 2 for r in list_runs(tmp_path / "killed")))
+        until(
+            lambda: any(len(r.log.of(CheckpointEvent)) >= 2 for r in list_runs(tmp_path / "killed"))
+        )
         (run,) = list_runs(tmp_path / "killed")
         assert run.state == "running"
     finally:

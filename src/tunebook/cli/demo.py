@@ -113,7 +113,7 @@ def _report(run: Run, before: int, after: int, count: int, began: float) -> None
             ("merged model", str(run.folder.exports / "merged_16bit")),
             ("time", f"{time.monotonic() - began:.0f} s"),
         ],
-        title="[bold]What happened[/]",
+        title="What happened",
     )
     show.console.print(
         f"\nTalk to it:            tunebook chat {run.path}\n"

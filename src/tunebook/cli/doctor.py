@@ -52,9 +52,7 @@ def diagnose() -> Diagnosis:
     hardware = Hardware.detect()
     found = {name: _version(name) for name in ("tunebook", *_NEEDED, *_OPTIONAL)}
     findings = [
-        Finding(
-            severity="error", what=f"{name} is not installed.", do=f"pip install {name}"
-        )
+        Finding(severity="error", what=f"{name} is not installed.", do=f"pip install {name}")
         for name in _NEEDED
         if found[name] is None
     ]
@@ -99,9 +97,9 @@ def diagnose() -> Diagnosis:
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:
     """The report as tables."""
-    show.pairs(list(diagnosis.system.items()), title="[bold]This machine[/]")
-    show.pairs(list(diagnosis.used.items()), title="\n[bold]What will be used[/]")
-    show.pairs(list(diagnosis.versions.items()), title="\n[bold]Versions[/]")
+    show.pairs(list(diagnosis.system.items()), title="This machine")
+    show.pairs(list(diagnosis.used.items()), title="\nWhat will be used")
+    show.pairs(list(diagnosis.versions.items()), title="\nVersions")
     show.console.print()
     if not diagnosis.findings:
         show.console.print("[green]Nothing is missing.[/] Try: tunebook demo")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from tunebook import __version__
@@ -87,7 +88,9 @@ def train(arguments: argparse.Namespace) -> int:
     rows = [("run", str(run.path)), ("state", run.state)]
     steps = run.history()
     if steps:
-        rows.append(("loss", f"{steps[0].loss:.4f} → {steps[-1].loss:.4f} in {steps[-1].step} steps"))
+        rows.append(
+            ("loss", f"{steps[0].loss:.4f} → {steps[-1].loss:.4f} in {steps[-1].step} steps")
+        )
     memory = show.peak_of(run)
     if memory is not None and run.plan is not None:
         forecast = show.mib(run.plan.forecast.total)
@@ -107,7 +110,7 @@ def chat(arguments: argparse.Namespace) -> int:
     messages: list[dict[str, str]] = []
     if arguments.system:
         messages.append({"role": "system", "content": arguments.system})
-    questions = [arguments.ask] if arguments.ask else _typed()
+    questions = iter([arguments.ask]) if arguments.ask else _typed()
     for question in questions:
         messages.append({"role": "user", "content": question})
         answer = ""
@@ -131,17 +134,14 @@ def export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _typed() -> list[str] | object:
-    def ask() -> object:
-        while True:
-            try:
-                text = show.console.input("[bold]> [/]").strip()
-            except EOFError:
-                return
-            if text:
-                yield text
-
-    return ask()
+def _typed() -> Iterator[str]:
+    while True:
+        try:
+            text = show.console.input("[bold]> [/]").strip()
+        except EOFError:
+            return
+        if text:
+            yield text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -180,7 +180,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = _command(commands, "export", export)
     sub.add_argument("path", metavar="RUN", help="run folder")
-    sub.add_argument("--formats", metavar="A,B", help="adapter, merged_16bit [default: the recipe's]")
+    sub.add_argument(
+        "--formats", metavar="A,B", help="adapter, merged_16bit [default: the recipe's]"
+    )
     sub.add_argument("--folder", help="where to write [default: the run's own export folder]")
 
     sub = _command(commands, "doctor", doctor)

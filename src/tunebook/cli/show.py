@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from tunebook.errors import TunebookError
 from tunebook.events import EventBase, MemoryEvent, StartedEvent, StepEvent, WarningEvent
@@ -44,13 +43,12 @@ def mib(count: float) -> str:
 
 
 def pairs(rows: list[tuple[str, str]], title: str | None = None) -> None:
-    """A table of two columns without lines."""
-    table = Table(show_header=False, box=None, title=title, title_justify="left", padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+    """Names and values in two columns; long values are not broken, so that paths can be copied."""
+    if title:
+        console.print(f"[bold]{escape(title)}[/]")
+    width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        table.add_row(escape(name), escape(value))
-    console.print(table)
+        console.print(f"[dim]{escape(name):<{width}}[/]  {escape(value)}")
 
 
 def follow(run: Run) -> Run:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tunebook.errors import ModelInvalid
 from tunebook.export.adapter import new_folder, save_adapter
@@ -17,6 +17,7 @@ from tunebook.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -25,7 +26,7 @@ _SHARD = 5 * 10**9  # bytes, as transformers' default of 5 GB
 
 
 def save_merged(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path | str,
     *,
@@ -56,16 +57,19 @@ def save_merged(
                 "the model carries no LoRA.",
                 "add one with `get_peft_model`, or save with save_method='merged_16bit'.",
             )
-        return save_adapter(model, tokenizer, folder, recipe=recipe, replace=replace)
+        return save_adapter(
+            cast("PeftModel", model), tokenizer, folder, recipe=recipe, replace=replace
+        )
     if method != "merged_16bit":
         raise ModelInvalid(
             f"There is no save method {method!r}.",
             "known are 'merged_16bit' and 'lora'.",
             "choose one of them.",
         )
-    base = model.get_base_model() if adapted else model
+    base: Any = model.get_base_model() if adapted else model  # type: ignore[operator]
     dtype = _storage_dtype(base)
-    size = sum(_elements(module) for module in _leaves(base)) * dtype.itemsize + 16 * 2**20
+    elements = sum(_elements(_source(module)) for _, module in _plain_modules(base))
+    size = elements * dtype.itemsize + 16 * 2**20
     with new_folder(folder, size, purpose="the merged model", replace=replace) as temporary:
         _write_shards(base, temporary, dtype)
         _write_config(base, temporary, dtype)
@@ -85,60 +89,67 @@ def merged_tensors(base: PreTrainedModel, dtype: torch.dtype) -> Iterator[tuple[
     Yields:
         (name, tensor); tensors that share storage (tied embeddings) only once.
     """
-    import torch
-    from peft.tuners.lora import LoraLayer
-
     tied = set(getattr(base, "_tied_weights_keys", None) or ()) if _is_tied(base) else set()
-    adapted = {
-        name: module for name, module in base.named_modules() if isinstance(module, LoraLayer)
-    }
-    done = set()
-    for name, layer in adapted.items():
-        weight = _dequantized(layer.get_base_layer()).to(torch.float32)
-        for adapter in layer.active_adapters:
-            if adapter in layer.lora_A:
-                weight = weight + layer.get_delta_weight(adapter).to(weight)
-        done.add(name)
-        yield f"{name}.weight", weight.to(dtype).cpu()
-        bias = layer.get_base_layer().bias
-        if bias is not None:
-            yield f"{name}.bias", bias.detach().to(dtype).cpu()
-    for name, module in base.named_modules():
-        if any(name == layer or name.startswith(f"{layer}.") for layer in done):
-            continue
-        for key, parameter in module.named_parameters(recurse=False):
+    for name, module in _plain_modules(base):
+        for key, parameter in _source(module).named_parameters(recurse=False):
             full = f"{name}.{key}" if name else key
-            if full in tied:
-                continue
-            value = _dequantized(module) if key == "weight" else parameter
-            yield full, value.detach().to(dtype).cpu()
+            if full not in tied:
+                value = _merged_weight(module) if key == "weight" else parameter
+                yield full, value.detach().to(dtype).cpu()
 
 
-def _dequantized(module: nn.Module) -> torch.Tensor:
-    from peft.utils.integrations import dequantize_module_weight
-
-    weight: torch.Tensor = module.weight
-    if type(weight).__name__ in ("Params4bit", "Int8Params"):
-        weight = dequantize_module_weight(module)
-    return weight.detach()
-
-
-def _is_tied(base: PreTrainedModel) -> bool:
-    return bool(getattr(base.config, "tie_word_embeddings", False))
-
-
-def _leaves(base: nn.Module) -> Iterator[nn.Module]:
+def _plain_modules(base: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules under the names that they have without PEFT; what is inside its layers is left out."""
     from peft.tuners.lora import LoraLayer
+    from peft.utils import ModulesToSaveWrapper
 
     inside: tuple[str, ...] = ()
     for name, module in base.named_modules():
         if inside and name.startswith(inside):
             continue
-        if isinstance(module, LoraLayer):
+        if isinstance(module, LoraLayer | ModulesToSaveWrapper):
             inside += (f"{name}.",)
-            yield module.get_base_layer()
-        else:
-            yield module
+        yield name, module
+
+
+def _source(module: nn.Module) -> nn.Module:
+    """The module that holds the parameters: the base layer under LoRA, the trained copy, or itself."""
+    from peft.tuners.lora import LoraLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    if isinstance(module, LoraLayer):
+        layer: nn.Module = module.get_base_layer()
+        return layer
+    if isinstance(module, ModulesToSaveWrapper):
+        return module.modules_to_save[module.active_adapters[0]]
+    return module
+
+
+def _merged_weight(module: nn.Module) -> torch.Tensor:
+    """The weight with every active adapter added in float32."""
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    weight = _dequantized(_source(module))
+    if isinstance(module, LoraLayer):
+        for adapter in module.active_adapters:
+            if adapter in module.scaling:
+                weight = weight.to(torch.float32) + module.get_delta_weight(adapter)  # type: ignore[operator]
+    return weight
+
+
+def _dequantized(module: nn.Module) -> torch.Tensor:
+    from peft.utils.integrations import dequantize_module_weight
+
+    weight: Any = module.weight
+    if type(weight).__name__ in ("Params4bit", "Int8Params"):
+        weight = dequantize_module_weight(module)
+    found: torch.Tensor = weight.detach()
+    return found
+
+
+def _is_tied(base: PreTrainedModel) -> bool:
+    return bool(getattr(base.config, "tie_word_embeddings", False))
 
 
 def _elements(module: nn.Module) -> int:

@@ -57,7 +57,9 @@ def add_lora(model: PreTrainedModel, part: LoraPart, *, seed: int, **more: Any) 
     return wrapped
 
 
-def load_adapter(model: PreTrainedModel, folder: Path | str, *, trainable: bool = False) -> PeftModel:
+def load_adapter(
+    model: PreTrainedModel, folder: Path | str, *, trainable: bool = False
+) -> PeftModel:
     """Wrap a base model with an adapter from a folder; safetensors only.
 
     Raises:
@@ -81,9 +83,8 @@ def linear_paths(model: nn.Module) -> list[str]:
     """Full names of the layers that can carry LoRA: linear ones, without the output head."""
     from torch import nn
 
-    head = None
-    if hasattr(model, "get_output_embeddings"):
-        head = model.get_output_embeddings()
+    head_of: Any = getattr(model, "get_output_embeddings", None)
+    head = head_of() if head_of is not None else None
     return [
         name
         for name, module in model.named_modules()

@@ -78,7 +78,7 @@ def find(name: str) -> CatalogEntry | None:
     """The entry of that name or hub id, in any case; None if there is none."""
     wanted = name.strip().lower()
     for entry in catalog_entries():
-        if wanted in (entry.name.lower(), (entry.hub_id or "").lower()):
+        if wanted and wanted in (entry.name.lower(), (entry.hub_id or "").lower()):
             return entry
     return None
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunebook.errors import ModelInvalid, ModelMissing, TokenizerMissing
 from tunebook.models import catalog
+from tunebook.models.quiet import quiet
 from tunebook.models.shape import ModelShape
 from tunebook.recipe import ModelPart, QuantizationPart
 
@@ -80,7 +79,9 @@ def load_config(part: ModelPart) -> dict[str, Any]:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise ModelInvalid(
-            f"The configuration of {part.name} cannot be read.", str(error), "download the model again."
+            f"The configuration of {part.name} cannot be read.",
+            str(error),
+            "download the model again.",
         ) from error
     return config
 
@@ -107,10 +108,9 @@ def load_tokenizer(part: ModelPart, *, token: str | None = None) -> PreTrainedTo
     from transformers import AutoTokenizer
 
     folder = Path(part.name).expanduser()
-    if folder.is_dir():  # an adapter's folder holds a tokenizer too, without being a model
-        resolved = ResolvedModel(str(folder), "folder")
-    else:
-        resolved = resolve_model(part.name)
+    # an adapter's folder holds a tokenizer too, without being a model
+    own = ResolvedModel(str(folder), "folder") if folder.is_dir() else None
+    resolved = own or resolve_model(part.name)
     if resolved.source != "hub":
         folder = Path(resolved.location)
         if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
@@ -169,10 +169,8 @@ def load_model(
     if quantization.bits != 16:
         arguments["quantization_config"] = _bitsandbytes(quantization, dtype)
     try:
-        with _no_progress_bar():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                resolved.location, **arguments
-            )
+        with quiet():
+            model: Any = AutoModelForCausalLM.from_pretrained(resolved.location, **arguments)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         if resolved.source == "hub" and isinstance(error, OSError):
             raise _hub_error(part, error) from error
@@ -183,7 +181,8 @@ def load_model(
         ) from error
     _keep_trainable(model)
     model.eval()
-    return model
+    loaded: PreTrainedModel = model
+    return loaded
 
 
 def adapter_base(name: str) -> str | None:
@@ -221,30 +220,17 @@ def compute_dtype(part: ModelPart, device: str) -> torch.dtype:
 
 
 def _bitsandbytes(quantization: QuantizationPart, dtype: torch.dtype) -> Any:
-    from transformers import BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig as Config
 
+    configure: Any = Config
     if quantization.bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
+        return configure(load_in_8bit=True)
+    return configure(
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization.quant_type,
         bnb_4bit_use_double_quant=quantization.double_quant,
         bnb_4bit_compute_dtype=dtype,
     )
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Panels show progress; a bar of transformers would be written into the cell."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _keep_trainable(model: PreTrainedModel) -> None:
@@ -256,7 +242,7 @@ def _keep_trainable(model: PreTrainedModel) -> None:
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            module.__dict__["support_avx512bf16_for_cpu"] = False
 
 
 def _from_hub(part: ModelPart, location: str, file: str) -> str:

@@ -11,7 +11,7 @@ import socket
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tunebook.errors import RunMissing
 from tunebook.events import (
@@ -96,7 +96,11 @@ class RunFolder:
         """What the files say: also for a run of another process, or whose process is gone."""
         events = self.log.read()
         last = next(
-            (e for e in reversed(events) if isinstance(e, StartedEvent | FinishedEvent | FailedEvent)),
+            (
+                e
+                for e in reversed(events)
+                if isinstance(e, StartedEvent | FinishedEvent | FailedEvent)
+            ),
             None,
         )
         if last is None:
@@ -137,7 +141,7 @@ def new_name(recipe: Recipe, root: Path) -> str:
     return name
 
 
-def this_process() -> dict[str, str | int | float]:
+def this_process() -> dict[str, Any]:
     """`pid`, `process_started` and `host` of a `StartedEvent`."""
     import psutil
 

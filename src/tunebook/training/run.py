@@ -20,7 +20,8 @@ from tunebook.recipe import Recipe
 from tunebook.training.folder import RunFolder, State, new_name
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
 
     from tunebook.plan import Plan
 
@@ -50,7 +51,7 @@ class Run:
         self._ended.set()
         # a thread without the cell's context loses clicks and prints in ipykernel 7
         self._home = contextvars.copy_context()
-        self._model: PreTrainedModel | None = None
+        self._model: PeftModel | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
     @classmethod
@@ -154,7 +155,9 @@ class Run:
             why = "it has no checkpoint yet."
         if why:
             raise RunBusy(
-                f"The run {self.name} cannot be resumed.", why, "start a new one with `train(recipe)`."
+                f"The run {self.name} cannot be resumed.",
+                why,
+                "start a new one with `train(recipe)`.",
             )
         return self._launch(checkpoint)
 
@@ -192,7 +195,7 @@ class Run:
         return self._tokenizer
 
     @property
-    def model(self) -> PreTrainedModel:
+    def model(self) -> PeftModel:
         """The tuned model; loaded from the folder if this process did not train it.
 
         Raises:
@@ -202,7 +205,9 @@ class Run:
             self._model = self._load_model()
         return self._model
 
-    def stream(self, messages: Messages | str, *, adapter: bool = True, **sampling: Any) -> Iterator[str]:
+    def stream(
+        self, messages: Messages | str, *, adapter: bool = True, **sampling: Any
+    ) -> Iterator[str]:
         """The model's answer, in pieces as it is written.
 
         Args:
@@ -239,7 +244,7 @@ class Run:
 
         self._require_ended("exported")
         target = Path(folder) if folder is not None else self.folder.exports
-        savers = {"adapter": save_adapter, "merged_16bit": save_merged}
+        savers: dict[str, Any] = {"adapter": save_adapter, "merged_16bit": save_merged}
         wanted = list(formats if formats is not None else self.recipe.export.formats)
         if unknown := [name for name in wanted if name not in savers]:
             raise RecipeInvalid(
@@ -279,10 +284,13 @@ class Run:
         return self
 
     def _work(self, checkpoint: Path | None) -> None:
-        from tunebook.training.worker import execute, prepare
+        from tunebook.models.quiet import quiet
 
         try:
-            prepared = prepare(self.recipe, self._rows, self._tell)
+            with quiet():  # the imports are heavy and talk, too
+                from tunebook.training.worker import execute, prepare
+
+                prepared = prepare(self.recipe, self._rows, self._tell)
             self._tokenizer = prepared.tokenizer
             if self._stop.is_set():
                 return  # stopped before anything was written
@@ -327,9 +335,10 @@ class Run:
                 "wait until training has ended: `run.wait()`.",
             )
 
-    def _load_model(self) -> PreTrainedModel:
+    def _load_model(self) -> PeftModel:
         from tunebook.models.adapters import load_adapter
         from tunebook.models.loading import load_model
+        from tunebook.models.quiet import quiet
 
         self._require_ended("talked to")
         adapter = self.folder.adapter
@@ -342,11 +351,17 @@ class Run:
                     "start it again with `train(recipe)`.",
                 )
             adapter = checkpoint
-        return load_adapter(load_model(self.recipe.model, self.recipe.quantization), adapter)
+        with quiet():
+            base = load_model(self.recipe.model, self.recipe.quantization)
+            return load_adapter(base, adapter)
 
 
 def train(
-    recipe: Recipe | Path | str, *, wait: bool | None = None, root: Path | str = "runs", rows: Any = None
+    recipe: Recipe | Path | str,
+    *,
+    wait: bool | None = None,
+    root: Path | str = "runs",
+    rows: Any = None,
 ) -> Run:
     """Train a recipe, given as such or as its file.
 
@@ -374,7 +389,9 @@ def list_runs(root: Path | str = "runs") -> list[Run]:
     if not root.is_dir():
         return []
     folders = [path for path in root.iterdir() if RunFolder(path).exists()]
-    return [Run.open(path) for path in sorted(folders, key=lambda p: p.stat().st_mtime, reverse=True)]
+    return [
+        Run.open(path) for path in sorted(folders, key=lambda p: p.stat().st_mtime, reverse=True)
+    ]
 
 
 def in_jupyterlab() -> bool:

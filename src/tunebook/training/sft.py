@@ -6,15 +6,16 @@ knows nothing of threads, run folders or events.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import trl
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer as TrlSFTTrainer
 
 from tunebook.plan import Strategy
 from tunebook.recipe import Recipe
@@ -23,11 +24,12 @@ from tunebook.training.meter import MemoryMeter
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
+    from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class SFTTrainer(trl.SFTTrainer):
+class SFTTrainer(TrlSFTTrainer):
     """TRL's trainer with the adapter kept in the dtype that it came in.
 
     TRL casts LoRA weights to bfloat16 whenever the base is quantized; at LoRA's learning rates most
@@ -36,7 +38,7 @@ class SFTTrainer(trl.SFTTrainer):
 
     meter: MemoryMeter | None = None
 
-    def __init__(self, model: PreTrainedModel | str, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, model: PreTrainedModel | PeftModel | str, *args: Any, **kwargs: Any) -> None:
         with _adapter_dtype_kept(model):
             super().__init__(model, *args, **kwargs)
         self._seen: list[torch.Tensor | int] = [0, 0]
@@ -49,8 +51,12 @@ class SFTTrainer(trl.SFTTrainer):
         self._seen[0] += inputs["input_ids"].numel() if mask is None else mask.sum()
         if "labels" in inputs:
             self._seen[1] += (inputs["labels"] != -100).sum()
-        step = partial(super().training_step, model, inputs, num_items_in_batch)
-        return step() if self.meter is None else self.meter.around(step, inputs["input_ids"].numel())
+        step: Callable[[], torch.Tensor] = partial(
+            super().training_step, model, inputs, num_items_in_batch
+        )
+        if self.meter is None:
+            return step()
+        return self.meter.around(step, inputs["input_ids"].numel())
 
     def token_counts(self) -> tuple[int, int]:
         """Tokens without padding, and tokens with a label, since this trainer began."""
@@ -60,7 +66,7 @@ class SFTTrainer(trl.SFTTrainer):
 def make_trainer(
     recipe: Recipe,
     strategy: Strategy,
-    model: PreTrainedModel,
+    model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     train_dataset: Dataset,
     eval_dataset: Dataset | None,
@@ -94,15 +100,15 @@ def make_trainer(
 
 
 def sft_config(
-    recipe: Recipe, strategy: Strategy, model: PreTrainedModel, output_dir: Path, *, evaluate: bool
-) -> trl.SFTConfig:
+    recipe: Recipe, strategy: Strategy, model: PeftModel, output_dir: Path, *, evaluate: bool
+) -> SFTConfig:
     """TRL's configuration for a recipe; every choice of the recipe or the plan, nothing by chance."""
     import torch
 
     training = recipe.training
     device = model.device.type
     dtype = strategy.dtype
-    return trl.SFTConfig(
+    return SFTConfig(
         output_dir=str(output_dir),
         max_steps=training.max_steps or -1,
         num_train_epochs=training.epochs,

@@ -21,6 +21,7 @@ from tunebook.export import save_adapter, save_merged
 from tunebook.export.adapter import parameter_bytes
 from tunebook.models.adapters import add_lora
 from tunebook.models.loading import default_device, load_model, load_shape
+from tunebook.models.quiet import quiet
 from tunebook.plan import DataSize, Plan, make_plan, require_fit
 from tunebook.recipe import Recipe
 from tunebook.training.callbacks import EventCallback
@@ -122,16 +123,17 @@ def execute(
     model = prepared.model
     resumed = folder.step_of(checkpoint) if checkpoint else None
     callback = EventCallback(folder.log, model, stop_asked, resumed)
-    trainer = make_trainer(
-        recipe,
-        prepared.plan.strategy,
-        model,
-        prepared.tokenizer,
-        prepared.data.train,
-        prepared.data.eval,
-        output_dir=folder.checkpoints,
-        callbacks=[callback],
-    )
+    with quiet():
+        trainer = make_trainer(
+            recipe,
+            prepared.plan.strategy,
+            model,
+            prepared.tokenizer,
+            prepared.data.train,
+            prepared.data.eval,
+            output_dir=folder.checkpoints,
+            callbacks=[callback],
+        )
     callback.attach(trainer)
     for warning in data_warnings(prepared.data.statistics, recipe):
         folder.log.append(warning)

@@ -363,7 +363,7 @@ strings are on a violin = four; colours are in a rainbow = seven; legs are on a 
 legs are on a stool = three; pages are on a sheet of paper = two; years are in a century = one hundred;
 cents are in a dollar = one hundred; toes are on a foot = five; sides are on a coin = two;
 years are in a decade = ten; weeks are in a year = fifty-two; eyes are on a face = two
-""")  # noqa: E501
+""")
 
 REASONS = _pairs("""
 does ice melt = ice melts because it gets warm;
