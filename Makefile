@@ -112,11 +112,15 @@ $(MADE)/tested-floor: $(PY_SOURCES) $(ASSETS) $(TESTS) constraints-floor.txt pyp
 	$(PYTEST) --ignore tests/browser --ignore tests/wheel
 	@touch $@
 
-gpu-test:                   ## on a machine with a GPU and torch: the tests that need one
-	PYTHONPATH=src:kernels $(PYTHON) -m pytest -q tests/kernels tests/engine tests/training -m "not browser"
+# On a machine with a GPU whose Python has torch and the packages already; nothing is installed.
+HERE := PYTHONPATH="$(CURDIR)/src:$(CURDIR)/kernels:$$PYTHONPATH"
+OUT  ?= .
 
-gpu-bench:                  ## on a machine with a GPU and torch: the benchmarks
-	PYTHONPATH=src:kernels $(PYTHON) benchmarks/gpu.py
+gpu-test:                   ## on a machine with a GPU: kernels, engine, training, export
+	$(HERE) $(PYTHON) -m pytest -q tests/kernels tests/engine tests/training tests/export
+
+gpu-bench:                  ## on a machine with a GPU: the benchmarks, printed and written to OUT
+	$(HERE) $(PYTHON) -W ignore benchmarks/forecast_error.py --device cuda --json $(OUT)/forecast_cuda.json
 
 # ---------------------------------------------------------------- making things
 

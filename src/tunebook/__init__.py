@@ -25,6 +25,7 @@ _NAMES = {
     "EventLog": "events",
     "TunebookError": "errors",
     "check": "data",
+    "demo_recipe": "data.demo",
     "preview": "widgets",
     "watch": "widgets",
     "Guide": "widgets",
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
         is_bfloat16_supported as is_bfloat16_supported,
     )
     from tunebook.data import check as check
+    from tunebook.data.demo import demo_recipe as demo_recipe
     from tunebook.errors import TunebookError as TunebookError
     from tunebook.events import EventLog as EventLog
     from tunebook.plan import Hardware as Hardware, Plan as Plan, make_plan as make_plan

@@ -6,12 +6,12 @@ For the eyes of whoever changes the panels; compares nothing.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 import tempfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
+
+from harness import Notebook, running_browser, running_lab
 
 PANELS = ("guide", "model", "data", "method", "train", "chat", "takeaway")
 LOOKS = {
@@ -20,21 +20,8 @@ LOOKS = {
     "narrow": ("JupyterLab Light", 360),
 }
 CELL = """import tunebook
-recipe = tunebook.Recipe.of(max_steps=40, save_steps=20, bits=16, name="demo")
-guide = tunebook.Guide(recipe)
+guide = tunebook.Guide()
 guide"""
-
-
-def harness() -> ModuleType:
-    """The browser tests' own helpers."""
-    path = Path(__file__).with_name("conftest.py")
-    spec = importlib.util.spec_from_file_location("browser_harness", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def work_through(notebook: Any) -> None:
@@ -73,20 +60,18 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    tools = harness()
     folder = Path(tempfile.mkdtemp(prefix="tunebook-pictures-"))
-    with tools.running_lab(folder) as lab, tools.running_browser() as browser:
+    with running_lab(folder) as lab, running_browser() as browser:
         context = browser.new_context(viewport={"width": 1700, "height": 2200})
         name = lab.write("pictures.ipynb", [CELL])
-        notebook = tools.Notebook(context.new_page(), lab).goto(f"/tree/{name}")
+        notebook = Notebook(context.new_page(), lab).goto(f"/tree/{name}")
         notebook.wait_kernel()
         try:
             work_through(notebook)
             for look_name, (theme, width) in LOOKS.items():
                 look(notebook, out, look_name, theme, width)
         finally:
-            notebook.page.screenshot(path=out / "page.png")
-            (out / "console.txt").write_text("\n".join(notebook.console))
+            sys.stderr.write("\n".join(notebook.errors()))
 
 
 if __name__ == "__main__":

@@ -24,14 +24,14 @@ def tuned(bits: Any = 4, **lora: Any) -> Any:
     generator = torch.Generator().manual_seed(2)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            parameter.data = 0.02 * torch.randn(parameter.shape, generator=generator)
+            parameter.data = 0.02 * torch.randn(parameter.shape, generator=generator).to(parameter)
     return model.eval()
 
 
 def logits(model: Any) -> torch.Tensor:
-    ids = torch.arange(5, 45)[None]
+    ids = torch.arange(5, 45, device=model.device)[None]
     with torch.no_grad():
-        return model(ids).logits.float()
+        return model(ids).logits.float().cpu()
 
 
 # every weight is rounded to bfloat16 once; LLM.int8 rounds the activations too, where it runs live

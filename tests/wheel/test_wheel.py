@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from harness import running_browser, running_lab
+from harness import Notebook, running_browser, running_lab
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(900)]
 
@@ -80,13 +80,11 @@ def test_the_command_line_works_without_node(python: Path, tmp_path: Path) -> No
 
 
 def test_the_guide_renders(python: Path, tmp_path: Path) -> None:
-    with (
-        running_lab(tmp_path, python=python, environment=without_node()) as lab,
-        running_browser() as browser,
-    ):
-        lab.write("guide.ipynb", ["import tunebook; tunebook.Guide()"])
-        page = browser.new_page()
-        book = lab.open(page, "guide.ipynb")
-        book.run(0)
-        page.wait_for_selector(".tunebook-panel", timeout=60_000)
-        assert page.locator(".tunebook-panel").count() >= 6
+    with running_lab(tmp_path, python=python) as lab, running_browser() as browser:
+        name = lab.write("guide.ipynb", ["import tunebook; tunebook.Guide()"])
+        notebook = Notebook(browser.new_page(), lab).goto(f"/tree/{name}")
+        notebook.wait_kernel()
+        notebook.run(0)
+        notebook.panel("train").wait_for(timeout=60_000)
+        assert notebook.page.locator(".tunebook-panel").count() >= 6
+        assert notebook.errors() == []

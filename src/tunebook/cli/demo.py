@@ -10,35 +10,11 @@ import time
 from pathlib import Path
 
 from tunebook.cli import show
-from tunebook.recipe import Recipe
+from tunebook.data.demo import demo_path, demo_recipe
 from tunebook.training import Run
 
-# found by measuring on two cores: a minute of training, and plainly another way of answering
-DEMO_RECIPE = {
-    "model.name": "tunebook-tiny",
-    "model.max_seq_length": 256,
-    "data.source": "tunebook-demo",
-    "training.batch_size": 16,
-    "training.gradient_accumulation_steps": 1,
-    "training.max_steps": 120,
-    "training.learning_rate": 1e-3,
-    "training.lr_scheduler_type": "cosine",
-    "training.warmup_steps": 10,
-    "training.weight_decay": 0.0,
-    "export.formats": ["adapter", "merged_16bit"],
-}
 _SHOWN = 4
 _MEASURED = 24
-
-
-def demo_recipe(steps: int | None = None) -> Recipe:
-    """The recipe of the demo: the embedded model learns to answer like a pirate.
-
-    Args:
-        steps: fewer steps, for a quick look.
-    """
-    recipe = Recipe().with_values(DEMO_RECIPE)
-    return recipe if steps is None else recipe.with_values({"training.max_steps": steps})
 
 
 def exact_matches(run: Run, rows: list[dict[str, str]], *, adapter: bool) -> list[tuple[str, bool]]:
@@ -58,8 +34,6 @@ def exact_matches(run: Run, rows: list[dict[str, str]], *, adapter: bool) -> lis
 
 def heldout_rows(count: int | None = None) -> list[dict[str, str]]:
     """Questions of the demo that are never trained on, with the one right answer of each."""
-    from tunebook.data.demo import demo_path
-
     lines = demo_path("heldout").read_text(encoding="utf-8").splitlines()
     step = max(1, len(lines) // count) if count else 1  # spread over the topics
     rows = []
@@ -73,6 +47,7 @@ def run_demo(root: Path, *, steps: int | None = None) -> int:
     """Train, compare, export and say where everything is; returns the exit code."""
     began = time.monotonic()
     recipe = demo_recipe(steps)
+    recipe = recipe.with_values({"export.formats": ["adapter", "merged_16bit"]})
     show.console.rule("[bold]Tunebook demo[/]", align="left")
     show.console.print(
         f"{recipe.model.name} (ships in the package) learns a new way of answering from "

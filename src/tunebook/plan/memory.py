@@ -19,7 +19,7 @@ _SMALLEST_8BIT_STATE = 4096
 _HEAD_ROWS, _HEAD_COLUMNS = 4096, 32768
 _TORCH_HEAD_BYTES = 29
 """Per element of the largest tile in TRL's torch backward: seven fp32 temporaries and a mask."""
-_CUBLAS_WORKSPACE = 64 * 2**20
+_CUBLAS_WORKSPACE = 32 * 2**20
 _SHARED_INPUT = {
     "q_proj": "attention",
     "k_proj": "attention",

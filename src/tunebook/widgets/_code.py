@@ -10,6 +10,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from tunebook.data.demo import demo_recipe
 from tunebook.errors import RecipeInvalid
 from tunebook.recipe import Recipe, resolve_field
 from tunebook.widgets._fields import flat_values
@@ -61,6 +62,8 @@ def recipe_lines(recipe: Recipe) -> list[str]:
             dotted.append(f"{literal(path)}: {literal(value)}")
     if recipe.name is not None:
         plain.append(f"    name={literal(recipe.name)},")
+    if recipe == demo_recipe():
+        return ["recipe = tunebook.demo_recipe()"]
     lines = ["recipe = tunebook.Recipe.of(", *plain]
     if dotted:
         lines.append("    **{" + ", ".join(dotted) + "},")

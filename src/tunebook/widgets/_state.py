@@ -13,6 +13,7 @@ from typing import Any
 
 import traitlets as t
 
+from tunebook.data.demo import DEMO_SOURCE, demo_recipe, without_demo_knobs
 from tunebook.errors import TunebookError, as_tunebook_error
 from tunebook.recipe import ModelPart, Recipe
 
@@ -37,7 +38,7 @@ class Studio(t.HasTraits):
     rows = t.Any(None, allow_none=True, help="Rows in memory instead of the recipe's source.")
 
     def __init__(self, recipe: Recipe | None = None, *, rows: Any = None, root: str = "runs"):
-        super().__init__(recipe=recipe if recipe is not None else Recipe(), rows=rows)
+        super().__init__(recipe=recipe if recipe is not None else demo_recipe(), rows=rows)
         self.root = root
         self._home = contextvars.copy_context()
         self._lock = threading.RLock()
@@ -46,6 +47,14 @@ class Studio(t.HasTraits):
         self._generation = 0
         self._planner: threading.Thread | None = None
         self.observe(self._replan, ["recipe", "data_size"])
+
+    @t.validate("recipe")
+    def _leave_the_demo(self, proposal: Any) -> Recipe:
+        """Knobs that suit the demo's few short rows do not follow to other data."""
+        recipe: Recipe = proposal["value"]
+        before = self._trait_values.get("recipe")
+        left = before is not None and before.data.source == DEMO_SOURCE != recipe.data.source
+        return without_demo_knobs(recipe) if left else recipe
 
     def begin(self) -> None:
         """Look at the hardware and make the first plan, in a thread; later calls do nothing."""
