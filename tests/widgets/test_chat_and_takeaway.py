@@ -62,7 +62,7 @@ def test_save_shows_paths_sizes_and_how_to_load(fake_run: Any, eventually: Any) 
     (file,) = panel.files
     assert file["path"] == str(fake_run.path / "there" / "adapter")
     assert file["size"] == "2 B"
-    assert "AutoPeftModelForCausalLM" in file["code"]
+    assert "FastLanguageModel.from_pretrained" in file["code"]
 
 
 def test_saving_nothing_is_refused(fake_run: Any, eventually: Any) -> None:

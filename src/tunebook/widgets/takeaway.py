@@ -121,11 +121,9 @@ def _file(path: Path) -> dict[str, Any]:
 
 def _loading_code(path: Path, kind: str) -> str:
     if kind == "adapter":
-        return (
-            "from peft import AutoPeftModelForCausalLM\n"
-            "from transformers import AutoTokenizer\n\n"
-            f"model = AutoPeftModelForCausalLM.from_pretrained({literal(str(path))})\n"
-            f"tokenizer = AutoTokenizer.from_pretrained({literal(str(path))})"
+        return (  # finds the base model too, also the one that ships inside
+            "from tunebook import FastLanguageModel\n\n"
+            f"model, tokenizer = FastLanguageModel.from_pretrained({literal(str(path))})"
         )
     return (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
