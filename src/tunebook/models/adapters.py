@@ -76,6 +76,8 @@ def load_adapter(
                 "give the folder of a finished run's `adapter`, or of `save_pretrained`.",
             )
     wrapped: PeftModel = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    for config in wrapped.peft_config.values():  # saving looks there for the base's own config
+        config.base_model_name_or_path = model.name_or_path
     return wrapped
 
 

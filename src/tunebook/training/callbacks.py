@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ class EventCallback(TrainerCallback):
         log: where events go.
         model: the model in training; its lock is held while a step runs, so that a chat waits.
         stop_asked: asked after every step.
+        notes: warnings that stand right behind the beginning.
         resumed: the last step that is kept of an earlier part of the run, whose counts go on.
     """
 
@@ -49,6 +50,7 @@ class EventCallback(TrainerCallback):
         log: EventLog,
         model: nn.Module,
         stop_asked: Callable[[], bool],
+        notes: Sequence[WarningEvent] = (),
         resumed: StepEvent | None = None,
     ) -> None:
         self.log = log
@@ -58,6 +60,7 @@ class EventCallback(TrainerCallback):
         self._lock = model_lock(model)
         self._locked = False
         self._stop_asked = stop_asked
+        self._notes = notes
         self._resumed = resumed
         self._trainer: SFTTrainer | None = None
         self._began = self._seconds = self._memory_at = 0.0
@@ -90,6 +93,8 @@ class EventCallback(TrainerCallback):
                 **this_process(),
             )
         )
+        for note in self._notes:
+            self.log.append(note)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -122,7 +122,8 @@ def execute(
     _open_folder(folder, recipe, prepared, resumed=checkpoint is not None)
     model = prepared.model
     resumed = folder.step_of(checkpoint) if checkpoint else None
-    callback = EventCallback(folder.log, model, stop_asked, resumed)
+    notes = data_warnings(prepared.data.statistics, recipe)
+    callback = EventCallback(folder.log, model, stop_asked, notes, resumed)
     with quiet():
         trainer = make_trainer(
             recipe,
@@ -135,8 +136,6 @@ def execute(
             callbacks=[callback],
         )
     callback.attach(trainer)
-    for warning in data_warnings(prepared.data.statistics, recipe):
-        folder.log.append(warning)
     tell("Training")
     began = time.perf_counter()
     try:
