@@ -140,7 +140,7 @@ def test_panels_are_worked_by_keyboard(open_notebook: Any) -> None:
     page.locator('.tunebook-panel[data-panel="model"] summary').last.focus()
     page.keyboard.press("Enter")
     code = notebook.panel("model").locator(".tb-code pre").first
-    assert "tunebook.Recipe.of(" in code.inner_text()
+    assert "tunebook.demo_recipe()" in code.inner_text()
     assert page.evaluate("() => jupyterapp.shell.currentWidget.content.mode") == "command"
 
 
