@@ -6,6 +6,9 @@ Needs no network and no GPU. It is a short program over the public names, as a u
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -90,7 +93,8 @@ def _report(run: Run, before: int, after: int, count: int, began: float) -> None
         ],
         title="What happened",
     )
+    command = "tunebook" if shutil.which("tunebook") else os.path.relpath(sys.argv[0])
     show.console.print(
-        f"\nTalk to it:            tunebook chat {run.path}\n"
+        f"\nTalk to it:            {command} chat {run.path}\n"
         "The same in JupyterLab: make lab  (or `import tunebook; tunebook.Guide()` in a notebook)"
     )
