@@ -21,16 +21,15 @@ class Frame:
     """The constant texts of a template.
 
     Attributes:
-        prompt: what a generation prompt adds behind a question.
-        shortest_header: the part of `prompt` that stands before an answer of a past turn.
+        headers: what the model can be given before an answer, longest first: a past answer may have
+            a shorter one, without the thought that a prompt opens.
         between: from an answer's last character to the next question's first.
         tail: behind the last answer, to the end of the text.
         middle: the part of `between` that the model says to end its turn.
         final: the part of `tail` that the model says to end its turn.
     """
 
-    prompt: str
-    shortest_header: str
+    headers: tuple[str, ...]
     between: str
     tail: str
     middle: str
@@ -61,22 +60,21 @@ def learn_frame(render: Callable[..., str]) -> Frame:
     text = render(probe)
     places = [text.find(said) for said in _SAID]
     if -1 in places or places != sorted(places):
-        return Frame("", "", "", "", "", "")
+        return Frame((), "", "", "", "")
     ends = [place + len(said) for place, said in zip(places, _SAID, strict=True)]
     between, tail = text[ends[1] : places[2]], text[ends[3] :]
     plain, asked = render(probe[:1]), render(probe[:1], generation_prompt=True)
     prompt = asked[common(plain, asked) :]
-    header = text[: places[1]]
+    openings = (text[ends[0] : places[1]], text[ends[2] : places[3]])
+    headers = sorted({_begun(opening, prompt) for opening in openings} - {""}, key=len)
     middle, final = _endings(between, tail, text[: places[0]])
-    return Frame(prompt, _shared(header, prompt), between, tail, middle, final)
+    return Frame(tuple(headers[::-1]), between, tail, middle, final)
 
 
-def _shared(before: str, prompt: str) -> str:
-    end = header_end(before, prompt)
-    for length in range(len(prompt), 0, -1):
-        if before[:end].endswith(prompt[:length]):
-            return prompt[:length]
-    return ""
+def _begun(opening: str, prompt: str) -> str:
+    """How much of a generation prompt stands before an answer, in whole marks."""
+    parts = (prompt[:length] for length in range(len(prompt), 0, -1))
+    return next((part for part in parts if part in opening and whole_tags(part) == part), "")
 
 
 def _endings(between: str, tail: str, opening: str) -> tuple[str, str]:
@@ -98,7 +96,10 @@ def _endings(between: str, tail: str, opening: str) -> tuple[str, str]:
         # gpt-oss: turns end in <|end|>, the last one in <|return|>.
         return (first.group() if first and last else ""), (last.group() if last else tail.rstrip())
     shared = common(between[::-1], opening[::-1])
-    return whole_tags(between[: len(between) - shared]).rstrip(), ""
+    ending = between[: len(between) - shared]
+    if whole_tags(ending) != ending:
+        ending = between[: between.index(">", len(ending)) + 1]
+    return ending.rstrip(), ""
 
 
 def common(one: str, other: str) -> int:
@@ -122,17 +123,18 @@ def whole_tags(text: str) -> str:
     return text[:opened] if unfinished else text
 
 
-def header_end(before: str, prompt: str) -> int:
-    """Where an answer begins, given the text before its words and a generation prompt.
+def header_end(before: str, headers: tuple[str, ...], place: int) -> int:
+    """Where an answer begins, given the text before its words and the end of the turn before.
 
-    What the model is given can be less than that text (an empty thought stands there too) or more
-    (a prompt that opens a thought, where past answers have none).
+    The model can be given less than that text (an empty thought stands there too).
     """
-    for length in range(len(prompt), 0, -1):
-        part = prompt[:length]
-        if whole_tags(part) != part:
-            continue
-        place = before.rfind(part)
-        if place != -1 and not part.isspace():
-            return place + length
-    return len(before)
+    place = before.find(headers[-1], place) if headers else -1
+    if place == -1:
+        return len(before)
+    return next(place + len(header) for header in headers if before.startswith(header, place))
+
+
+def last_tag(text: str) -> str:
+    """The mark, such as `<|im_end|>`, that a text ends in; empty if it ends in none."""
+    tags = list(_TAG.finditer(text))
+    return tags[-1].group() if tags and tags[-1].end() == len(text.rstrip()) else ""

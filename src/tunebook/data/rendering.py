@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunebook.data.conversations import Message
-from tunebook.data.frames import SENTINEL, Frame, common, header_end, learn_frame, whole_tags
+from tunebook.data.frames import (
+    SENTINEL,
+    Frame,
+    common,
+    header_end,
+    last_tag,
+    learn_frame,
+    whole_tags,
+)
 from tunebook.data.sandbox import program
 from tunebook.data.templates import no_template
 from tunebook.errors import TemplateInvalid
@@ -85,12 +93,12 @@ class Renderer:
             text = self.render(messages)
         else:
             text, places = self._render(messages, track=True)
+            _require_calls(text, messages, turns)
             answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
             if len(places) == len(answers):
                 by_turn = dict(zip(answers, places, strict=True))
                 return text, [Span(*by_turn[turn], "assistant", turn) for turn in turns]
-        for turn in turns:
-            _require_calls(text, messages, turn)
+        _require_calls(text, messages, turns)
         return text, [self._answer(text, messages, turn) for turn in turns]
 
     def place(self, text: str, messages: list[Message], turn: int) -> Span | None:
@@ -163,46 +171,53 @@ class Renderer:
             return len(prompt)
         around = self._around(messages, turn)
         if around is not None and text.startswith(around[0]):
-            return header_end(around[0], self.frame.prompt)
-        # The content may be rewritten: then what stands before it without a thought shows its start.
+            earlier = self.place(text, messages, turn - 1) if turn else None
+            return header_end(around[0], self.frame.headers, earlier.end if earlier else 0)
+        # The words may be rewritten: then the prompt shows the start, as far as it is kept whole.
         same = whole_tags(text[: common(text, prompt or "")])
-        header = self.frame.shortest_header
-        if prompt is not None and header and same.endswith(header):
+        if prompt is not None and not messages[turn]["content"].strip():
+            return len(same)
+        if any(same.endswith(header) for header in self.frame.headers):
             return len(same)
         raise _unproved(turn, "what stands before the answer changes with the answer")
 
     def _end(self, text: str, messages: list[Message], turn: int, start: int) -> int:
         """Behind what the model says to end its turn."""
-        frame, last = self.frame, len(messages) - 1
-        if turn == last:
-            tail = frame.tail
-            if messages[turn].get("tool_calls") and not text.endswith(tail):
-                return len(text.rstrip())
-            if text.endswith(tail):
-                return len(text) - len(tail) + len(frame.ending(is_last=True))
-        elif messages[turn + 1]["role"] == "user":
-            question = self._around(messages, turn + 1)
-            if question is not None and text.startswith(question[0]):
-                between = question[0][start:]
-                if between.endswith(frame.between) and frame.between:
-                    return len(question[0]) - len(frame.between) + len(frame.ending(is_last=False))
+        frame = self.frame
+        if turn == len(messages) - 1:
+            if text.endswith(frame.tail) and len(text) - len(frame.tail) >= start:
+                return len(text) - len(frame.tail) + len(frame.final)
+            return max(start, len(text.rstrip()))
+        following = self._around(messages, turn + 1)
+        if following is not None and text.startswith(following[0][:start]):
+            upto = len(following[0])
+            if frame.between and following[0].endswith(frame.between, start):
+                return upto - len(frame.between) + len(frame.middle)
+            if text.startswith(following[0]):
+                ended = self._end_by_tag(text[start:upto], messages[: turn + 1])
+                if ended is not None:
+                    return start + ended
         return self._end_by_cut(text, messages, turn, start)
+
+    def _end_by_tag(self, said: str, messages: list[Message]) -> int | None:
+        """Where the last turn of `messages` ends in a text that also holds the next header."""
+        cut = self._tried(messages)
+        tag = last_tag(cut.removesuffix(self.frame.rest(is_last=True))) if cut is not None else ""
+        place = said.rfind(tag) if tag else -1
+        if place == -1:
+            return None
+        end = place + len(tag)
+        more = self.frame.middle
+        # A template that ends no last turn (Apriel) ends this one all the same.
+        return end + len(more) if more and said.startswith(more, end) else end
 
     def _end_by_cut(self, text: str, messages: list[Message], turn: int, start: int) -> int:
         """The end by rendering no further than this turn: what stays the same belongs to it."""
         cut = self._tried(messages[: turn + 1])
-        if cut is not None:
-            same = whole_tags(text[: common(text, cut)])
-            tail = self.frame.ending(is_last=False)
-            if len(same) >= start:
-                missing = text.startswith(tail, len(same)) and not same.endswith(tail)
-                return len(same.rstrip()) if not missing else len(same) + len(tail)
-        around = self._around(messages, turn)
-        if around is not None and text.endswith(around[1]):
-            end = len(text) - len(around[1])
-            tail = self.frame.ending(is_last=turn == len(messages) - 1)
-            return end + len(tail) if around[1].startswith(tail) else end
-        raise _unproved(turn, "what stands after the answer changes with the answer")
+        same = whole_tags(text[: common(text, cut or "")])
+        if cut is None or len(same) < start or len(cut.rstrip()) > len(same) + len(self.frame.tail):
+            raise _unproved(turn, "what the template writes for it changes with what follows")
+        return max(start, len(same.rstrip()))
 
 
 def _as_trimmed(content: str) -> list[str]:
@@ -218,16 +233,17 @@ def _lead(said: str, content: str, ending: str) -> str | None:
     return None
 
 
-def _require_calls(text: str, messages: list[Message], turn: int) -> None:
-    """See to it that a turn's tool calls are in the text: many templates drop them silently."""
-    for call in messages[turn].get("tool_calls") or []:
-        name = call.get("function", call).get("name") if isinstance(call, dict) else None
-        if isinstance(name, str) and name not in text:
-            raise TemplateInvalid(
-                "The chat template leaves out a tool call.",
-                f"turn {turn} calls `{name}`, which is not in the rendered text.",
-                "choose a template that knows tools, or take the calls out of the data.",
-            )
+def _require_calls(text: str, messages: list[Message], turns: list[int]) -> None:
+    """See to it that the turns' tool calls are in the text: many templates drop them silently."""
+    for turn in turns:
+        for call in messages[turn].get("tool_calls") or []:
+            name = call.get("function", call).get("name") if isinstance(call, dict) else None
+            if isinstance(name, str) and name not in text:
+                raise TemplateInvalid(
+                    "The chat template leaves out a tool call.",
+                    f"turn {turn} calls `{name}`, which is not in the rendered text.",
+                    "choose a template that knows tools, or take the calls out of the data.",
+                )
 
 
 def _unproved(turn: int, why: str) -> TemplateInvalid:

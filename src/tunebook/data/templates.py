@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunebook.data.examples import quoted
 from tunebook.data.sandbox import program
 from tunebook.errors import TemplateInvalid
 
@@ -283,9 +284,9 @@ def _mapping_prelude(mapping: dict[str, str] | None) -> str:
     """Jinja that turns `from`/`value` messages into `role`/`content` ones before all else."""
     if not mapping:
         return ""
-    role, content = _quoted(mapping.get("role", "role")), _quoted(mapping.get("content", "content"))
+    role, content = quoted(mapping.get("role", "role")), quoted(mapping.get("content", "content"))
     names = {mapping.get(name, name): name for name in ("system", "user", "assistant")}
-    table = "{" + ", ".join(f"{_quoted(old)}: {_quoted(new)}" for old, new in names.items()) + "}"
+    table = "{" + ", ".join(f"{quoted(old)}: {quoted(new)}" for old, new in names.items()) + "}"
     return (
         "{%- set mapped = namespace(messages=[], roles=" + table + ") -%}"
         "{%- for message in messages -%}"
@@ -302,12 +303,6 @@ def _system_prelude(system_message: str | None) -> str:
         return ""
     return (
         "{%- if messages[0]['role'] != 'system' -%}{%- set messages = "
-        f"[{{'role': 'system', 'content': {_quoted(system_message)}}}] + messages -%}}"
+        f"[{{'role': 'system', 'content': {quoted(system_message)}}}] + messages -%}}"
         "{%- endif -%}"
     )
-
-
-def _quoted(text: str) -> str:
-    """A Jinja string literal."""
-    escapes = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r"}
-    return "'" + "".join(escapes.get(letter, letter) for letter in text) + "'"
