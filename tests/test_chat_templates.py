@@ -178,6 +178,7 @@ def test_rows_without_an_answer_are_left_out(named, tmp_path, caplog):
     trainer = train_on_responses_only(build_trainer(tokenizer, tmp_path, rows))
     assert len(trainer.train_dataset) == len(CHATS)
     assert "1 of 4 rows" in caplog.text
+    assert "the first is row 3" in caplog.text
 
 
 def test_a_mark_that_is_nowhere_is_named(named, tmp_path):

@@ -297,12 +297,23 @@ def _masked(dataset: Any, masker: MarkerMasker, tokenizer: Any, num_proc: int | 
         raise nothing_marked(masker, tokenizer, first["input_ids"])
     if kept.num_rows < labelled.num_rows:
         left_out = labelled.num_rows - kept.num_rows
-        logger.warning("%d of %d rows hold no answer and are left out.", left_out, len(labelled))
+        empty = next(n for n, labels in enumerate(labelled["labels"]) if not _learns(labels))
+        logger.warning(
+            "%d of %d rows hold no answer behind %r and are left out; the first is row %d.",
+            left_out,
+            len(labelled),
+            masker.markers.response,
+            empty,
+        )
     return kept
 
 
 def _has_labels(row: dict[str, Any]) -> bool:
-    return any(label != MASKED for label in row["labels"][1:])
+    return _learns(row["labels"])
+
+
+def _learns(labels: list[int]) -> bool:
+    return any(label != MASKED for label in labels[1:])
 
 
 def _keep_labels(trainer: Any, tokenizer: Any) -> None:

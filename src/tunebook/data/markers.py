@@ -154,7 +154,7 @@ class MarkerMasker:
 
 
 def _token(tokenizer: PreTrainedTokenizerBase, token: int | str) -> int:
-    index = token if isinstance(token, int) else tokenizer.convert_tokens_to_ids(token)
+    index: Any = token if isinstance(token, int) else tokenizer.convert_tokens_to_ids(token)
     if index is None or (index == tokenizer.unk_token_id and token != tokenizer.unk_token):
         raise RecipeInvalid(
             "A token to mask out is not in the vocabulary.",
