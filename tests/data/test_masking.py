@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tunebook.data.masking import MASKED, encode_conversation, encode_text
+from tunebook.data.masking import MASKED, Encoder, encode_conversation, encode_text
 from tunebook.data.rendering import Renderer
-from tunebook.data.templates import CHAT_TEMPLATES, get_chat_template, without_generation_marks
+from tunebook.data.templates import get_chat_template, without_generation_marks
 from tunebook.errors import ModelInvalid, TemplateInvalid
 
 # tokenizer and template: what stands after an answer, and whether the template cuts blanks off
@@ -127,6 +127,34 @@ def test_last_response_and_all(tokenizer, chat):
     assert everything.labels == everything.input_ids
 
 
+@pytest.mark.parametrize(
+    ("train_on", "expected"),
+    [("responses", ["two<|im_end|>"]), ("last_response", ["two<|im_end|>"])],
+)
+def test_a_message_that_says_so_is_never_learnt(train_on, expected, tokenizer, chat):
+    messages = chat(None, "q", "one", "r", "two")
+    messages[1]["train"] = False
+    model = tokenizer("qwen2.5")
+    assert learnt(model, encode_conversation(model, messages, train_on=train_on)) == expected
+    messages[3]["train"] = False
+    assert learnt(model, encode_conversation(model, messages, train_on=train_on)) == []
+
+
+def test_with_everything_learnt_a_message_can_still_be_left_out(tokenizer, chat):
+    model = tokenizer("qwen2.5")
+    messages = chat("S", "secret", "one", "r", "two")
+    messages[1]["train"] = messages[2]["train"] = False
+    for every_turn in (False, True):
+        encoded = Encoder(model, train_on="all", every_turn=every_turn)(messages)
+        words = "".join(learnt(model, encoded))
+        assert "secret" not in words
+        assert "one" not in words
+        assert words.startswith("<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n")
+        assert words.endswith("<|im_start|>assistant\ntwo<|im_end|>\n")
+    untouched = chat("S", "secret", "one", "r", "two")
+    assert encoded.text == encode_conversation(model, untouched).text
+
+
 def test_spans_name_every_turn(tokenizer, chat):
     encoded = encode_conversation(tokenizer("llama-3.1"), chat("S", " q ", "a"))
     found = [(s.role, s.turn, s.trained, encoded.text[s.start : s.end]) for s in encoded.spans]
@@ -240,6 +268,42 @@ def test_every_real_template_gives_its_answers_back(shared_data, tokenizer, chat
     assert tried >= 60, refused
 
 
-def test_our_names_are_all_used_in_these_tests():
-    covered = {template for _, template in OURS} | {"tunebook"}
-    assert covered == set(CHAT_TEMPLATES)
+@pytest.mark.parametrize(
+    ("file", "end"),
+    [
+        ("GLM-4.6", ""),
+        ("Apertus-8B-Instruct", ""),
+        ("tencent-Hy3", ""),
+        ("Qwen-Qwen3-0.6B", "<|im_end|>"),
+        ("openai-gpt-oss-120b", "<|return|>"),
+        ("LFM2.5-8B-A1B", "<|im_end|>"),
+        ("NVIDIA-Nemotron-Nano-v2", "<SPECIAL_12>"),
+        ("CohereForAI-c4ai-command-r7b-12-2024-tool_use", "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>"),
+    ],
+)
+def test_what_ends_the_last_turn_is_known(file, end, shared_data, tokenizer):
+    text = (shared_data / "chat_templates" / f"{file}.jinja").read_text()
+    assert Renderer(get_chat_template(tokenizer("llama-3.1"), text)).end_of_turn == end
+
+
+def test_a_dropped_tool_call_is_said(tokenizer, chat):
+    messages = chat(None, "q", "a")
+    messages[1]["tool_calls"] = [{"function": {"name": "weather", "arguments": {}}}]
+    for template in ("chatml", "phi-3.5", "zephyr"):
+        with pytest.raises(TemplateInvalid, match="weather"):
+            encode_conversation(get_chat_template(tokenizer("phi-3.5"), template), messages)
+
+
+def test_results_of_tools_are_not_learnt(tokenizer, chat):
+    call = {"function": {"name": "weather", "arguments": {"city": "Bonn"}}}
+    messages = [
+        *chat(None, "q"),
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "sunny"},
+        {"role": "assistant", "content": "Fine."},
+    ]
+    encoded = encode_conversation(tokenizer("qwen3"), messages)
+    assert [encoded.text[s.start : s.end] for s in encoded.spans if s.trained] == [
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Bonn"}}\n</tool_call><|im_end|>',
+        "<think>\n\n</think>\n\nFine.<|im_end|>",
+    ]

@@ -23,7 +23,7 @@ ROLE_ALIASES = {
     "tool": ["tool", "function", "observation", "ipython"],
 }
 _ROLE_OF = {alias: role for role, aliases in ROLE_ALIASES.items() for alias in aliases}
-_EXTRA_KEYS = ["name", "tool_calls", "tool_call_id", "reasoning_content", "thinking"]
+_EXTRA_KEYS = ["name", "tool_calls", "tool_call_id", "reasoning_content", "thinking", "train"]
 
 
 def to_messages(

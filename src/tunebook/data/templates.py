@@ -8,80 +8,40 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunebook.data.examples import quoted
+from tunebook.data.names import CHAT_TEMPLATES, TEMPLATES, ChatTemplate
+from tunebook.data.sandbox import program
 from tunebook.errors import TemplateInvalid
+
+__all__ = [
+    "CHAT_TEMPLATES",
+    "TEMPLATES",
+    "ChatTemplate",
+    "chosen_text",
+    "compiled",
+    "find_template",
+    "get_chat_template",
+    "no_template",
+    "with_recipe_template",
+    "without_generation_marks",
+]
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tunebook.recipe import Recipe
 
-_FOLDER = Path(__file__).parent / "templates"
 _GENERATION = re.compile(r"\{%(-?)\s*(?:end)?generation\s*(-?)%\}")
-OWN = "tunebook"
-
-
-@dataclass(frozen=True)
-class ChatTemplate:
-    """One named template: `file` in our folder, `stop` the token that ends a turn.
-
-    A `stop` of None means the tokenizer's own end-of-sequence token; a `file` of None means the
-    tokenizer's own template.
-    """
-
-    name: str
-    title: str
-    file: str | None
-    stop: str | None = None
-    aliases: tuple[str, ...] = ()
-
-    @property
-    def text(self) -> str | None:
-        """The Jinja text with `{% generation %}` marks around what the assistant says."""
-        return None if self.file is None else _read(self.file)
-
-
-@cache
-def _read(name: str) -> str:
-    return (_FOLDER / name).read_text(encoding="utf-8").rstrip("\n")
-
-
-CHAT_TEMPLATES: dict[str, ChatTemplate] = {
-    entry.name: entry
-    for entry in [
-        ChatTemplate(OWN, "The model's own", None, aliases=("own", "default")),
-        ChatTemplate("chatml", "ChatML", "chatml.jinja", "<|im_end|>", ("chat-ml", "hermes")),
-        ChatTemplate("llama-3", "Llama 3", "llama-3.jinja", "<|eot_id|>"),
-        ChatTemplate(
-            "llama-3.1",
-            "Llama 3.1 to 3.3",
-            "llama-3.1.jinja",
-            "<|eot_id|>",
-            ("llama-3.2", "llama-3.3"),
-        ),
-        ChatTemplate("qwen-2.5", "Qwen 2.5", "qwen-2.5.jinja", "<|im_end|>"),
-        ChatTemplate("mistral", "Mistral 7B Instruct", "mistral.jinja", None, ("mistral-7b",)),
-        ChatTemplate("gemma", "Gemma 1 and 2", "gemma.jinja", "<end_of_turn>", ("gemma-2",)),
-        ChatTemplate("phi-3.5", "Phi 3 and 3.5", "phi-3.5.jinja", "<|end|>", ("phi-3",)),
-        ChatTemplate("alpaca", "Alpaca", "alpaca.jinja", None),
-        ChatTemplate("zephyr", "Zephyr", "zephyr.jinja", None),
-    ]
-}
 
 
 def _key(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-_BY_KEY = {
-    _key(alias): entry
-    for entry in CHAT_TEMPLATES.values()
-    for alias in (entry.name, *entry.aliases)
-}
+_BY_KEY = {_key(name): entry for name, entry in CHAT_TEMPLATES.items()}
 
 
 def find_template(name: str) -> ChatTemplate:
@@ -93,10 +53,10 @@ def find_template(name: str) -> ChatTemplate:
     entry = _BY_KEY.get(_key(name))
     if entry is None:
         near = difflib.get_close_matches(_key(name), _BY_KEY, n=3, cutoff=0.5)
-        names = list(dict.fromkeys(_BY_KEY[key].name for key in near)) or list(CHAT_TEMPLATES)
+        names = list(dict.fromkeys(_BY_KEY[key].name for key in near)) or ["chatml"]
         raise TemplateInvalid(
             f"There is no chat template named {name!r}.",
-            f"known are {', '.join(CHAT_TEMPLATES)}.",
+            f"known are {', '.join(entry.name for entry in TEMPLATES)}.",
             f"did you mean {', '.join(f'`{item}`' for item in names)}? Jinja text works too.",
         )
     return entry
@@ -170,17 +130,7 @@ def compiled(text: str) -> str:
     Raises:
         TemplateInvalid: naming the line that is not.
     """
-    from jinja2 import TemplateSyntaxError
-    from transformers.utils.chat_template_utils import _compile_jinja_template
-
-    try:
-        _compile_jinja_template(text)
-    except TemplateSyntaxError as error:
-        raise TemplateInvalid(
-            "The chat template is not valid Jinja.",
-            f"line {error.lineno}: {error.message}.",
-            "mend that line, or choose a named template such as `chatml`.",
-        ) from None
+    program(text)
     return text
 
 
@@ -207,6 +157,15 @@ def _resolve(
     return tokenizer.chat_template, None
 
 
+def chosen_text(tokenizer: PreTrainedTokenizerBase, chosen: str) -> str:
+    """The Jinja text that a name, a file or Jinja text means.
+
+    Raises:
+        TemplateInvalid: no template has that name, or the tokenizer has none of its own.
+    """
+    return _resolve(tokenizer, chosen)[0]
+
+
 def no_template() -> TemplateInvalid:
     """The error for a tokenizer that has no template."""
     return TemplateInvalid(
@@ -220,9 +179,9 @@ def _mapping_prelude(mapping: dict[str, str] | None) -> str:
     """Jinja that turns `from`/`value` messages into `role`/`content` ones before all else."""
     if not mapping:
         return ""
-    role, content = _quoted(mapping.get("role", "role")), _quoted(mapping.get("content", "content"))
+    role, content = quoted(mapping.get("role", "role")), quoted(mapping.get("content", "content"))
     names = {mapping.get(name, name): name for name in ("system", "user", "assistant")}
-    table = "{" + ", ".join(f"{_quoted(old)}: {_quoted(new)}" for old, new in names.items()) + "}"
+    table = "{" + ", ".join(f"{quoted(old)}: {quoted(new)}" for old, new in names.items()) + "}"
     return (
         "{%- set mapped = namespace(messages=[], roles=" + table + ") -%}"
         "{%- for message in messages -%}"
@@ -239,12 +198,6 @@ def _system_prelude(system_message: str | None) -> str:
         return ""
     return (
         "{%- if messages[0]['role'] != 'system' -%}{%- set messages = "
-        f"[{{'role': 'system', 'content': {_quoted(system_message)}}}] + messages -%}}"
+        f"[{{'role': 'system', 'content': {quoted(system_message)}}}] + messages -%}}"
         "{%- endif -%}"
     )
-
-
-def _quoted(text: str) -> str:
-    """A Jinja string literal."""
-    escapes = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r"}
-    return "'" + "".join(escapes.get(letter, letter) for letter in text) + "'"
