@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel
 
 from tunebook.data.conversations import Message, to_messages
-from tunebook.data.formats import Detection, detect_format
+from tunebook.data.formats import Detection, detect_for
 from tunebook.data.loading import load_rows
 from tunebook.data.masking import MASKED, Encoded, Encoder
 from tunebook.data.prepare import DataStatistics, RowCollector, recipe_encoder
@@ -99,7 +99,7 @@ def check(
         tokenizer = load_tokenizer(recipe.model)
     try:
         table = load_rows(recipe.data, rows=rows)
-        detection = detect_format(table, recipe.data.format)
+        detection = detect_for(recipe.data, table)
     except SourceMissing:
         raise
     except TunebookError as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from tunebook.data.conversations import to_messages
-from tunebook.data.formats import Detection, detect_format
+from tunebook.data.formats import Detection, detect_for, detect_format
 from tunebook.data.loading import load_rows, quiet_datasets
 from tunebook.data.masking import Encoded, Encoder
 from tunebook.data.templates import with_recipe_template
@@ -81,7 +81,7 @@ def prepare_data(
     """
     tokenizer = with_recipe_template(tokenizer, recipe)
     table = load_rows(recipe.data, rows=rows)
-    detection = detect_format(table, recipe.data.format)
+    detection = detect_for(recipe.data, table)
     train_rows, eval_rows = _divide(recipe, table)
     encoder = recipe_encoder(recipe, tokenizer)
     train = _encode_table(train_rows, table, detection, encoder, progress)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from tunebook.data.conversations import to_messages
-from tunebook.data.formats import detect_format
+from tunebook.data.formats import detect_for
 from tunebook.data.loading import load_rows
 from tunebook.data.masking import MASKED, Encoded
 from tunebook.data.prepare import recipe_encoder
@@ -116,7 +116,7 @@ def preview_rows(
     """
     tokenizer = with_recipe_template(tokenizer, recipe)
     table = load_rows(recipe.data, rows=rows)
-    detection = detect_format(table, recipe.data.format)
+    detection = detect_for(recipe.data, table)
     encoder = recipe_encoder(recipe, tokenizer, every_turn=True)
     shown = []
     for number in range(max(0, start), min(max(0, start) + count, len(table))):
