@@ -5,6 +5,7 @@ Every row takes the path of `masking.Encoder`; packing and batching are the trai
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from tunebook.data.conversations import to_label, to_messages
 from tunebook.data.formats import Detection, detect_for
 from tunebook.data.loading import quiet_datasets, read_rows
 from tunebook.data.masking import Encoded, Encoder
+from tunebook.data.packing import suggest_max_length
 from tunebook.data.spool import Skipped, Spool, dataset_of
 from tunebook.data.templates import with_recipe_template
 from tunebook.errors import (
@@ -40,7 +42,7 @@ class DataStatistics(BaseModel):
 
     `rows` are those that are trained on; `masked_rows` were left out because nothing in them is
     learnt; `skipped_rows` could not be used; `truncated` were cut. `percentiles` maps
-    "50", "90", "95" and "99" to lengths.
+    "50", "90", "95" and "99" to lengths; `suggested_max_seq_length` is None where the one in use is good.
     """
 
     rows: int
@@ -53,6 +55,7 @@ class DataStatistics(BaseModel):
     longest: int
     mean_length: float
     percentiles: dict[str, int]
+    suggested_max_seq_length: int | None = None
 
 
 @dataclass
@@ -194,6 +197,8 @@ class RowCollector:
 
     spool: Spool = field(default_factory=Spool)
     lengths: list[int] = field(default_factory=list)
+    uncut: array[int] = field(default_factory=lambda: array("i"))
+    cut: int = 0
     trained: int = 0
     truncated: int = 0
     masked: int = 0
@@ -204,6 +209,8 @@ class RowCollector:
     def add(self, number: int, encoded: Encoded) -> None:
         """Take in row `number`, or count it as masked."""
         learnt = encoded.n_trained
+        self.uncut.append(encoded.length)
+        self.cut += encoded.truncated
         # The first token is never predicted, so a label there alone teaches nothing.
         if learnt == 0 or (learnt == 1 and encoded.labels[0] != -100):
             self.masked += 1
@@ -243,6 +250,7 @@ class RowCollector:
             masked_rows=self.masked,
             longest=ordered[-1] if ordered else 0,
             mean_length=round(sum(ordered) / count, 2) if count else 0.0,
+            suggested_max_seq_length=suggest_max_length(self.uncut, self.cut),
             percentiles={
                 str(p): ordered[min(count - 1, count * p // 100)] for p in (50, 90, 95, 99) if count
             },
