@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from tunebook.data.formats import Detection, detect_for
 from tunebook.data.loading import quiet_datasets, read_rows
 from tunebook.data.masking import Encoded, Encoder
 from tunebook.data.packing import suggest_max_length
+from tunebook.data.rendering import Span
 from tunebook.data.spool import Skipped, Spool, dataset_of
 from tunebook.data.templates import with_recipe_template
 from tunebook.errors import (
@@ -171,24 +173,39 @@ def encode_rows(
         RowInvalid, TemplateInvalid: naming the row.
     """
     skipped = skipped or Skipped()
+    # The tokenizer works outside Python's lock: one batch is tokenised while the next is rendered.
+    with ThreadPoolExecutor(1, "tunebook-tokenizer") as worker:
+        waiting: tuple[list[int], Future[list[Encoded]]] | None = None
+        for first in range(0, len(numbers), BATCH):
+            batch = numbers[first : first + BATCH]
+            kept, rendered = _render_rows(table, batch, detection, encoder, skipped)
+            before, waiting = waiting, (kept, worker.submit(encoder.tokenize, rendered))
+            if before is not None:
+                yield from zip(before[0], before[1].result(), strict=True)
+        if waiting is not None:
+            yield from zip(waiting[0], waiting[1].result(), strict=True)
+
+
+def _render_rows(
+    table: Dataset, batch: list[int], detection: Detection, encoder: Encoder, skipped: Skipped
+) -> tuple[list[int], list[tuple[str, list[Span], bool]]]:
+    """The numbers and the rendered texts of those rows of a batch that are learnt from."""
     labelled = detection.format == "unpaired_preference"
-    for first in range(0, len(numbers), BATCH):
-        batch = numbers[first : first + BATCH]
-        columns = table[batch] if batch else {}
-        rendered, kept = [], []
-        for place, number in enumerate(batch):
-            row = {name: values[place] for name, values in columns.items()}
-            try:
-                if labelled and not to_label(row, detection, number=number):
-                    continue
-                rendered.append(encoder.render(to_messages(row, detection, number=number)))
-                kept.append(number)
-            except RowInvalid as error:
-                skipped.take(error)
-            except TemplateInvalid as error:
-                why = f"row {number} (counted from 0): {error.why}"
-                skipped.take(TemplateInvalid(error.what, why, error.do))
-        yield from zip(kept, encoder.tokenize(rendered), strict=True)
+    columns = table[batch]
+    kept, rendered = [], []
+    for place, number in enumerate(batch):
+        row = {name: values[place] for name, values in columns.items()}
+        try:
+            if labelled and not to_label(row, detection, number=number):
+                continue
+            rendered.append(encoder.render(to_messages(row, detection, number=number)))
+            kept.append(number)
+        except RowInvalid as error:
+            skipped.take(error)
+        except TemplateInvalid as error:
+            why = f"row {number} (counted from 0): {error.why}"
+            skipped.take(TemplateInvalid(error.what, why, error.do))
+    return kept, rendered
 
 
 @dataclass
