@@ -9,18 +9,28 @@ import logging
 from typing import Any
 
 from tunebook.data.conversations import standard_role
+from tunebook.data.conversions import (
+    MergedPrompt,
+    from_sharegpt_turns,
+    stitched,
+    to_sharegpt_turns,
+    to_turns,
+)
+from tunebook.data.examples import ExampleTemplate
 from tunebook.data.formats import detect_format
 from tunebook.data.loading import quiet_datasets
 from tunebook.data.markers import MarkerMasker, Markers, find_markers, nothing_marked
 from tunebook.data.masking import MASKED
-from tunebook.data.templates import CHAT_TEMPLATES, get_chat_template
+from tunebook.data.templates import CHAT_TEMPLATES, compiled, get_chat_template
 from tunebook.errors import DatasetUnreadable, FormatUnknown, RecipeInvalid, RowInvalid
 
 __all__ = [
     "CHAT_TEMPLATES",
+    "apply_chat_template",
     "get_chat_template",
     "standardize_data_formats",
     "standardize_sharegpt",
+    "to_sharegpt",
     "train_on_responses_only",
 ]
 logger = logging.getLogger(__name__)
@@ -79,6 +89,125 @@ def standardize_data_formats(
 
 
 standardize_sharegpt = standardize_data_formats
+
+
+EXAMPLE = """Below are some instructions that describe some tasks. Write responses that \
+appropriately complete each request.
+
+### Instruction:
+{INPUT}
+
+### Response:
+{OUTPUT}"""
+
+
+def to_sharegpt(
+    dataset: Any,
+    merged_prompt: str = "",
+    merged_column_name: str = "instruction",
+    output_column_name: str = "output",
+    remove_unused_columns: bool = True,
+    conversation_extension: int = 1,
+    random_state: int = 3407,
+) -> Any:
+    """The dataset with a column `conversations` of `from`/`value` turns, from columns of text.
+
+    Args:
+        dataset: a `datasets.Dataset` of questions and answers, or of `conversations` with
+            `role`/`content` turns.
+        merged_prompt: a question made of columns: `"{instruction}[[\\nInput: {input}]]"`; a block
+            in double brackets is left out where its column is empty.
+        merged_column_name: the column of questions, where there is no merged prompt.
+        output_column_name: the column of answers.
+        remove_unused_columns: keep `conversations` only.
+        conversation_extension: how many rows, drawn independently, make up one conversation.
+        random_state: for those draws.
+
+    Raises:
+        FormatUnknown: a column named is not there.
+    """
+    columns = list(dataset.column_names)
+    if "conversations" in columns:
+        with quiet_datasets():
+            return dataset.map(_as_sharegpt)
+    prompt = MergedPrompt(merged_prompt or f"{{{merged_column_name}}}")
+    prompt.check(columns)
+    MergedPrompt(f"{{{output_column_name}}}").check(columns)
+    questions = [prompt.fill(dict(row)) for row in dataset]
+    answers = ["" if text is None else str(text) for text in dataset[output_column_name]]
+    places = stitched(len(questions), conversation_extension, random_state)
+
+    def converse(_: dict[str, Any], number: int) -> dict[str, Any]:
+        rows = places[number]
+        return {"conversations": to_turns([questions[i] for i in rows], [answers[i] for i in rows])}
+
+    unused = columns if remove_unused_columns else None
+    with quiet_datasets():
+        return dataset.map(converse, with_indices=True, remove_columns=unused)
+
+
+def _as_sharegpt(row: dict[str, Any]) -> dict[str, Any]:
+    turns = row["conversations"]
+    already = bool(turns) and "from" in turns[0]
+    return {"conversations": turns if already else to_sharegpt_turns(turns)}
+
+
+def apply_chat_template(
+    dataset: Any,
+    tokenizer: Any = None,
+    chat_template: str = EXAMPLE,
+    default_system_message: str = (
+        "Below are some instructions that describe some tasks. Write responses that "
+        "appropriately complete each request."
+    ),
+    extra_eos_tokens: list[str] | None = None,
+) -> Any:
+    """The dataset with a column `text`: its `conversations`, written as the example shows.
+
+    The tokenizer given gets the template, so that chat and export speak the same way.
+
+    Args:
+        dataset: with a column `conversations` of `from`/`value` or `role`/`content` turns.
+        tokenizer: whose start and end tokens are meant.
+        chat_template: an example text with `{INPUT}`, `{OUTPUT}` and perhaps `{SYSTEM}`; two rounds
+            of question and answer show how a chat goes on.
+        default_system_message: for `{SYSTEM}` where a conversation has no system message.
+        extra_eos_tokens: other texts that end an answer; where the example ends in one of them or
+            in the tokenizer's own end token, no other is added.
+
+    Raises:
+        TemplateInvalid: the example cannot be understood.
+        RecipeInvalid: there is no tokenizer.
+    """
+    if tokenizer is None:
+        raise RecipeInvalid(
+            "There is no tokenizer.",
+            "its start and end tokens belong into the text.",
+            "give `tokenizer=tokenizer`.",
+        )
+    example = ExampleTemplate.of(chat_template)
+    ends = [token for token in [tokenizer.eos_token, *(extra_eos_tokens or [])] if token]
+    ended = any(example.ending.rstrip().endswith(token) for token in ends)
+    start_ids = tokenizer("a")["input_ids"][:1]
+    starts = tokenizer.bos_token is not None and start_ids == [tokenizer.bos_token_id]
+    tokenizer.chat_template = compiled(
+        example.jinja(
+            default_system=default_system_message,
+            start=tokenizer.bos_token if starts else "",
+            end="" if ended or tokenizer.eos_token is None else tokenizer.eos_token,
+        )
+    )
+
+    def write(row: dict[str, Any]) -> dict[str, str]:
+        turns = row["conversations"]
+        messages = from_sharegpt_turns(turns) if turns and "from" in turns[0] else turns
+        return {"text": tokenizer.apply_chat_template(messages, tokenize=False)}
+
+    from datasets.fingerprint import generate_random_fingerprint
+
+    # A fingerprint of our own: else the tokenizer is pickled to make one, which takes seconds.
+    with quiet_datasets():
+        return dataset.map(write, new_fingerprint=generate_random_fingerprint())
 
 
 def train_on_responses_only(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tunebook.data.masking import MASKED, encode_conversation, encode_text
+from tunebook.data.masking import MASKED, Encoder, encode_conversation, encode_text
 from tunebook.data.rendering import Renderer
-from tunebook.data.templates import CHAT_TEMPLATES, get_chat_template, without_generation_marks
+from tunebook.data.templates import get_chat_template, without_generation_marks
 from tunebook.errors import ModelInvalid, TemplateInvalid
 
 # tokenizer and template: what stands after an answer, and whether the template cuts blanks off
@@ -127,6 +127,34 @@ def test_last_response_and_all(tokenizer, chat):
     assert everything.labels == everything.input_ids
 
 
+@pytest.mark.parametrize(
+    ("train_on", "expected"),
+    [("responses", ["two<|im_end|>"]), ("last_response", ["two<|im_end|>"])],
+)
+def test_a_message_that_says_so_is_never_learnt(train_on, expected, tokenizer, chat):
+    messages = chat(None, "q", "one", "r", "two")
+    messages[1]["train"] = False
+    model = tokenizer("qwen2.5")
+    assert learnt(model, encode_conversation(model, messages, train_on=train_on)) == expected
+    messages[3]["train"] = False
+    assert learnt(model, encode_conversation(model, messages, train_on=train_on)) == []
+
+
+def test_with_everything_learnt_a_message_can_still_be_left_out(tokenizer, chat):
+    model = tokenizer("qwen2.5")
+    messages = chat("S", "secret", "one", "r", "two")
+    messages[1]["train"] = messages[2]["train"] = False
+    for every_turn in (False, True):
+        encoded = Encoder(model, train_on="all", every_turn=every_turn)(messages)
+        words = "".join(learnt(model, encoded))
+        assert "secret" not in words
+        assert "one" not in words
+        assert words.startswith("<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n")
+        assert words.endswith("<|im_start|>assistant\ntwo<|im_end|>\n")
+    untouched = chat("S", "secret", "one", "r", "two")
+    assert encoded.text == encode_conversation(model, untouched).text
+
+
 def test_spans_name_every_turn(tokenizer, chat):
     encoded = encode_conversation(tokenizer("llama-3.1"), chat("S", " q ", "a"))
     found = [(s.role, s.turn, s.trained, encoded.text[s.start : s.end]) for s in encoded.spans]
@@ -238,8 +266,3 @@ def test_every_real_template_gives_its_answers_back(shared_data, tokenizer, chat
         assert "Answer two." in learnt_texts[1], path.name
         assert not any("Question" in words for words in learnt_texts), path.name
     assert tried >= 60, refused
-
-
-def test_our_names_are_all_used_in_these_tests():
-    covered = {template for _, template in OURS} | {"tunebook"}
-    assert covered == set(CHAT_TEMPLATES)

@@ -56,7 +56,8 @@ def encode_conversation(
     and one that begins in the answer and runs past its end is.
 
     Args:
-        messages: `{"role", "content"}`; a single message of the role "text" is plain text.
+        messages: `{"role", "content"}`; a single message of the role "text" is plain text. One
+            with `"train": False` is never learnt, whatever `train_on` says.
         train_on: "responses" (every assistant turn), "last_response", or "all".
         max_length: in tokens; more are cut off on the right.
 
@@ -147,32 +148,38 @@ class Encoder:
 
     def _render_chat(self, renderer: Renderer, messages: list[Message]) -> tuple[str, list[Span]]:
         answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-        learnt = answers[-1:] if self.train_on == "last_response" else answers
-        if self.train_on == "all" and not self.every_turn:
-            return renderer.render(messages), []
-        text, found = renderer.render_answers(messages, answers if self.every_turn else learnt)
+        barred = [i for i, message in enumerate(messages) if message.get("train") is False]
+        seen = [{k: v for k, v in m.items() if k != "train"} for m in messages]
+        learnt = [turn for turn in answers if turn not in barred]
+        if self.train_on == "last_response":
+            # A last answer that is not to be learnt is not replaced by an earlier one.
+            learnt = [turn for turn in answers[-1:] if turn not in barred]
+        if self.train_on == "all" and not self.every_turn and not barred:
+            return renderer.render(seen), []
+        wanted = answers if self.every_turn or self.train_on == "all" else learnt
+        text, found = renderer.render_answers(seen, wanted)
         spans = {span.turn: span for span in found}
-        if self.every_turn:
-            for turn in range(len(messages)):
-                place = None if turn in spans else renderer.place(text, messages, turn)
-                if place is not None:
-                    spans[turn] = place
+        others = range(len(messages)) if self.every_turn else barred
+        for turn in others:
+            place = None if turn in spans else renderer.place(text, seen, turn)
+            if place is not None:
+                spans[turn] = place
         trained = set(range(len(messages))) if self.train_on == "all" else set(learnt)
         ordered = sorted(spans.values(), key=lambda span: (span.start, span.turn))
-        return text, [replace(span, trained=span.turn in trained) for span in ordered]
+        return text, [
+            replace(s, trained=s.turn in trained and s.turn not in barred) for s in ordered
+        ]
 
     def _finish(
         self, text: str, spans: list[Span], ids: list[int], offsets: list[tuple[int, int]]
     ) -> Encoded:
-        if self.train_on == "all":
-            labels = list(ids)
-        else:
-            labels = [MASKED] * len(ids)
-            starts = [start for start, _ in offsets]
-            for span in spans:
-                if span.trained:
-                    first, last = bisect_left(starts, span.start), bisect_left(starts, span.end)
-                    labels[first:last] = ids[first:last]
+        starts = [start for start, _ in offsets]
+        everything = self.train_on == "all"
+        labels = list(ids) if everything else [MASKED] * len(ids)
+        for span in spans:
+            if span.trained != everything:
+                first, last = bisect_left(starts, span.start), bisect_left(starts, span.end)
+                labels[first:last] = [MASKED] * (last - first) if everything else ids[first:last]
         return self._cut(Encoded(ids, labels, text, spans, False, offsets, len(ids)))
 
     def _finish_text(self, text: str, ids: list[int], offsets: list[tuple[int, int]]) -> Encoded:

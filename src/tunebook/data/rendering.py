@@ -10,6 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunebook.data.conversations import Message
+from tunebook.data.frames import (
+    SENTINEL,
+    Frame,
+    common,
+    header_end,
+    last_tag,
+    learn_frame,
+    whole_tags,
+)
+from tunebook.data.sandbox import program
 from tunebook.data.templates import no_template
 from tunebook.errors import TemplateInvalid
 
@@ -17,8 +27,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
-# Private-use characters: no template changes their case, trims or splits them.
-_SENTINEL = "\ue0a7\ue0b3\ue0c9"
 
 
 @dataclass(frozen=True)
@@ -50,10 +58,22 @@ class Renderer:
             raise no_template()
         self.template: str = tokenizer.get_chat_template()
         self.marked = bool(_MARKED.search(self.template))
+        self._program = program(self.template)
         self._variables: dict[str, Any] = dict(tokenizer.special_tokens_map)
-        self._end_of_turn = _special_token_pattern(tokenizer)
-        # (before, after): what the template puts around an answer. Tried before it is worked out.
-        self._frames: list[tuple[str, str]] = []
+        self._learnt: Frame | None = None
+        # What templates put between a prompt and an answer, such as an empty thought.
+        self._leads: list[str] = [""]
+
+    @property
+    def frame(self) -> Frame:
+        """What the template writes around answers.
+
+        Raises:
+            TemplateInvalid: it refuses or rewrites the plainest of conversations.
+        """
+        if self._learnt is None:
+            self._learnt = learn_frame(self.render)
+        return self._learnt
 
     def render(self, messages: list[Message], *, generation_prompt: bool = False) -> str:
         """The conversation as text.
@@ -61,7 +81,7 @@ class Renderer:
         Raises:
             TemplateInvalid: the template refuses it, with its reason.
         """
-        return self._render(messages, generation_prompt)[0]
+        return self._render(messages, generation_prompt=generation_prompt)[0]
 
     def render_answers(self, messages: list[Message], turns: list[int]) -> tuple[str, list[Span]]:
         """The text, and the spans of the assistant turns whose indices are given.
@@ -69,13 +89,16 @@ class Renderer:
         Raises:
             TemplateInvalid: the template refuses the conversation, or a place cannot be proved.
         """
-        if self.marked:
-            text, places = self._render(messages, False, track=True)
-            spans = _match_marks(text, places, messages)
-            if spans is not None:
-                return text, [span for span in spans if span.turn in turns]
-        else:
+        if not self.marked:
             text = self.render(messages)
+        else:
+            text, places = self._render(messages, track=True)
+            _require_calls(text, messages, turns)
+            answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+            if len(places) == len(answers):
+                by_turn = dict(zip(answers, places, strict=True))
+                return text, [Span(*by_turn[turn], "assistant", turn) for turn in turns]
+        _require_calls(text, messages, turns)
         return text, [self._answer(text, messages, turn) for turn in turns]
 
     def place(self, text: str, messages: list[Message], turn: int) -> Span | None:
@@ -83,117 +106,118 @@ class Renderer:
 
         None if the template leaves the turn out or does not keep its words together.
         """
-        try:
-            before, after = self._around(messages, turn)
-        except TemplateInvalid:
+        around = self._around(messages, turn)
+        if around is None:
             return None
+        before, after = around
         end = len(text) - len(after)
         if text.startswith(before) and text.endswith(after) and end >= len(before):
             return Span(len(before), end, messages[turn]["role"], turn)
         return None
 
     def _render(
-        self, messages: list[Message], generation_prompt: bool, *, track: bool = False
+        self, messages: list[Message], *, generation_prompt: bool = False, track: bool = False
     ) -> tuple[str, list[tuple[int, int]]]:
-        from transformers.utils.chat_template_utils import render_jinja_template
+        return self._program.render(
+            messages, self._variables, generation_prompt=generation_prompt, track=track
+        )
 
-        rendered: Any
-        try:
-            rendered = render_jinja_template(
-                conversations=[messages],
-                chat_template=self.template,
-                add_generation_prompt=generation_prompt,
-                return_assistant_tokens_mask=track,
-                **self._variables,
-            )
-        except Exception as error:  # a template is a program: it may raise anything
-            raise TemplateInvalid(
-                "The chat template refuses a conversation.",
-                f"{error or type(error).__name__} (roles: {_roles(messages)}).",
-                "mend the conversation, or set `model.chat_template` to one that allows it.",
-            ) from error
-        texts, places = rendered
-        return texts[0], places[0] if places else []
-
-    def _prompt(self, messages: list[Message]) -> str | None:
-        """What the model would see before its answer; None if the template refuses to say."""
+    def _tried(self, messages: list[Message], *, generation_prompt: bool = False) -> str | None:
+        """The text; None if there is nothing to render or the template refuses."""
         if not messages:
             return None
         try:
-            return self.render(messages, generation_prompt=True)
+            return self.render(messages, generation_prompt=generation_prompt)
         except TemplateInvalid:
             return None
+
+    def _around(self, messages: list[Message], turn: int) -> tuple[str, str] | None:
+        """The text before and after one turn's content, by putting a mark in its place."""
+        probe = [*messages[:turn], {**messages[turn], "content": SENTINEL}, *messages[turn + 1 :]]
+        text = self._tried(probe)
+        parts = text.split(SENTINEL) if text is not None else []
+        return (parts[0], parts[1]) if len(parts) == 2 else None
 
     def _answer(self, text: str, messages: list[Message], turn: int) -> Span:
-        """The span of one assistant turn, from the end of its prompt to its end-of-turn token."""
-        prompt = self._prompt(messages[:turn])
+        """The span of one assistant turn, from the end of its prompt to the end of the turn."""
+        prompt = self._tried(messages[:turn], generation_prompt=True)
         content = messages[turn]["content"]
-        if prompt is not None and text.startswith(prompt):
-            for before, after in self._frames:
+        is_last = turn == len(messages) - 1
+        if prompt is not None and text.startswith(prompt) and not messages[turn].get("tool_calls"):
+            # The common case, without rendering again: the words stand between known marks.
+            for lead in self._leads:
                 for words in _as_trimmed(content):
-                    if text.startswith(before + words + after, len(prompt)):
-                        end = len(prompt) + len(before) + len(words) + len(after)
+                    whole = lead + words + self.frame.ending(is_last=is_last)
+                    end = len(prompt) + len(whole)
+                    if text.startswith(whole, len(prompt)) and self._stops(text, end, is_last):
                         return Span(len(prompt), end, "assistant", turn)
-        return self._work_out(text, messages, turn, prompt)
+        start = self._start(text, messages, turn, prompt)
+        end = self._end(text, messages, turn, start)
+        if end < start:
+            raise _unproved(turn, "what the template writes for it changes with what follows")
+        found = _lead(text[start:end], content, self.frame.ending(is_last=is_last))
+        if found is not None and found not in self._leads:
+            self._leads.append(found)
+        return Span(start, end, "assistant", turn)
 
-    def _work_out(self, text: str, messages: list[Message], turn: int, prompt: str | None) -> Span:
-        before, after = self._around(messages, turn)
-        end = len(text) - len(after)
-        if prompt is not None and text.startswith(prompt) and before.startswith(prompt):
-            start = len(prompt)
-        elif text.startswith(before):
-            start = len(before)
-        else:
-            raise _unproved(turn, "what stands before the answer changes with the answer")
-        if not text.endswith(after) or end < start:
-            raise _unproved(turn, "what stands after the answer changes with the answer")
-        ending = self._ending(messages, turn, after)
-        if ending and prompt is not None and start == len(prompt):
-            frame = (before[len(prompt) :], ending)
-            if frame not in self._frames:
-                self._frames.append(frame)
-        return Span(start, end + len(ending), "assistant", turn)
+    def _stops(self, text: str, place: int, is_last: bool) -> bool:
+        """Whether the template's known text behind an answer stands at `place`."""
+        rest = self.frame.rest(is_last=is_last)
+        return text[place:] == rest if is_last else bool(rest) and text.startswith(rest, place)
 
-    def _around(self, messages: list[Message], turn: int) -> tuple[str, str]:
-        """The text before and after one turn's content, by putting a mark in its place."""
-        probe = [dict(message) for message in messages]
-        probe[turn]["content"] = _SENTINEL
-        parts = self.render(probe).split(_SENTINEL)
-        if len(parts) != 2:
-            why = "leaves the turn out" if len(parts) == 1 else "writes the turn several times"
-            raise _unproved(turn, f"the template {why}")
-        return parts[0], parts[1]
+    def _start(self, text: str, messages: list[Message], turn: int, prompt: str | None) -> int:
+        """Behind what the model is given before it answers."""
+        if prompt is not None and text.startswith(prompt):
+            return len(prompt)
+        around = self._around(messages, turn)
+        if around is not None and text.startswith(around[0]):
+            earlier = self.place(text, messages, turn - 1) if turn else None
+            return header_end(around[0], self.frame.headers, earlier.end if earlier else 0)
+        # The words may be rewritten: then the prompt shows the start, as far as it is kept whole.
+        same = whole_tags(text[: common(text, prompt or "")])
+        if prompt is not None and not messages[turn]["content"].strip():
+            return len(same)
+        if any(same.endswith(header) for header in self.frame.headers):
+            return len(same)
+        raise _unproved(turn, "what stands before the answer changes with the answer")
 
-    def _ending(self, messages: list[Message], turn: int, after: str) -> str:
-        """The part of `after` that ends the turn itself: no word of the next turn's header."""
-        try:
-            tail = self._around(messages[: turn + 1], turn)[1]
-        except TemplateInvalid:
-            tail = after
-        token = self._end_of_turn.match(tail)
-        if token and after.startswith(token.group()):
-            return token.group()
-        same = next((i for i, (a, b) in enumerate(zip(tail, after, strict=False)) if a != b), None)
-        return tail[: min(len(tail), len(after)) if same is None else same]
+    def _end(self, text: str, messages: list[Message], turn: int, start: int) -> int:
+        """Behind what the model says to end its turn."""
+        frame = self.frame
+        if turn == len(messages) - 1:
+            if text.endswith(frame.tail) and len(text) - len(frame.tail) >= start:
+                return len(text) - len(frame.tail) + len(frame.final)
+            return max(start, len(text.rstrip()))
+        following = self._around(messages, turn + 1)
+        if following is not None and text.startswith(following[0][:start]):
+            upto = len(following[0])
+            if frame.between and following[0].endswith(frame.between, start):
+                return upto - len(frame.between) + len(frame.middle)
+            if text.startswith(following[0]):
+                ended = self._end_by_tag(text[start:upto], messages[: turn + 1])
+                if ended is not None:
+                    return start + ended
+        return self._end_by_cut(text, messages, turn, start)
 
-
-def _roles(messages: list[Message]) -> str:
-    return ", ".join(message["role"] for message in messages)
-
-
-def _match_marks(
-    text: str, places: list[tuple[int, int]], messages: list[Message]
-) -> list[Span] | None:
-    """The marked places as spans, or None if they are not one for each assistant turn."""
-    turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-    if len(places) != len(turns):
-        return None
-    spans = []
-    for (start, end), turn in zip(places, turns, strict=True):
-        if messages[turn]["content"].strip() not in text[start:end]:
+    def _end_by_tag(self, said: str, messages: list[Message]) -> int | None:
+        """Where the last turn of `messages` ends in a text that also holds the next header."""
+        cut = self._tried(messages)
+        tag = last_tag(cut.removesuffix(self.frame.rest(is_last=True))) if cut is not None else ""
+        place = said.rfind(tag) if tag else -1
+        if place == -1:
             return None
-        spans.append(Span(start, end, "assistant", turn))
-    return spans
+        end = place + len(tag)
+        more = self.frame.middle
+        # A template that ends no last turn (Apriel) ends this one all the same.
+        return end + len(more) if more and said.startswith(more, end) else end
+
+    def _end_by_cut(self, text: str, messages: list[Message], turn: int, start: int) -> int:
+        """The end by rendering no further than this turn: what stays the same belongs to it."""
+        cut = self._tried(messages[: turn + 1])
+        same = whole_tags(text[: common(text, cut or "")])
+        if cut is None or len(same) < start or len(cut.rstrip()) > len(same) + len(self.frame.tail):
+            raise _unproved(turn, "what the template writes for it changes with what follows")
+        return max(start, len(same.rstrip()))
 
 
 def _as_trimmed(content: str) -> list[str]:
@@ -201,10 +225,25 @@ def _as_trimmed(content: str) -> list[str]:
     return list(dict.fromkeys([content, content.strip(), content.lstrip(), content.rstrip()]))
 
 
-def _special_token_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    tokens = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
-    return re.compile(r"\s*(?:" + "|".join(map(re.escape, tokens)) + ")" if tokens else r"(?!)")
+def _lead(said: str, content: str, ending: str) -> str | None:
+    """What a span holds before the words; None if they are not there as they are."""
+    for words in _as_trimmed(content):
+        if words and said.endswith(words + ending):
+            return said[: len(said) - len(words) - len(ending)]
+    return None
+
+
+def _require_calls(text: str, messages: list[Message], turns: list[int]) -> None:
+    """See to it that the turns' tool calls are in the text: many templates drop them silently."""
+    for turn in turns:
+        for call in messages[turn].get("tool_calls") or []:
+            name = call.get("function", call).get("name") if isinstance(call, dict) else None
+            if isinstance(name, str) and name not in text:
+                raise TemplateInvalid(
+                    "The chat template leaves out a tool call.",
+                    f"turn {turn} calls `{name}`, which is not in the rendered text.",
+                    "choose a template that knows tools, or take the calls out of the data.",
+                )
 
 
 def _unproved(turn: int, why: str) -> TemplateInvalid:

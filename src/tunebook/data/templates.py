@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunebook.data.examples import quoted
+from tunebook.data.sandbox import program
 from tunebook.errors import TemplateInvalid
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class ChatTemplate:
     """One named template: `file` in our folder, `stop` the token that ends a turn.
 
     A `stop` of None means the tokenizer's own end-of-sequence token; a `file` of None means the
-    tokenizer's own template.
+    tokenizer's own template. `prelude` is Jinja that goes in front of the file.
     """
 
     name: str
@@ -38,11 +40,12 @@ class ChatTemplate:
     file: str | None
     stop: str | None = None
     aliases: tuple[str, ...] = ()
+    prelude: str = ""
 
     @property
     def text(self) -> str | None:
         """The Jinja text with `{% generation %}` marks around what the assistant says."""
-        return None if self.file is None else _read(self.file)
+        return None if self.file is None else self.prelude + _read(self.file)
 
 
 @cache
@@ -50,26 +53,101 @@ def _read(name: str) -> str:
     return (_FOLDER / name).read_text(encoding="utf-8").rstrip("\n")
 
 
+_TODAY = "{%- set date_string = date_string or strftime_now('%d %b %Y') -%}"
+_THINKS = "{%- set enable_thinking = enable_thinking | default(true) -%}"
+_IM, _EOT, _GEMMA = "<|im_end|>", "<|eot_id|>", "<end_of_turn>"
+
+TEMPLATES: tuple[ChatTemplate, ...] = (
+    ChatTemplate(OWN, "The model's own", None, None, ("own", "default")),
+    ChatTemplate("chatml", "ChatML", "chatml.jinja", _IM, ("chat-ml", "hermes")),
+    ChatTemplate("yi-chat", "Yi Chat", "chatml.jinja", _IM, ("yi",)),
+    ChatTemplate("llama-3", "Llama 3", "llama-3.jinja", _EOT, ("llama3",)),
+    ChatTemplate(
+        "llama-3.1",
+        "Llama 3.1 and 3.3",
+        "llama-3.1.jinja",
+        _EOT,
+        ("llama-31", "llama-3.3", "llama-33"),
+    ),
+    ChatTemplate(
+        "llama-3.2",
+        "Llama 3.2 (writes today's date)",
+        "llama-3.1.jinja",
+        _EOT,
+        ("llama-32",),
+        _TODAY,
+    ),
+    ChatTemplate("llama", "Llama 2", "llama-2.jinja", None, ("llama-2",)),
+    ChatTemplate(
+        "qwen-2.5",
+        "Qwen 2.5",
+        "qwen-2.5.jinja",
+        _IM,
+        ("qwen-25", "qwen25", "qwen2.5"),
+    ),
+    ChatTemplate(
+        "qwen-2.5-coder",
+        "Qwen 2.5 Coder",
+        "qwen-2.5.jinja",
+        _IM,
+        ("qwen-25-coder", "qwen25-coder", "qwen2.5-coder"),
+    ),
+    ChatTemplate("qwen-3", "Qwen 3", "qwen-3.jinja", _IM, ("qwen3",)),
+    ChatTemplate(
+        "qwen3-instruct",
+        "Qwen 3 Instruct 2507",
+        "qwen-3-instruct.jinja",
+        _IM,
+        ("qwen-3-instruct",),
+    ),
+    ChatTemplate(
+        "qwen3-thinking",
+        "Qwen 3 Thinking 2507",
+        "qwen-3-thinking.jinja",
+        _IM,
+        ("qwen-3-thinking",),
+    ),
+    ChatTemplate("gemma", "Gemma 1 and 2", "gemma.jinja", _GEMMA, ("gemma2", "gemma-2")),
+    ChatTemplate("gemma-3", "Gemma 3", "gemma-3.jinja", _GEMMA, ("gemma3",)),
+    ChatTemplate("gemma-3n", "Gemma 3n", "gemma-3.jinja", _GEMMA, ("gemma3n",)),
+    ChatTemplate("gemma-4", "Gemma 4", "gemma-4.jinja", "<turn|>", ("gemma4",)),
+    ChatTemplate(
+        "gemma-4-thinking",
+        "Gemma 4, asked to think",
+        "gemma-4.jinja",
+        "<turn|>",
+        ("gemma4-thinking",),
+        _THINKS,
+    ),
+    ChatTemplate(
+        "gemma_chatml",
+        "ChatML for Gemma",
+        "bos-chatml.jinja",
+        _IM,
+        ("gemma2_chatml",),
+    ),
+    ChatTemplate("gpt-oss", "gpt-oss (harmony)", "gpt-oss.jinja", "<|return|>", ("gptoss",)),
+    ChatTemplate("mistral", "Mistral 7B Instruct", "mistral.jinja", None, ("mistral-7b",)),
+    ChatTemplate("phi-3.5", "Phi 3 and 3.5", "phi-3.5.jinja", "<|end|>", ("phi-3", "phi-35")),
+    ChatTemplate("phi-4", "Phi 4", "phi-4.jinja", _IM),
+    ChatTemplate("lfm-2", "LFM2", "lfm-2.jinja", _IM, ("lfm2",)),
+    ChatTemplate("lfm-2.5", "LFM2.5", "lfm-2.5.jinja", _IM, ("lfm2.5",)),
+    ChatTemplate(
+        "starling",
+        "Starling and OpenChat 3.5",
+        "starling.jinja",
+        "<|end_of_turn|>",
+        ("openchat",),
+    ),
+    ChatTemplate("alpaca", "Alpaca", "alpaca.jinja"),
+    ChatTemplate("zephyr", "Zephyr", "zephyr.jinja"),
+    ChatTemplate("vicuna", "Vicuna 1.1 and 1.5", "vicuna.jinja"),
+    ChatTemplate("vicuna_old", "Vicuna 0", "vicuna-old.jinja", None, ("vicuna old",)),
+    ChatTemplate("unsloth", "Plain marks >>> User and >>> Assistant", "unsloth.jinja"),
+)
+# Every name and alias, so that tutorials' spellings are there.
 CHAT_TEMPLATES: dict[str, ChatTemplate] = {
-    entry.name: entry
-    for entry in [
-        ChatTemplate(OWN, "The model's own", None, aliases=("own", "default")),
-        ChatTemplate("chatml", "ChatML", "chatml.jinja", "<|im_end|>", ("chat-ml", "hermes")),
-        ChatTemplate("llama-3", "Llama 3", "llama-3.jinja", "<|eot_id|>"),
-        ChatTemplate(
-            "llama-3.1",
-            "Llama 3.1 to 3.3",
-            "llama-3.1.jinja",
-            "<|eot_id|>",
-            ("llama-3.2", "llama-3.3"),
-        ),
-        ChatTemplate("qwen-2.5", "Qwen 2.5", "qwen-2.5.jinja", "<|im_end|>"),
-        ChatTemplate("mistral", "Mistral 7B Instruct", "mistral.jinja", None, ("mistral-7b",)),
-        ChatTemplate("gemma", "Gemma 1 and 2", "gemma.jinja", "<end_of_turn>", ("gemma-2",)),
-        ChatTemplate("phi-3.5", "Phi 3 and 3.5", "phi-3.5.jinja", "<|end|>", ("phi-3",)),
-        ChatTemplate("alpaca", "Alpaca", "alpaca.jinja", None),
-        ChatTemplate("zephyr", "Zephyr", "zephyr.jinja", None),
-    ]
+    name: entry for entry in TEMPLATES for name in (entry.name, *entry.aliases)
 }
 
 
@@ -77,11 +155,7 @@ def _key(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-_BY_KEY = {
-    _key(alias): entry
-    for entry in CHAT_TEMPLATES.values()
-    for alias in (entry.name, *entry.aliases)
-}
+_BY_KEY = {_key(name): entry for name, entry in CHAT_TEMPLATES.items()}
 
 
 def find_template(name: str) -> ChatTemplate:
@@ -93,10 +167,10 @@ def find_template(name: str) -> ChatTemplate:
     entry = _BY_KEY.get(_key(name))
     if entry is None:
         near = difflib.get_close_matches(_key(name), _BY_KEY, n=3, cutoff=0.5)
-        names = list(dict.fromkeys(_BY_KEY[key].name for key in near)) or list(CHAT_TEMPLATES)
+        names = list(dict.fromkeys(_BY_KEY[key].name for key in near)) or ["chatml"]
         raise TemplateInvalid(
             f"There is no chat template named {name!r}.",
-            f"known are {', '.join(CHAT_TEMPLATES)}.",
+            f"known are {', '.join(entry.name for entry in TEMPLATES)}.",
             f"did you mean {', '.join(f'`{item}`' for item in names)}? Jinja text works too.",
         )
     return entry
@@ -170,17 +244,7 @@ def compiled(text: str) -> str:
     Raises:
         TemplateInvalid: naming the line that is not.
     """
-    from jinja2 import TemplateSyntaxError
-    from transformers.utils.chat_template_utils import _compile_jinja_template
-
-    try:
-        _compile_jinja_template(text)
-    except TemplateSyntaxError as error:
-        raise TemplateInvalid(
-            "The chat template is not valid Jinja.",
-            f"line {error.lineno}: {error.message}.",
-            "mend that line, or choose a named template such as `chatml`.",
-        ) from None
+    program(text)
     return text
 
 
@@ -220,9 +284,9 @@ def _mapping_prelude(mapping: dict[str, str] | None) -> str:
     """Jinja that turns `from`/`value` messages into `role`/`content` ones before all else."""
     if not mapping:
         return ""
-    role, content = _quoted(mapping.get("role", "role")), _quoted(mapping.get("content", "content"))
+    role, content = quoted(mapping.get("role", "role")), quoted(mapping.get("content", "content"))
     names = {mapping.get(name, name): name for name in ("system", "user", "assistant")}
-    table = "{" + ", ".join(f"{_quoted(old)}: {_quoted(new)}" for old, new in names.items()) + "}"
+    table = "{" + ", ".join(f"{quoted(old)}: {quoted(new)}" for old, new in names.items()) + "}"
     return (
         "{%- set mapped = namespace(messages=[], roles=" + table + ") -%}"
         "{%- for message in messages -%}"
@@ -239,12 +303,6 @@ def _system_prelude(system_message: str | None) -> str:
         return ""
     return (
         "{%- if messages[0]['role'] != 'system' -%}{%- set messages = "
-        f"[{{'role': 'system', 'content': {_quoted(system_message)}}}] + messages -%}}"
+        f"[{{'role': 'system', 'content': {quoted(system_message)}}}] + messages -%}}"
         "{%- endif -%}"
     )
-
-
-def _quoted(text: str) -> str:
-    """A Jinja string literal."""
-    escapes = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r"}
-    return "'" + "".join(escapes.get(letter, letter) for letter in text) + "'"
