@@ -1,4 +1,4 @@
-"""Write docs/recipe.md and docs/recipe.schema.json from the recipe's own fields.
+"""Write docs/recipe.md, docs/recipe.schema.json and docs/templates.md from the code's own tables.
 
 Run by `make docs`; a test fails when the files are not what this would write.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tunebook.data.names import TEMPLATES
 from tunebook.recipe import PARTS, FieldInfo, json_schema, recipe_fields, write_atomic
 
 HERE = Path(__file__).parent
@@ -33,6 +34,44 @@ def recipe_page() -> str:
 def schema_file() -> str:
     """The JSON schema, for editors."""
     return json.dumps(json_schema(), indent=2) + "\n"
+
+
+def templates_page() -> str:
+    """The page of chat templates by name."""
+    lines = [
+        "# Chat templates",
+        "",
+        "A chat template is the text in which a model reads a conversation. A model that was trained",
+        "to chat should keep its own (`tunebook`, the default); another one is for a base model, or",
+        "for data that must look in a certain way. `tunebook.check` says when a template is not the",
+        "one that the model was trained with.",
+        "",
+        'Set one by name (`Recipe.of(chat_template="chatml")`,',
+        '`get_chat_template(tokenizer, "chatml")`), as the path of a `.jinja` file, or as Jinja text.',
+        "Case, dots and dashes in names do not matter. Each file marks what the assistant says with",
+        "`{% generation %}`, so the tokens that are learnt need no search. Templates are programs and",
+        "run in a sandbox: one that reaches out of it, or never ends, is refused.",
+        "",
+        'A message with `"train": false` is never learnt, whatever `data.train_on` says.',
+        "",
+        "| name | what it is | also called | ends a turn with |",
+        "| --- | --- | --- | --- |",
+    ]
+    for entry in TEMPLATES:
+        also = ", ".join(f"`{name}`" for name in entry.aliases)
+        # The model's own template ends turns in its own way.
+        own = "" if entry.file is None else "the tokenizer's end token"
+        stop = f"`{entry.stop}`".replace("|", "\\|") if entry.stop else own
+        about = entry.about.replace("|", "\\|")
+        lines.append(f"| `{entry.name}` | **{entry.title}.** {about} | {also} | {stop} |")
+    lines += [
+        "",
+        "The masks of all of these, and of the models' own templates, are held against an independent",
+        "reference by `benchmarks/mask_table.py`.",
+        "",
+        "This page is made from `src/tunebook/data/names.py` by `make docs`.",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _row(field: FieldInfo) -> str:
@@ -68,3 +107,4 @@ def _values(field: FieldInfo) -> str:
 if __name__ == "__main__":
     write_atomic(HERE / "recipe.md", recipe_page())
     write_atomic(HERE / "recipe.schema.json", schema_file())
+    write_atomic(HERE / "templates.md", templates_page())

@@ -160,12 +160,25 @@ def test_last_response_and_the_function_alone(named):
     assert learnt(tokenizer, mask({"input_ids": [ids]})["labels"][0]).startswith("It is 6.")
 
 
+def test_tokens_can_be_masked_out(named):
+    name, tokenizer = named
+    given: dict[str, Any] = {"tokenizer": tokenizer, "return_function": True}
+    mask = train_on_responses_only(None, **given, mask_out_tokens=[ENDS[name]])
+    ids = tokenizer(texts(tokenizer)[0], add_special_tokens=False)["input_ids"]
+    words = learnt(tokenizer, mask({"input_ids": [ids]})["labels"][0])
+    assert ENDS[name] not in words
+    assert "It is 6." in words
+    with pytest.raises(RecipeInvalid, match="vocabulary"):
+        train_on_responses_only(None, **given, mask_out_tokens=["two words"])
+
+
 def test_rows_without_an_answer_are_left_out(named, tmp_path, caplog):
     _, tokenizer = named
     rows = [*texts(tokenizer), "plain words only"]
     trainer = train_on_responses_only(build_trainer(tokenizer, tmp_path, rows))
     assert len(trainer.train_dataset) == len(CHATS)
     assert "1 of 4 rows" in caplog.text
+    assert "the first is row 3" in caplog.text
 
 
 def test_a_mark_that_is_nowhere_is_named(named, tmp_path):

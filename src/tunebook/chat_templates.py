@@ -219,6 +219,7 @@ def train_on_responses_only(
     return_function: bool = False,
     num_proc: int | None = None,
     last_response_only: bool = False,
+    mask_out_tokens: list[int | str] | None = None,
 ) -> Any:
     """Make a TRL `SFTTrainer` learn the answers only, whatever its dataset was made from.
 
@@ -232,6 +233,7 @@ def train_on_responses_only(
         tokenizer: the trainer's own by default.
         return_function: give back the function from a batch to `labels`; change nothing.
         last_response_only: learn only the last answer of each row.
+        mask_out_tokens: tokens, as ids or texts, that are never learnt.
 
     Returns:
         The trainer, with `labels` in its datasets; rows without an answer are left out.
@@ -253,7 +255,11 @@ def train_on_responses_only(
     else:
         markers = Markers(instruction_part, response_part)
     masker = MarkerMasker(
-        tokenizer, markers, force_match=force_match, last_response_only=last_response_only
+        tokenizer,
+        markers,
+        force_match=force_match,
+        last_response_only=last_response_only,
+        mask_out_tokens=mask_out_tokens or (),
     )
     if return_function:
         return masker
@@ -291,12 +297,23 @@ def _masked(dataset: Any, masker: MarkerMasker, tokenizer: Any, num_proc: int | 
         raise nothing_marked(masker, tokenizer, first["input_ids"])
     if kept.num_rows < labelled.num_rows:
         left_out = labelled.num_rows - kept.num_rows
-        logger.warning("%d of %d rows hold no answer and are left out.", left_out, len(labelled))
+        empty = next(n for n, labels in enumerate(labelled["labels"]) if not _learns(labels))
+        logger.warning(
+            "%d of %d rows hold no answer behind %r and are left out; the first is row %d.",
+            left_out,
+            len(labelled),
+            masker.markers.response,
+            empty,
+        )
     return kept
 
 
 def _has_labels(row: dict[str, Any]) -> bool:
-    return any(label != MASKED for label in row["labels"][1:])
+    return _learns(row["labels"])
+
+
+def _learns(labels: list[int]) -> bool:
+    return any(label != MASKED for label in labels[1:])
 
 
 def _keep_labels(trainer: Any, tokenizer: Any) -> None:

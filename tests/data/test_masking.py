@@ -266,3 +266,44 @@ def test_every_real_template_gives_its_answers_back(shared_data, tokenizer, chat
         assert "Answer two." in learnt_texts[1], path.name
         assert not any("Question" in words for words in learnt_texts), path.name
     assert tried >= 60, refused
+
+
+@pytest.mark.parametrize(
+    ("file", "end"),
+    [
+        ("GLM-4.6", ""),
+        ("Apertus-8B-Instruct", ""),
+        ("tencent-Hy3", ""),
+        ("Qwen-Qwen3-0.6B", "<|im_end|>"),
+        ("openai-gpt-oss-120b", "<|return|>"),
+        ("LFM2.5-8B-A1B", "<|im_end|>"),
+        ("NVIDIA-Nemotron-Nano-v2", "<SPECIAL_12>"),
+        ("CohereForAI-c4ai-command-r7b-12-2024-tool_use", "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>"),
+    ],
+)
+def test_what_ends_the_last_turn_is_known(file, end, shared_data, tokenizer):
+    text = (shared_data / "chat_templates" / f"{file}.jinja").read_text()
+    assert Renderer(get_chat_template(tokenizer("llama-3.1"), text)).end_of_turn == end
+
+
+def test_a_dropped_tool_call_is_said(tokenizer, chat):
+    messages = chat(None, "q", "a")
+    messages[1]["tool_calls"] = [{"function": {"name": "weather", "arguments": {}}}]
+    for template in ("chatml", "phi-3.5", "zephyr"):
+        with pytest.raises(TemplateInvalid, match="weather"):
+            encode_conversation(get_chat_template(tokenizer("phi-3.5"), template), messages)
+
+
+def test_results_of_tools_are_not_learnt(tokenizer, chat):
+    call = {"function": {"name": "weather", "arguments": {"city": "Bonn"}}}
+    messages = [
+        *chat(None, "q"),
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "sunny"},
+        {"role": "assistant", "content": "Fine."},
+    ]
+    encoded = encode_conversation(tokenizer("qwen3"), messages)
+    assert [encoded.text[s.start : s.end] for s in encoded.spans if s.trained] == [
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Bonn"}}\n</tool_call><|im_end|>',
+        "<think>\n\n</think>\n\nFine.<|im_end|>",
+    ]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import given, settings, strategies as st
+
+from tunebook.data.rendering import Renderer
+from tunebook.data.templates import CHAT_TEMPLATES, TEMPLATES, without_generation_marks
+from tunebook.errors import TemplateInvalid
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -38,6 +44,46 @@ def test_the_tokens_learnt_are_those_of_the_reference(name, shared_data, tokeniz
     ]
     assert not [found for found in results if found[1] not in TABLE._FINE]
     assert sum(result == "agrees" for _, result in results) >= 8
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        [
+            *"a. \n<>|[]:#/",
+            *("<|im_end|>", "<|im_start|>assistant\n", "</s>", "[/INST]", "<think>", "</think>"),
+            *("assistant", "\n\n", "### Response:\n", "é🦜", "<|end|>", "ASSISTANT: "),
+        ]
+    ),
+    max_size=6,
+).map("".join)
+
+
+class Speaking:
+    """As much of a tokenizer as rendering needs."""
+
+    def __init__(self, template: str) -> None:
+        self.special_tokens_map = {"bos_token": "<s>", "eos_token": "</s>"}
+        self.chat_template = template
+
+    def get_chat_template(self) -> str:
+        return self.chat_template
+
+
+@pytest.mark.parametrize("name", [t.name for t in TEMPLATES if t.file])
+@settings(max_examples=25, deadline=None)
+@given(said=st.lists(PIECES, min_size=2, max_size=6), system=st.none() | PIECES)
+def test_spans_found_without_marks_are_those_of_the_marks(
+    name: str, said: list[str], system: str | None
+) -> None:
+    """Whatever the texts hold, marks of the template among them; unproved is allowed, wrong is not."""
+    template = CHAT_TEMPLATES[name].text
+    assert template is not None
+    chat = TABLE._chat(*said[: len(said) // 2 * 2], system=system)
+    turns = [number for number, message in enumerate(chat) if message["role"] == "assistant"]
+    marked = Renderer(Speaking(template))  # type: ignore[arg-type]
+    hidden = Renderer(Speaking(without_generation_marks(template)))  # type: ignore[arg-type]
+    with contextlib.suppress(TemplateInvalid):
+        assert hidden.render_answers(chat, turns) == marked.render_answers(chat, turns)
 
 
 def test_the_reference_sees_a_wrong_mask():

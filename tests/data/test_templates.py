@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tunebook.data.mismatch import template_mismatch
 from tunebook.data.rendering import Renderer
 from tunebook.data.templates import (
     CHAT_TEMPLATES,
@@ -331,3 +333,38 @@ def test_counting_leaves_transformers_own_rendering_alone(tokenizer, chat, monke
     with pytest.raises(TemplateInvalid, match="too much"):
         Renderer(own).render(messages)
     assert own.apply_chat_template(messages, tokenize=False).count("<|im_start|>") == 21
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen", "said"),
+    [
+        ("qwen2.5", "qwen-2.5", None),
+        ("qwen2.5", "tunebook", None),
+        ("qwen2.5", "", None),
+        ("qwen2.5", None, None),
+        ("qwen3", "qwen-3", None),
+        ("llama-3.1", "llama-3.3", None),
+        ("phi-3.5", "phi-3", None),
+        ("mistral-7b-v0.2", "mistral", None),
+        ("gemma-4", "gemma4", None),
+        ("gpt2", "chatml", None),  # no template of its own: nothing to differ from
+        ("qwen2.5", "chatml", "You are Qwen"),
+        ("qwen3", "qwen3-instruct", "<think>"),
+        ("llama-3.1", "llama-3", "Cutting Kno"),
+        ("llama-3.1", "chatml", "<|im_start|>"),
+        ("gemma-4", "gemma-3", "<start_of_turn>"),
+    ],
+)
+def test_a_template_that_is_not_the_models_is_noticed(name, chosen, said, tokenizer):
+    found = template_mismatch(tokenizer(name), chosen)
+    if said is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert said in found
+
+
+def test_the_page_of_templates_is_what_the_table_says(project_root):
+    made = runpy.run_path(str(project_root / "docs" / "generate.py"))
+    assert (project_root / "docs" / "templates.md").read_text() == made["templates_page"]()
+    assert all(entry.about for entry in TEMPLATES)

@@ -9,6 +9,7 @@ from tunebook.data.fixes import FIXES, Fixed, apply_fixes, write_rows
 from tunebook.data.formats import Detection, detect_format
 from tunebook.data.loading import load_rows
 from tunebook.data.masking import Encoded, encode_conversation, encode_text
+from tunebook.data.mismatch import template_mismatch
 from tunebook.data.prepare import DataStatistics, PreparedData, prepare_data
 from tunebook.data.rendering import Span
 from tunebook.data.templates import (
@@ -43,6 +44,7 @@ __all__ = [
     "load_rows",
     "prepare_data",
     "preview_rows",
+    "template_mismatch",
     "to_conversations",
     "to_messages",
     "token_view",

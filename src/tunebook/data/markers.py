@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook.data.masking import MASKED
 from tunebook.data.rendering import Renderer
-from tunebook.errors import NothingToLearn, TemplateInvalid
+from tunebook.errors import NothingToLearn, RecipeInvalid, TemplateInvalid
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,6 +72,10 @@ class MarkerMasker:
     Args:
         force_match: marks must be there with their line ends; else these may be missing.
         last_response_only: learn only the last answer of each row.
+        mask_out_tokens: tokens, as ids or texts, that are never learnt.
+
+    Raises:
+        RecipeInvalid: a token to mask out is none of the vocabulary.
     """
 
     def __init__(
@@ -81,12 +85,14 @@ class MarkerMasker:
         *,
         force_match: bool = True,
         last_response_only: bool = False,
+        mask_out_tokens: Sequence[int | str] = (),
     ) -> None:
         self.markers = markers
         self._tokenizer = tokenizer
         self._instruction_text = _pattern(markers.instruction, force_match)
         self._response_text = _pattern(markers.response, force_match)
         self.last_response_only = last_response_only
+        self._never = {_token(tokenizer, token) for token in mask_out_tokens}
         self._instruction = _Pattern(tokenizer, markers.instruction, force_match)
         self._response = _Pattern(tokenizer, markers.response, force_match)
 
@@ -143,8 +149,19 @@ class MarkerMasker:
                 end = token(marks[index + 1][0]) if index + 1 < len(marks) else len(ids)
                 answers.append((token(begin), end))
         for begin, end in answers[-1:] if self.last_response_only else answers:
-            labels[begin:end] = ids[begin:end]
+            labels[begin:end] = [MASKED if i in self._never else i for i in ids[begin:end]]
         return labels
+
+
+def _token(tokenizer: PreTrainedTokenizerBase, token: int | str) -> int:
+    index: Any = token if isinstance(token, int) else tokenizer.convert_tokens_to_ids(token)
+    if index is None or (index == tokenizer.unk_token_id and token != tokenizer.unk_token):
+        raise RecipeInvalid(
+            "A token to mask out is not in the vocabulary.",
+            f"{token!r} is no single token of this tokenizer.",
+            "give ids, or texts that are one token, such as the end token.",
+        )
+    return int(index)
 
 
 def _split(ids: list[int], lengths: Sequence[int] | None) -> list[list[int]]:

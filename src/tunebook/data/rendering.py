@@ -75,6 +75,17 @@ class Renderer:
             self._learnt = learn_frame(self.render)
         return self._learnt
 
+    @property
+    def end_of_turn(self) -> str:
+        """What the template writes behind a conversation's last answer for the model to learn.
+
+        Empty for templates such as GLM's, with which a model never learns to stop by itself.
+
+        Raises:
+            TemplateInvalid: as for `frame`.
+        """
+        return self.frame.final.strip()
+
     def render(self, messages: list[Message], *, generation_prompt: bool = False) -> str:
         """The conversation as text.
 

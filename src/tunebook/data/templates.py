@@ -8,147 +8,33 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunebook.data.examples import quoted
+from tunebook.data.names import CHAT_TEMPLATES, TEMPLATES, ChatTemplate
 from tunebook.data.sandbox import program
 from tunebook.errors import TemplateInvalid
+
+__all__ = [
+    "CHAT_TEMPLATES",
+    "TEMPLATES",
+    "ChatTemplate",
+    "chosen_text",
+    "compiled",
+    "find_template",
+    "get_chat_template",
+    "no_template",
+    "with_recipe_template",
+    "without_generation_marks",
+]
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tunebook.recipe import Recipe
 
-_FOLDER = Path(__file__).parent / "templates"
 _GENERATION = re.compile(r"\{%(-?)\s*(?:end)?generation\s*(-?)%\}")
-OWN = "tunebook"
-
-
-@dataclass(frozen=True)
-class ChatTemplate:
-    """One named template: `file` in our folder, `stop` the token that ends a turn.
-
-    A `stop` of None means the tokenizer's own end-of-sequence token; a `file` of None means the
-    tokenizer's own template. `prelude` is Jinja that goes in front of the file.
-    """
-
-    name: str
-    title: str
-    file: str | None
-    stop: str | None = None
-    aliases: tuple[str, ...] = ()
-    prelude: str = ""
-
-    @property
-    def text(self) -> str | None:
-        """The Jinja text with `{% generation %}` marks around what the assistant says."""
-        return None if self.file is None else self.prelude + _read(self.file)
-
-
-@cache
-def _read(name: str) -> str:
-    return (_FOLDER / name).read_text(encoding="utf-8").rstrip("\n")
-
-
-_TODAY = "{%- set date_string = date_string or strftime_now('%d %b %Y') -%}"
-_THINKS = "{%- set enable_thinking = enable_thinking | default(true) -%}"
-_IM, _EOT, _GEMMA = "<|im_end|>", "<|eot_id|>", "<end_of_turn>"
-
-TEMPLATES: tuple[ChatTemplate, ...] = (
-    ChatTemplate(OWN, "The model's own", None, None, ("own", "default")),
-    ChatTemplate("chatml", "ChatML", "chatml.jinja", _IM, ("chat-ml", "hermes")),
-    ChatTemplate("yi-chat", "Yi Chat", "chatml.jinja", _IM, ("yi",)),
-    ChatTemplate("llama-3", "Llama 3", "llama-3.jinja", _EOT, ("llama3",)),
-    ChatTemplate(
-        "llama-3.1",
-        "Llama 3.1 and 3.3",
-        "llama-3.1.jinja",
-        _EOT,
-        ("llama-31", "llama-3.3", "llama-33"),
-    ),
-    ChatTemplate(
-        "llama-3.2",
-        "Llama 3.2 (writes today's date)",
-        "llama-3.1.jinja",
-        _EOT,
-        ("llama-32",),
-        _TODAY,
-    ),
-    ChatTemplate("llama", "Llama 2", "llama-2.jinja", None, ("llama-2",)),
-    ChatTemplate(
-        "qwen-2.5",
-        "Qwen 2.5",
-        "qwen-2.5.jinja",
-        _IM,
-        ("qwen-25", "qwen25", "qwen2.5"),
-    ),
-    ChatTemplate(
-        "qwen-2.5-coder",
-        "Qwen 2.5 Coder",
-        "qwen-2.5.jinja",
-        _IM,
-        ("qwen-25-coder", "qwen25-coder", "qwen2.5-coder"),
-    ),
-    ChatTemplate("qwen-3", "Qwen 3", "qwen-3.jinja", _IM, ("qwen3",)),
-    ChatTemplate(
-        "qwen3-instruct",
-        "Qwen 3 Instruct 2507",
-        "qwen-3-instruct.jinja",
-        _IM,
-        ("qwen-3-instruct",),
-    ),
-    ChatTemplate(
-        "qwen3-thinking",
-        "Qwen 3 Thinking 2507",
-        "qwen-3-thinking.jinja",
-        _IM,
-        ("qwen-3-thinking",),
-    ),
-    ChatTemplate("gemma", "Gemma 1 and 2", "gemma.jinja", _GEMMA, ("gemma2", "gemma-2")),
-    ChatTemplate("gemma-3", "Gemma 3", "gemma-3.jinja", _GEMMA, ("gemma3",)),
-    ChatTemplate("gemma-3n", "Gemma 3n", "gemma-3.jinja", _GEMMA, ("gemma3n",)),
-    ChatTemplate("gemma-4", "Gemma 4", "gemma-4.jinja", "<turn|>", ("gemma4",)),
-    ChatTemplate(
-        "gemma-4-thinking",
-        "Gemma 4, asked to think",
-        "gemma-4.jinja",
-        "<turn|>",
-        ("gemma4-thinking",),
-        _THINKS,
-    ),
-    ChatTemplate(
-        "gemma_chatml",
-        "ChatML for Gemma",
-        "bos-chatml.jinja",
-        _IM,
-        ("gemma2_chatml",),
-    ),
-    ChatTemplate("gpt-oss", "gpt-oss (harmony)", "gpt-oss.jinja", "<|return|>", ("gptoss",)),
-    ChatTemplate("mistral", "Mistral 7B Instruct", "mistral.jinja", None, ("mistral-7b",)),
-    ChatTemplate("phi-3.5", "Phi 3 and 3.5", "phi-3.5.jinja", "<|end|>", ("phi-3", "phi-35")),
-    ChatTemplate("phi-4", "Phi 4", "phi-4.jinja", _IM),
-    ChatTemplate("lfm-2", "LFM2", "lfm-2.jinja", _IM, ("lfm2",)),
-    ChatTemplate("lfm-2.5", "LFM2.5", "lfm-2.5.jinja", _IM, ("lfm2.5",)),
-    ChatTemplate(
-        "starling",
-        "Starling and OpenChat 3.5",
-        "starling.jinja",
-        "<|end_of_turn|>",
-        ("openchat",),
-    ),
-    ChatTemplate("alpaca", "Alpaca", "alpaca.jinja"),
-    ChatTemplate("zephyr", "Zephyr", "zephyr.jinja"),
-    ChatTemplate("vicuna", "Vicuna 1.1 and 1.5", "vicuna.jinja"),
-    ChatTemplate("vicuna_old", "Vicuna 0", "vicuna-old.jinja", None, ("vicuna old",)),
-    ChatTemplate("unsloth", "Plain marks >>> User and >>> Assistant", "unsloth.jinja"),
-)
-# Every name and alias, so that tutorials' spellings are there.
-CHAT_TEMPLATES: dict[str, ChatTemplate] = {
-    name: entry for entry in TEMPLATES for name in (entry.name, *entry.aliases)
-}
 
 
 def _key(name: str) -> str:
@@ -269,6 +155,15 @@ def _resolve(
     if not isinstance(tokenizer.chat_template, str):
         raise no_template()
     return tokenizer.chat_template, None
+
+
+def chosen_text(tokenizer: PreTrainedTokenizerBase, chosen: str) -> str:
+    """The Jinja text that a name, a file or Jinja text means.
+
+    Raises:
+        TemplateInvalid: no template has that name, or the tokenizer has none of its own.
+    """
+    return _resolve(tokenizer, chosen)[0]
 
 
 def no_template() -> TemplateInvalid:
