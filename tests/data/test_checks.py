@@ -172,3 +172,12 @@ def test_the_command_line_fixes_into_another_file(tmp_path, capsys):
     assert out.read_text().count("\n") == 1
     assert path.read_text().count("\n") == 2
     assert main(["check", str(out), "--json"]) == 0
+
+
+def test_a_template_that_is_not_the_models_own_is_said(tokenizer):
+    recipe = Recipe.of(chat_template="alpaca")
+    report = check(recipe, rows=[GOOD], tokenizer=tokenizer("qwen2.5"), near_duplicates=False)
+    finding = next(f for f in report.findings if f.code == "template_mismatch")
+    assert (finding.count, finding.examples) == (1, [])
+    own = check(Recipe(), rows=[GOOD], tokenizer=tokenizer("qwen2.5"), near_duplicates=False)
+    assert own.findings == []

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook.data import templates
 from tunebook.data.conversations import to_messages
 from tunebook.data.duplicates import NearDuplicates, chat_digest
 from tunebook.data.findings import (
@@ -18,8 +17,10 @@ from tunebook.data.findings import (
 )
 from tunebook.data.formats import detect_for
 from tunebook.data.loading import Loaded, load_rows, read_rows
+from tunebook.data.mismatch import template_mismatch
 from tunebook.data.prepare import eval_part, recipe_encoder, require_answers
 from tunebook.data.review import Review
+from tunebook.data.templates import with_recipe_template
 from tunebook.errors import ExtraMissing, RowInvalid, SourceMissing, TunebookError
 from tunebook.recipe import Recipe
 
@@ -70,7 +71,7 @@ def check(
         if by_recipe:
             require_answers(recipe, detection)
         if tokenizer is not None:
-            encoder = recipe_encoder(recipe, templates.with_recipe_template(tokenizer, recipe))
+            encoder = recipe_encoder(recipe, with_recipe_template(tokenizer, recipe))
     except TunebookError as error:
         findings = [from_error(error)]
         return CheckReport(findings=findings, detection=detection, rows=len(loaded.table))
@@ -145,9 +146,7 @@ def evaluation_digests(recipe: Recipe) -> set[bytes]:
 
 def _look_at_template(review: Review, tokenizer: Any, recipe: Recipe) -> None:
     """The one place where the chosen template is compared with the model's own."""
-    compare = getattr(templates, "template_mismatch", None)
-    chosen = recipe.model.chat_template
-    if compare is not None and tokenizer is not None and chosen is not None:
-        why = compare(tokenizer, chosen)
+    if tokenizer is not None:
+        why = template_mismatch(tokenizer, recipe.model.chat_template)
         if why:
             review.mark("template_mismatch", 0, why)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,17 +172,10 @@ def encode_rows(
         RowInvalid, TemplateInvalid: naming the row.
     """
     skipped = skipped or Skipped()
-    # The tokenizer works outside Python's lock: one batch is tokenised while the next is rendered.
-    with ThreadPoolExecutor(1, "tunebook-tokenizer") as worker:
-        waiting: tuple[list[int], Future[list[Encoded]]] | None = None
-        for first in range(0, len(numbers), BATCH):
-            batch = numbers[first : first + BATCH]
-            kept, rendered = _render_rows(table, batch, detection, encoder, skipped)
-            before, waiting = waiting, (kept, worker.submit(encoder.tokenize, rendered))
-            if before is not None:
-                yield from zip(before[0], before[1].result(), strict=True)
-        if waiting is not None:
-            yield from zip(waiting[0], waiting[1].result(), strict=True)
+    for first in range(0, len(numbers), BATCH):
+        batch = numbers[first : first + BATCH]
+        kept, rendered = _render_rows(table, batch, detection, encoder, skipped)
+        yield from zip(kept, encoder.tokenize(rendered), strict=True)
 
 
 def _render_rows(

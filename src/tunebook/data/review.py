@@ -107,12 +107,13 @@ class Review:
         numbers = self.found[code]
         words = {"n": len(numbers), "rows": rows, "why": self.why[code]}
         share = f"{100 * len(numbers) / rows:.1f} %" if rows else ""
+        of_all = code == "template_mismatch"  # it is about the template, not about a row
         return Finding(
             severity=severity,
             code=code,
             title=title.format(share=share, **words),
-            count=len(numbers),
-            examples=numbers[:EXAMPLES],
+            count=rows if of_all else len(numbers),
+            examples=[] if of_all else numbers[:EXAMPLES],
             do=do.format(**words),
             fix=fix,
         )
