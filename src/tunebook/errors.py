@@ -67,6 +67,14 @@ class RowInvalid(TunebookError):
     """One row lacks a key or holds something that cannot be turned into a conversation."""
 
 
+class ImagesUnsupported(RowInvalid):
+    """A row holds a picture or a sound, and the model reads text only."""
+
+
+class FormatUnsuitable(TunebookError):
+    """The data is of a known format that the training method cannot learn from as it is."""
+
+
 class TemplateInvalid(TunebookError):
     """A chat template is missing, does not parse, or raises on a conversation."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tunebook.errors import RecipeInvalid, SourceMissing
 
@@ -110,10 +110,50 @@ class DataPart(Part):
         title="Split",
         description="Which part of the dataset is trained on; slices such as `train[:1000]` work.",
     )
-    format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] = knob(
+    format: Literal[
+        "auto",
+        "messages",
+        "sharegpt",
+        "alpaca",
+        "prompt_completion",
+        "text",
+        "preference",
+        "unpaired_preference",
+        "prompt_only",
+    ] = knob(
         "auto",
         title="Format",
-        description="What the columns mean. Auto looks at the first rows and says what it found.",
+        description="What the columns mean. Auto looks at the first rows and says what it found; "
+        "preferences are learnt from (the chosen answers only) if they are named here.",
+    )
+    columns: dict[str, str] | None = knob(
+        None,
+        title="Columns",
+        description="Your own mapping instead of detection, such as `prompt=question, "
+        "completion=answer`. Parts: messages, prompt, completion, instruction, input, output, "
+        "system, text, chosen, rejected, label, reference.",
+        advanced=True,
+    )
+    merged_prompt: str | None = knob(
+        None,
+        title="Merged prompt",
+        description="A question made of several columns, such as `{instruction}[[\\nInput: "
+        "{input}]]`. A block in double brackets is left out where its column is empty.",
+        advanced=True,
+    )
+    on_bad_rows: Literal["stop", "skip"] = knob(
+        "stop",
+        title="Broken rows",
+        description="Stop names the first row that cannot be used. Skip leaves such rows out and "
+        "says how many there were.",
+        advanced=True,
+    )
+    streaming: bool = knob(
+        False,
+        title="Streaming",
+        description="Read a hub dataset as it comes instead of downloading all its files first; "
+        "with a row limit only that much is read.",
+        advanced=True,
     )
     eval_source: str | None = knob(
         None,
@@ -143,6 +183,12 @@ class DataPart(Part):
         description="Use only the first rows, for a quick look.",
         advanced=True,
     )
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _typed_columns(cls, value: Any) -> Any:
+        """`prompt=question, completion=answer`, as a person types it, is a mapping too."""
+        return columns_of_text(value) if isinstance(value, str) else value
 
 
 class LoraPart(Part):
@@ -562,6 +608,24 @@ def json_schema() -> dict[str, Any]:
     return Recipe.model_json_schema()
 
 
+def columns_of_text(text: str) -> dict[str, str] | None:
+    """The mapping that `part=column, part=column` means; None for blanks.
+
+    Raises:
+        ValueError: a piece has no `=`, or nothing on one side of it.
+    """
+    pairs = [piece.partition("=") for piece in text.split(",") if piece.strip()]
+    for part, _, column in pairs:
+        if not part.strip() or not column.strip():
+            raise ValueError(f"`{part.strip()}` is not written as part=column")
+    return {part.strip(): column.strip() for part, _, column in pairs} or None
+
+
+def columns_as_text(columns: dict[str, str]) -> str:
+    """A mapping as a person types it; the other way of `columns_of_text`."""
+    return ", ".join(f"{part}={column}" for part, column in columns.items())
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write a text file so that readers see the old or the new content, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -587,8 +651,8 @@ def _field_info(path: str, about: dict[str, Any], default: Any) -> FieldInfo:
             choices = [kind["items"]["const"]]
     elif "enum" in kind or "const" in kind:
         shown, choices = "choice", kind.get("enum", [kind.get("const")])
-    else:
-        shown, choices = kind["type"], None
+    else:  # a mapping is typed as text: part=column, part=column
+        shown, choices = "string" if kind["type"] == "object" else kind["type"], None
     return FieldInfo(
         path=path,
         title=about["title"],

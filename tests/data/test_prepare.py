@@ -12,6 +12,7 @@ from tunebook.data.masking import MASKED
 from tunebook.data.tokens import preview_rows
 from tunebook.errors import (
     DatasetEmpty,
+    FormatUnsuitable,
     NothingToLearn,
     RowInvalid,
     SourceMissing,
@@ -203,3 +204,36 @@ def test_without_a_model_the_rows_alone_are_checked():
     report = check([*ROWS, ROWS[0]])
     assert codes(report) == {"duplicate"}
     assert report.statistics is None
+
+
+def test_preferences_are_learnt_only_if_the_recipe_says_so(tokenizer):
+    model = tokenizer("qwen2.5")
+    rows = [{"prompt": "q", "chosen": "good", "rejected": "bad"}]
+    with pytest.raises(FormatUnsuitable, match="`preference`"):
+        prepare_data(Recipe(), model, rows=rows)
+    data = prepare_data(Recipe.of(format="preference"), model, rows=rows)
+    text = model.decode(data.train[0]["input_ids"])
+    assert "good" in text
+    assert "bad" not in text
+    labelled = [{"prompt": "q", "completion": f"a{i}", "label": i == 1} for i in range(3)]
+    with pytest.raises(FormatUnsuitable, match="`unpaired_preference`"):
+        prepare_data(Recipe(), model, rows=labelled)
+    data = prepare_data(Recipe.of(format="unpaired_preference"), model, rows=labelled)
+    assert len(data.train) == 1
+    with pytest.raises(FormatUnsuitable, match="completion"):
+        prepare_data(Recipe(), model, rows=[{"prompt": "q", "ground_truth": "a"}])
+    part = {"prompt": "prompt", "completion": "ground_truth"}
+    rows = [{"prompt": "q", "ground_truth": "a"}]
+    assert len(prepare_data(Recipe.of(columns=part), model, rows=rows).train) == 1
+
+
+def test_rows_that_cannot_be_used_are_skipped_on_demand(tokenizer):
+    rows = [*ROWS[:3], {"prompt": "q", "completion": None}]
+    data = prepare_data(Recipe.of(on_bad_rows="skip"), tokenizer("qwen2.5"), rows=rows)
+    assert (len(data.train), data.statistics.skipped_rows) == (3, 1)
+    with pytest.raises(NothingToLearn, match="Row 0"):
+        prepare_data(
+            Recipe.of(on_bad_rows="skip", columns="prompt=prompt, completion=completion"),
+            tokenizer("qwen2.5"),
+            rows=[{"prompt": "q", "completion": None}],
+        )

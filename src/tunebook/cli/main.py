@@ -13,7 +13,7 @@ from pathlib import Path
 from tunebook import __version__
 from tunebook.cli import show
 from tunebook.cli.options import add_recipe_options, recipe_from
-from tunebook.errors import TunebookError
+from tunebook.errors import RecipeInvalid, TunebookError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,12 +54,34 @@ def check(arguments: argparse.Namespace) -> int:
     """Look for what is wrong with a dataset."""
     from tunebook.data import check as check_data
 
+    if arguments.fix:
+        return _fix(arguments)
     report = check_data(arguments.source, model=arguments.model)
     if arguments.json:
         show.print_json(report.to_dict())
     else:
         show.console.print(str(report), markup=False)
     return 0 if report.ok else 1
+
+
+def _fix(arguments: argparse.Namespace) -> int:
+    """Write the rows with fixes applied to a new file, and say what was changed."""
+    from tunebook.data import apply_fixes, write_rows
+
+    if not arguments.out:
+        raise RecipeInvalid(
+            "A fix writes a new file.",
+            "no `--out` was given.",
+            "name it, such as `--out new.jsonl`.",
+        )
+    fixed = apply_fixes(arguments.source, arguments.fix)
+    path = write_rows(fixed.table, arguments.out)
+    if arguments.json:
+        show.print_json({"out": str(path), "rows": len(fixed.table), "changed": fixed.changed})
+    else:
+        changed = [(name, f"{count} rows") for name, count in fixed.changed.items()]
+        show.pairs([*changed, ("written", f"{len(fixed.table)} rows to {path}")])
+    return 0
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -159,6 +181,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("source", help="dataset file or hub id")
     sub.add_argument("--model", help="whose tokenizer and template to check with")
     sub.add_argument("--json", action="store_true", help="print JSON")
+    sub.add_argument(
+        "--fix", action="append", metavar="ID", help="apply this fix (again for more); needs --out"
+    )
+    sub.add_argument("--out", metavar="FILE", help="new file for the rows after the fixes")
 
     sub = _command(commands, "plan", plan)
     add_recipe_options(sub)

@@ -5,6 +5,7 @@ This layer knows recipes and tokenizers; it knows no model weights, no trainer a
 
 from tunebook.data.checks import CheckReport, Finding, check
 from tunebook.data.conversations import Message, to_conversations, to_messages
+from tunebook.data.fixes import FIXES, Fixed, apply_fixes, write_rows
 from tunebook.data.formats import Detection, detect_format
 from tunebook.data.loading import load_rows
 from tunebook.data.masking import Encoded, encode_conversation, encode_text
@@ -21,17 +22,20 @@ from tunebook.data.tokens import TokenCell, TokenView, preview_rows, token_view
 
 __all__ = [
     "CHAT_TEMPLATES",
+    "FIXES",
     "ChatTemplate",
     "CheckReport",
     "DataStatistics",
     "Detection",
     "Encoded",
     "Finding",
+    "Fixed",
     "Message",
     "PreparedData",
     "Span",
     "TokenCell",
     "TokenView",
+    "apply_fixes",
     "check",
     "detect_format",
     "encode_conversation",
@@ -45,4 +49,5 @@ __all__ = [
     "to_messages",
     "token_view",
     "with_recipe_template",
+    "write_rows",
 ]

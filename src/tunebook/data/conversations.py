@@ -5,31 +5,55 @@ This module knows no tokenizer: what a conversation looks like as text is the te
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from tunebook.data.mapping import fill
+from tunebook.data.turns import (
+    ROLE_ALIASES as ROLE_ALIASES,
+    Message as Message,
+    describe,
+    standard_role as standard_role,
+    to_message,
+    wrong,
+)
 from tunebook.errors import RowInvalid
 
 if TYPE_CHECKING:
-    from tunebook.data.formats import Detection
+    from tunebook.data.finders import Detection
 
-Message = dict[str, Any]
-FormatName = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "text"]
+FormatName = Literal[
+    "messages",
+    "sharegpt",
+    "alpaca",
+    "prompt_completion",
+    "text",
+    "preference",
+    "unpaired_preference",
+    "prompt_only",
+]
+# Anthropic's helpful-harmless data and its kin: one text with both sides of the talk.
+_SPOKEN = re.compile(r"(?:\A|\n\n)(Human|Assistant): ?")
 
-ROLE_ALIASES = {
-    "system": ["system", "developer"],
-    "user": ["user", "human", "prompter", "input"],
-    "assistant": ["assistant", "gpt", "chatgpt", "bot", "ai", "model", "output"],
-    "tool": ["tool", "function", "observation", "ipython"],
-}
-_ROLE_OF = {alias: role for role, aliases in ROLE_ALIASES.items() for alias in aliases}
-_EXTRA_KEYS = ["name", "tool_calls", "tool_call_id", "reasoning_content", "thinking", "train"]
+
+@dataclass(frozen=True)
+class Preference:
+    """One question with the answer that is preferred and the one that is not, as messages."""
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
 
 
 def to_messages(
     row: dict[str, Any], detection: Detection, *, number: int | None = None
 ) -> list[Message]:
     """One row as messages `{"role", "content"}`; plain text is a single message of the role "text".
+
+    Of a preference this is the question with the chosen answer; of a row that is only a prompt,
+    the prompt.
 
     Args:
         row: as the dataset gives it.
@@ -40,25 +64,68 @@ def to_messages(
         RowInvalid: naming the row and the key that is missing or holds the wrong thing.
     """
     columns = detection.columns
-    place = "The row" if number is None else f"Row {number} (counted from 0)"
-    if detection.format in ("messages", "sharegpt"):
-        messages = _chat(row, columns, place)
-    elif detection.format == "alpaca":
-        question = _text(row, columns["instruction"], place)
-        extra = row.get(columns["input"]) if "input" in columns else None
-        if extra not in (None, ""):
-            question += "\n\n" + _text(row, columns["input"], place)
-        answer = _text(row, columns["output"], place)
-        messages = [_message("user", question), _message("assistant", answer)]
-    elif detection.format == "prompt_completion":
-        messages = _side(row, columns["prompt"], "user", place)
-        messages += _side(row, columns["completion"], "assistant", place)
-    else:
+    place = place_of(number)
+    if detection.format == "text":
         return [_message("text", _text(row, columns["text"], place))]
-    system = row.get(columns["system"]) if "system" in columns else None
-    if system not in (None, "") and messages[0]["role"] != "system":
-        messages.insert(0, _message("system", _text(row, columns["system"], place)))
-    return messages
+    if detection.format == "preference":
+        pair = to_preference(row, detection, number=number)
+        messages = pair.prompt + pair.chosen
+    else:
+        messages = _prompt(row, detection, place)
+        if "output" in columns:
+            messages.append(_message("assistant", _text(row, columns["output"], place)))
+        if "completion" in columns:
+            messages += _side(row, columns["completion"], "assistant", place)
+    return _with_system(row, columns, messages, place)
+
+
+def to_preference(
+    row: dict[str, Any], detection: Detection, *, number: int | None = None
+) -> Preference:
+    """A preference row as prompt, chosen and rejected; a prompt that both share is taken out.
+
+    Raises:
+        RowInvalid: naming the row and the key.
+    """
+    columns, place = detection.columns, place_of(number)
+    chosen = _spoken(row, columns["chosen"], place)
+    rejected = _spoken(row, columns["rejected"], place)
+    prompt = _prompt(row, detection, place)
+    shared = 0
+    for one, other in zip(chosen, rejected, strict=False):
+        if one != other:
+            break
+        shared += 1
+    # Both may repeat the prompt, and two equal answers still leave one message each.
+    shared = min(shared, len(chosen) - 1, len(rejected) - 1)
+    common = chosen[:shared]
+    if common[: len(prompt)] == prompt:
+        prompt = common
+    elif common:
+        prompt = prompt + common
+    prompt = _with_system(row, columns, prompt, place) if prompt else prompt
+    return Preference(prompt, chosen[shared:], rejected[shared:])
+
+
+def to_label(row: dict[str, Any], detection: Detection, *, number: int | None = None) -> bool:
+    """Whether the answer of an unpaired preference row is a good one.
+
+    Raises:
+        RowInvalid: the label is neither yes nor no.
+    """
+    value = row.get(detection.columns["label"])
+    said = _LABELS.get(str(value).strip().lower())
+    if said is None:
+        why = f"is {describe(value)}; a label is true or false"
+        raise wrong(place_of(number), f"`{detection.columns['label']}`", why)
+    return said
+
+
+def to_reference(row: dict[str, Any], detection: Detection) -> str | None:
+    """The reference answer of a prompt-only row, or None."""
+    name = detection.columns.get("reference")
+    value = row.get(name) if name else None
+    return None if value is None else str(value)
 
 
 def to_conversations(rows: Iterable[dict[str, Any]], detection: Detection) -> list[list[Message]]:
@@ -70,13 +137,44 @@ def to_conversations(rows: Iterable[dict[str, Any]], detection: Detection) -> li
     return [to_messages(row, detection, number=number) for number, row in enumerate(rows)]
 
 
-def standard_role(name: Any) -> str | None:
-    """The role that an alias such as "human" or "gpt" means; None if it is unknown."""
-    return _ROLE_OF.get(name.strip().lower()) if isinstance(name, str) else None
+def place_of(number: int | None) -> str:
+    """How an error names a row."""
+    return "The row" if number is None else f"Row {number} (counted from 0)"
+
+
+_LABELS = dict.fromkeys(["true", "1", "1.0", "yes", "good", "desirable", "chosen"], True)
+_LABELS |= dict.fromkeys(["false", "0", "0.0", "-1", "no", "bad", "undesirable", "rejected"], False)
 
 
 def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}
+
+
+def _prompt(row: dict[str, Any], detection: Detection, place: str) -> list[Message]:
+    """What stands before the answer; a whole conversation where the format has one."""
+    columns = detection.columns
+    if detection.merged_prompt:
+        return [_message("user", fill(detection.merged_prompt, row, place))]
+    if "messages" in columns:
+        return _chat(row, columns, place)
+    if "instruction" in columns:
+        question = _text(row, columns["instruction"], place)
+        extra = row.get(columns["input"]) if "input" in columns else None
+        if extra not in (None, ""):
+            question += "\n\n" + _text(row, columns["input"], place)
+        return [_message("user", question)]
+    if "prompt" in columns:
+        return _side(row, columns["prompt"], "user", place)
+    return []
+
+
+def _with_system(
+    row: dict[str, Any], columns: dict[str, str], messages: list[Message], place: str
+) -> list[Message]:
+    system = row.get(columns["system"]) if "system" in columns else None
+    if system in (None, "") or (messages and messages[0]["role"] == "system"):
+        return messages
+    return [_message("system", _text(row, columns["system"], place)), *messages]
 
 
 def _chat(row: dict[str, Any], columns: dict[str, str], place: str) -> list[Message]:
@@ -84,75 +182,46 @@ def _chat(row: dict[str, Any], columns: dict[str, str], place: str) -> list[Mess
     if not isinstance(turns, list) or not turns:
         raise RowInvalid(
             f"{place} holds no conversation.",
-            f"`{columns['messages']}` is {_describe(turns)}.",
+            f"`{columns['messages']}` is {describe(turns)}.",
             "delete the row, or give it at least one turn.",
         )
-    return [_turn(turn, columns, place, index) for index, turn in enumerate(turns)]
-
-
-def _turn(turn: Any, columns: dict[str, str], place: str, index: int) -> Message:
-    role_key, content_key = columns.get("role", "role"), columns.get("content", "content")
-    where = f"turn {index} of `{columns.get('messages', 'messages')}`"
-    if not isinstance(turn, dict):
-        raise _wrong(place, where, f"is {_describe(turn)}, not an object with `{role_key}`")
-    if turn.get(role_key) is None:
-        raise _wrong(place, where, f"has no `{role_key}`")
-    role = standard_role(turn[role_key])
-    if role is None:
-        known = ", ".join(alias for aliases in ROLE_ALIASES.values() for alias in aliases)
-        why = f"has the unknown `{role_key}` {turn[role_key]!r}; known are {known}"
-        raise _wrong(place, where, why)
-    content = turn.get(content_key)
-    extras = {key: turn[key] for key in _EXTRA_KEYS if turn.get(key) is not None}
-    if content is None and "tool_calls" in extras:
-        content = ""
-    if content is None:
-        raise _wrong(place, where, f"has no `{content_key}`")
-    if isinstance(content, list):
-        content = _joined(content, place, f"`{content_key}` in {where}")
-    if not isinstance(content, str):
-        raise _wrong(place, where, f"has {_describe(content)} as `{content_key}`, not text")
-    return {"role": role, "content": content, **extras}
-
-
-def _joined(parts: list[Any], place: str, where: str) -> str:
-    texts = []
-    for part in parts:
-        if not isinstance(part, dict) or not isinstance(part.get("text"), str):
-            raise _wrong(place, where, "holds something that is not text")
-        texts.append(part["text"])
-    return "".join(texts)
+    role, content = columns.get("role", "role"), columns.get("content", "content")
+    where = f"of `{columns['messages']}`"
+    return [
+        to_message(turn, place, f"turn {index} {where}", role_key=role, content_key=content)
+        for index, turn in enumerate(turns)
+    ]
 
 
 def _side(row: dict[str, Any], key: str, role: str, place: str) -> list[Message]:
-    """Prompt or completion: text, or a list of messages as TRL has it."""
+    """Prompt, completion or answer: text, one message, or a list of messages as TRL has it."""
     value = row.get(key)
-    if isinstance(value, list):
-        return _chat(row, {"messages": key, "role": "role", "content": "content"}, place)
-    return [_message(role, _text(row, key, place))]
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list):
+        return [_message(role, _text(row, key, place))]
+    item = value[0] if value and isinstance(value[0], dict) else {}
+    keys = ("from", "value") if "from" in item and "value" in item else ("role", "content")
+    columns = {"messages": key, "role": keys[0], "content": keys[1]}
+    return _chat({key: value}, columns, place)
+
+
+def _spoken(row: dict[str, Any], key: str, place: str) -> list[Message]:
+    """A chosen or rejected side; one text may hold a talk of `Human:` and `Assistant:`."""
+    messages = _side(row, key, "assistant", place)
+    text = messages[0]["content"]
+    if len(messages) > 1 or not isinstance(row.get(key), str) or not text.startswith("\n\nHuman:"):
+        return messages
+    pieces = _SPOKEN.split(text)[1:]
+    roles = {"Human": "user", "Assistant": "assistant"}
+    pairs = zip(pieces[::2], pieces[1::2], strict=False)
+    return [_message(roles[who], said.strip("\n")) for who, said in pairs]
 
 
 def _text(row: dict[str, Any], key: str, place: str) -> str:
     value = row.get(key)
     if value is None:
-        raise _wrong(place, f"`{key}`", "is missing")
+        raise wrong(place, f"`{key}`", "is missing")
     if not isinstance(value, str):
-        raise _wrong(place, f"`{key}`", f"is {_describe(value)}, not text")
+        raise wrong(place, f"`{key}`", f"is {describe(value)}, not text")
     return value
-
-
-def _wrong(place: str, where: str, why: str) -> RowInvalid:
-    return RowInvalid(
-        f"{place} cannot be turned into a conversation.",
-        f"{where} {why}.",
-        "mend or delete the row.",
-    )
-
-
-def _describe(value: Any) -> str:
-    if value is None:
-        return "missing"
-    if isinstance(value, list | dict | str) and not value:
-        return f"an empty {type(value).__name__}"
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) < 60 else text[:57] + '...'}"

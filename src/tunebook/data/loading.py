@@ -7,29 +7,53 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook.data.files import FILE_KINDS, read_file
-from tunebook.errors import DatasetEmpty, DatasetUnreadable, RecipeInvalid, SourceMissing
+from tunebook.data.files import (
+    FILE_KINDS,
+    file_kind,
+    first_rows,
+    read_file,
+    read_files,
+)
+from tunebook.data.sources import from_hub, from_memory
+from tunebook.data.splits import (
+    listed,
+    one_split,
+    parsed_split,
+    sliced,
+)
+from tunebook.data.spool import Skipped
+from tunebook.errors import DatasetEmpty, SourceMissing
 from tunebook.recipe import DataPart
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 DEMO = "tunebook-demo"
-_SPLIT = re.compile(r"^(?P<name>\w[\w.-]*)(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?$")
+HEAD = 100
+
+
+@dataclass
+class Loaded:
+    """The rows of a source and what was left out of it."""
+
+    table: Dataset
+    skipped: Skipped
 
 
 def load_rows(part: DataPart, *, rows: Any = None) -> Dataset:
     """The rows that a recipe's data part names, cut to its split and row limit.
 
     Args:
-        part: source, config, split and max_rows are used; the format is not.
+        part: source, config, split, max_rows, streaming and on_bad_rows are used.
         rows: in-memory data to use instead of `part.source`: a list of dicts or texts, a dict of
-            columns, a `datasets.Dataset` or `DatasetDict`, a DataFrame.
+            columns, a `datasets.Dataset`, `DatasetDict` or `IterableDataset`, a pandas or polars
+            DataFrame, a pyarrow Table.
 
     Raises:
         SourceMissing: no such file, folder, hub dataset or split.
@@ -37,13 +61,19 @@ def load_rows(part: DataPart, *, rows: Any = None) -> Dataset:
         DatasetEmpty: there is not one row.
         RecipeInvalid: the split is not written as `name` or `name[from:to]`.
     """
+    return read_rows(part, rows=rows).table
+
+
+def read_rows(part: DataPart, *, rows: Any = None) -> Loaded:
+    """`load_rows` with the count of rows that were left out, where `on_bad_rows` allows that."""
+    skipped = Skipped(part.on_bad_rows == "skip")
     with quiet_datasets():
         if rows is not None:
-            table = _sliced(_from_memory(rows, part.split), part.split)
+            table = sliced(from_memory(rows, part, skipped), part.split)
             source = "the rows given"
         else:
             source = part.source
-            table = _from_source(part)
+            table = _from_source(part, skipped)
     if part.max_rows is not None and len(table) > part.max_rows:
         table = table.select(range(part.max_rows))
     if len(table) == 0:
@@ -52,7 +82,42 @@ def load_rows(part: DataPart, *, rows: Any = None) -> Dataset:
             f"the split `{part.split}` has 0 rows.",
             "choose a file with rows in it, or a wider `data.split`.",
         )
-    return table
+    return Loaded(table, skipped)
+
+
+def read_page(
+    part: DataPart, start: int, count: int, *, rows: Any = None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Some rows from `start` on, and the first 100 to detect the format from.
+
+    A local file is read no further than these rows; of other sources all is read.
+
+    Raises:
+        As `load_rows`.
+    """
+    path = Path(part.source).expanduser()
+    whole = part.split == "train" and path.is_file() and file_kind(path) is not None
+    if rows is not None or not whole:
+        table = load_rows(part, rows=rows)
+        stop = min(start + count, len(table))
+        return (
+            [table[number] for number in range(start, stop)],
+            [table[number] for number in range(min(HEAD, len(table)))],
+        )
+    limit = part.max_rows if part.max_rows is not None else start + count
+    skipped = Skipped(part.on_bad_rows == "skip")
+    wanted = max(0, min(start + count, limit) - start)
+    if start + wanted <= HEAD:
+        head = first_rows(path, 0, HEAD, skipped)
+        page = head[start : start + wanted]
+    else:
+        head = first_rows(path, 0, HEAD, skipped)
+        page = first_rows(path, start, wanted, skipped)
+    if not head:
+        raise DatasetEmpty(
+            f"The file {path} is empty.", "it has 0 rows.", "choose a file with rows in it."
+        )
+    return page, head[: part.max_rows]
 
 
 @contextmanager
@@ -69,35 +134,35 @@ def quiet_datasets() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _from_source(part: DataPart) -> Dataset:
+def _from_source(part: DataPart, skipped: Skipped) -> Dataset:
     if part.source == DEMO:
         return _demo(part.split)
     path = Path(part.source).expanduser()
     if path.is_file():
-        if not (match := _SPLIT.match(part.split)) or match["name"] != "train":
+        if "+" in part.split or parsed_split(part.split)["name"] != "train":
             _bad_file_split(path, part.split)
-        return _sliced(read_file(path), part.split)
+        return sliced(read_file(path, skipped), part.split)
     if path.is_dir():
-        return _sliced(_from_folder(path, part.split), part.split)
+        return sliced(_from_folder(path, part.split, skipped), part.split)
     if _looks_like_path(part.source):
         raise _missing_file(path)
-    return _from_hub(part)
+    return from_hub(part, skipped)
 
 
 def _demo(split: str) -> Dataset:
     from tunebook.data.demo import demo_path
 
     try:
-        path = demo_path(_parsed(split)["name"])
+        path = demo_path(parsed_split(split)["name"])
     except ValueError as error:
         raise SourceMissing(
             f"The demo has no split `{split}`.", str(error), "set `data.split` to `train`."
         ) from None
-    return _sliced(read_file(path), split)
+    return sliced(read_file(path), split)
 
 
 def _bad_file_split(path: Path, split: str) -> None:
-    _parsed(split)
+    parsed_split(split)
     raise SourceMissing(
         f"The file {path} has no split `{split}`.",
         "a file is one split, called `train`.",
@@ -121,129 +186,46 @@ def _missing_file(path: Path) -> SourceMissing:
         near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
         near = near or [name for name in names if name.lower().endswith(tuple(FILE_KINDS))][:5]
         why = f"{folder.absolute()} holds no file of that name."
-        hint = f"did you mean {_listed(near)}?" if near else "check the path."
+        hint = f"did you mean {listed(near)}?" if near else "check the path."
     return SourceMissing(f"The data file {path} does not exist.", why, hint)
 
 
-def _from_folder(path: Path, split: str) -> Dataset:
-    """A folder written by `save_to_disk`."""
+def _from_folder(path: Path, split: str, skipped: Skipped) -> Dataset:
+    """A folder written by `save_to_disk`, or one with data files, which become one table.
+
+    Files whose names hold the name of a split (`train-00.jsonl`) make up that split.
+    """
     import datasets
 
-    try:
-        return _one_split(datasets.load_from_disk(str(path)), split, str(path))
-    except FileNotFoundError:
-        files = sorted(f.name for f in path.iterdir() if f.name.lower().endswith(tuple(FILE_KINDS)))
-        found = f"it holds {_listed(files[:5])}." if files else "it holds no data file."
+    if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        return one_split(datasets.load_from_disk(str(path)), split, str(path))
+    found = sorted(f for f in path.rglob("*") if f.is_file() and file_kind(f) is not None)
+    files = [f for f in found if not any(p.startswith(".") for p in f.relative_to(path).parts)]
+    # Readmes and the like stand beside the data.
+    files = [f for f in files if f.suffix.lower() != ".md"] or files
+    if not files:
         raise SourceMissing(
-            f"The folder {path} is not a saved dataset.",
-            found,
-            "name one file in it as `data.source`." if files else "check the path.",
-        ) from None
-
-
-def _from_hub(part: DataPart) -> Dataset:
-    import datasets
-    from datasets.exceptions import DatasetNotFoundError
-
-    _parsed(part.split)
-    try:
-        return datasets.load_dataset(part.source, part.config, split=part.split)
-    except DatasetNotFoundError as error:
-        raise SourceMissing(
-            f"The dataset `{part.source}` was not found.",
-            f"it is neither a file here nor a dataset that you may read ({_first_line(error)}).",
-            "check the spelling; for a gated dataset accept its terms, then `hf auth login`.",
-        ) from None
-    except (ConnectionError, OSError) as error:
-        raise SourceMissing(
-            f"The dataset `{part.source}` cannot be reached.",
-            f"it is no file here, and the hub did not answer ({_first_line(error)}).",
-            "check the network, or name a file; `tunebook-demo` needs no network.",
-        ) from None
-    except ValueError as error:  # unknown split or configuration
-        raise SourceMissing(
-            f"The dataset `{part.source}` has no such part.",
-            f"{_first_line(error)}.",
-            "set `data.split` and `data.config` to names that it has.",
-        ) from None
-    except datasets.exceptions.DatasetGenerationError as error:
-        raise DatasetUnreadable(
-            f"The dataset `{part.source}` cannot be read.",
-            _first_line(error.__cause__ or error),
-            "try another `data.config`, or download one of its files and name that.",
-        ) from error
-
-
-def _from_memory(rows: Any, split: str) -> Dataset:
-    import datasets
-    import pandas as pd
-
-    from tunebook.data.files import table_from_rows
-
-    if isinstance(rows, datasets.Dataset | datasets.DatasetDict):
-        return _one_split(rows, split, "the rows given")
-    if isinstance(rows, pd.DataFrame):
-        return datasets.Dataset.from_pandas(rows, preserve_index=False)
-    if isinstance(rows, dict):
-        return datasets.Dataset.from_dict(rows)
-    items = list(rows)
-    if items and all(isinstance(item, str) for item in items):
-        items = [{"text": item} for item in items]
-    for number, item in enumerate(items):
-        if not isinstance(item, dict):
-            raise DatasetUnreadable(
-                "The rows given are not a table.",
-                f"row {number} is a {type(item).__name__}, not a dict.",
-                "give a list of dicts, a `datasets.Dataset` or a DataFrame.",
-            )
-    return table_from_rows(items, "the rows given")
-
-
-def _one_split(data: Any, split: str, where: str) -> Dataset:
-    import datasets
-
-    if not isinstance(data, datasets.DatasetDict):
-        return data
-    name = _parsed(split)["name"]
-    if name not in data:
-        raise SourceMissing(
-            f"There is no split `{name}` in {where}.",
-            f"it has {_listed(data)}.",
-            "set `data.split` to one of these.",
+            f"The folder {path} is not a dataset.", "it holds no data file.", "check the path."
         )
-    return data[name]
-
-
-def _parsed(split: str) -> re.Match[str]:
-    match = _SPLIT.match(split)
-    if match is None and "+" not in split:
-        raise RecipeInvalid(
-            f"The split `{split}` cannot be understood.",
-            "a split is a name, or a name with a slice of rows or percent.",
-            "write `data.split` like `train`, `train[:1000]` or `train[10%:20%]`.",
+    name = parsed_split(split)["name"]
+    by_split: dict[str, list[Path]] = {}
+    for file in files:
+        by_split.setdefault(_split_of(str(file.relative_to(path))), []).append(file)
+    if name not in by_split:
+        raise SourceMissing(
+            f"The folder {path} has no split `{name}`.",
+            f"it holds {listed(by_split)}: {listed(f.name for f in files[:5])}.",
+            "set `data.split` to one of these, or name one file as `data.source`.",
         )
-    return match or _parsed(split.split("+")[0].strip())
+    return read_files(by_split[name], skipped)
 
 
-def _sliced(table: Dataset, split: str) -> Dataset:
-    match = _parsed(split)
-    if match["start"] is None and match["stop"] is None:
-        return table
-    start = _position(match["start"], len(table), 0)
-    stop = _position(match["stop"], len(table), len(table))
-    return table.select(range(start, max(start, stop)))
+_SPLIT_WORDS = {
+    "test": ["test", "testing", "eval", "evaluation"],
+    "validation": ["validation", "valid", "dev", "val"],
+}
 
 
-def _position(text: str | None, count: int, default: int) -> int:
-    if text is None:
-        return default
-    value = round(int(text[:-1]) * count / 100) if text.endswith("%") else int(text)
-    return min(max(value + count if value < 0 else value, 0), count)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+def _split_of(name: str) -> str:
+    words = set(re.split(r"[^a-z]+", name.lower()))
+    return next((split for split, known in _SPLIT_WORDS.items() if words & set(known)), "train")

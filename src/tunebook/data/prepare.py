@@ -5,6 +5,7 @@ Every row takes the path of `masking.Encoder`; packing and batching are the trai
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from tunebook.data.conversations import to_messages
-from tunebook.data.formats import Detection, detect_format
-from tunebook.data.loading import load_rows, quiet_datasets
+from tunebook.data.conversations import to_label, to_messages
+from tunebook.data.formats import Detection, detect_for
+from tunebook.data.loading import quiet_datasets, read_rows
 from tunebook.data.masking import Encoded, Encoder
+from tunebook.data.packing import suggest_max_length
+from tunebook.data.rendering import Span
+from tunebook.data.spool import Skipped, Spool, dataset_of
 from tunebook.data.templates import with_recipe_template
-from tunebook.errors import DatasetEmpty, NothingToLearn, TemplateInvalid
+from tunebook.errors import (
+    DatasetEmpty,
+    FormatUnsuitable,
+    NothingToLearn,
+    RowInvalid,
+    TemplateInvalid,
+)
 from tunebook.recipe import DataPart, Recipe
 
 if TYPE_CHECKING:
@@ -32,11 +42,13 @@ class DataStatistics(BaseModel):
     """Figures of the training rows, in tokens after the cut.
 
     `rows` are those that are trained on; `masked_rows` were left out because nothing in them is
-    learnt; `truncated` were cut. `percentiles` maps "50", "90", "95" and "99" to lengths.
+    learnt; `skipped_rows` could not be used; `truncated` were cut. `percentiles` maps
+    "50", "90", "95" and "99" to lengths; `suggested_max_seq_length` is None where the one in use is good.
     """
 
     rows: int
     eval_rows: int = 0
+    skipped_rows: int = 0
     tokens: int
     trained_tokens: int
     truncated: int
@@ -44,6 +56,7 @@ class DataStatistics(BaseModel):
     longest: int
     mean_length: float
     percentiles: dict[str, int]
+    suggested_max_seq_length: int | None = None
 
 
 @dataclass
@@ -77,20 +90,58 @@ def prepare_data(
     Raises:
         SourceMissing, DatasetUnreadable, DatasetEmpty, FormatUnknown, RowInvalid: as in loading.
         TemplateInvalid: no template, or it refuses a row, which is named.
+        FormatUnsuitable: the rows are preferences or bare questions, and the recipe did not say
+            what to learn of them.
         NothingToLearn: not one token of any row would be learnt.
     """
     tokenizer = with_recipe_template(tokenizer, recipe)
-    table = load_rows(recipe.data, rows=rows)
-    detection = detect_format(table, recipe.data.format)
+    loaded = read_rows(recipe.data, rows=rows)
+    table, skipped = loaded.table, loaded.skipped
+    detection = detect_for(recipe.data, table)
+    require_answers(recipe, detection)
     train_rows, eval_rows = _divide(recipe, table)
     encoder = recipe_encoder(recipe, tokenizer)
-    train = _encode_table(train_rows, table, detection, encoder, progress)
+    train = _encode_table(train_rows, table, detection, encoder, progress, skipped)
     if not train.lengths:
-        raise _nothing(recipe, train)
-    evaluation = _evaluation(recipe, eval_rows, table, detection, encoder)
+        raise _nothing(recipe, train, skipped)
+    evaluation = _evaluation(recipe, eval_rows, table, detection, encoder, skipped)
     statistics = train.statistics()
+    statistics.skipped_rows = skipped.count
     statistics.eval_rows = len(evaluation) if evaluation is not None else 0
     return PreparedData(train.dataset(), evaluation, statistics, detection, train.lengths)
+
+
+def require_answers(recipe: Recipe, detection: Detection) -> None:
+    """Look that the rows are something that supervised training learns, or were said to be.
+
+    Raises:
+        FormatUnsuitable: preferences that were not asked for by name, or questions alone.
+    """
+    format = detection.format
+    if format == "prompt_only" or (
+        format in ("preference", "unpaired_preference") and recipe.data.format != format
+    ):
+        what, do = _UNSUITABLE[format]
+        raise FormatUnsuitable(what, detection.reason, do)
+
+
+_UNSUITABLE = {
+    "preference": (
+        "The dataset holds preferences, and supervised training learns one answer to each row.",
+        "set `data.format` to `preference` to learn the chosen answers only; the rejected ones "
+        "are then not used.",
+    ),
+    "unpaired_preference": (
+        "The dataset holds answers labelled good or bad, and supervised training would learn both.",
+        "set `data.format` to `unpaired_preference` to learn the good answers only, or to another "
+        "format to learn all.",
+    ),
+    "prompt_only": (
+        "The dataset holds questions without an answer to learn.",
+        "name the column of the answers, such as `data.columns: {prompt: question, completion: "
+        "solution}`.",
+    ),
+}
 
 
 def recipe_encoder(
@@ -110,33 +161,53 @@ def encode_rows(
     numbers: list[int],
     detection: Detection,
     encoder: Encoder,
+    skipped: Skipped | None = None,
 ) -> Iterator[tuple[int, Encoded]]:
-    """Each numbered row of the table with its encoding, in batches.
+    """Each numbered row of the table with its encoding, in batches; bad answers are passed over.
+
+    Args:
+        skipped: counts the rows that cannot be used, where that is allowed.
 
     Raises:
         RowInvalid, TemplateInvalid: naming the row.
     """
+    skipped = skipped or Skipped()
     for first in range(0, len(numbers), BATCH):
         batch = numbers[first : first + BATCH]
-        columns = table[batch] if batch else {}
-        rendered = []
-        for place, number in enumerate(batch):
-            row = {name: values[place] for name, values in columns.items()}
-            messages = to_messages(row, detection, number=number)
-            try:
-                rendered.append(encoder.render(messages))
-            except TemplateInvalid as error:
-                why = f"row {number} (counted from 0): {error.why}"
-                raise TemplateInvalid(error.what, why, error.do) from error
-        yield from zip(batch, encoder.tokenize(rendered), strict=True)
+        kept, rendered = _render_rows(table, batch, detection, encoder, skipped)
+        yield from zip(kept, encoder.tokenize(rendered), strict=True)
+
+
+def _render_rows(
+    table: Dataset, batch: list[int], detection: Detection, encoder: Encoder, skipped: Skipped
+) -> tuple[list[int], list[tuple[str, list[Span], bool]]]:
+    """The numbers and the rendered texts of those rows of a batch that are learnt from."""
+    labelled = detection.format == "unpaired_preference"
+    columns = table[batch]
+    kept, rendered = [], []
+    for place, number in enumerate(batch):
+        row = {name: values[place] for name, values in columns.items()}
+        try:
+            if labelled and not to_label(row, detection, number=number):
+                continue
+            rendered.append(encoder.render(to_messages(row, detection, number=number)))
+            kept.append(number)
+        except RowInvalid as error:
+            skipped.take(error)
+        except TemplateInvalid as error:
+            why = f"row {number} (counted from 0): {error.why}"
+            skipped.take(TemplateInvalid(error.what, why, error.do))
+    return kept, rendered
 
 
 @dataclass
 class RowCollector:
     """Encoded rows on their way into an Arrow table; rows that teach nothing are left out."""
 
-    batches: list[Any] = field(default_factory=list)
+    spool: Spool = field(default_factory=Spool)
     lengths: list[int] = field(default_factory=list)
+    uncut: array[int] = field(default_factory=lambda: array("i"))
+    cut: int = 0
     trained: int = 0
     truncated: int = 0
     masked: int = 0
@@ -147,6 +218,8 @@ class RowCollector:
     def add(self, number: int, encoded: Encoded) -> None:
         """Take in row `number`, or count it as masked."""
         learnt = encoded.n_trained
+        self.uncut.append(encoded.length)
+        self.cut += encoded.truncated
         # The first token is never predicted, so a label there alone teaches nothing.
         if learnt == 0 or (learnt == 1 and encoded.labels[0] != -100):
             self.masked += 1
@@ -166,17 +239,13 @@ class RowCollector:
 
         kind = pa.list_(pa.int32())
         columns = [pa.array(self._ids, kind), pa.array(self._labels, kind)]
-        self.batches.append(pa.record_batch(columns, names=["input_ids", "labels"]))
+        self.spool.add(pa.record_batch(columns, names=["input_ids", "labels"]))
         self._ids, self._labels = [], []
 
     def dataset(self) -> Dataset:
         """The table of all rows taken in."""
-        import pyarrow as pa
-        from datasets import Dataset
-
-        if self._ids or not self.batches:
-            self.flush()
-        return Dataset(pa.Table.from_batches(self.batches))
+        self.flush()
+        return dataset_of(self.spool.table())
 
     def statistics(self) -> DataStatistics:
         """Figures of the rows taken in."""
@@ -190,6 +259,7 @@ class RowCollector:
             masked_rows=self.masked,
             longest=ordered[-1] if ordered else 0,
             mean_length=round(sum(ordered) / count, 2) if count else 0.0,
+            suggested_max_seq_length=suggest_max_length(self.uncut, self.cut),
             percentiles={
                 str(p): ordered[min(count - 1, count * p // 100)] for p in (50, 90, 95, 99) if count
             },
@@ -202,9 +272,10 @@ def _encode_table(
     detection: Detection,
     encoder: Encoder,
     progress: Progress | None,
+    skipped: Skipped,
 ) -> RowCollector:
     collected = RowCollector()
-    rows = encode_rows(table, numbers, detection, encoder)
+    rows = encode_rows(table, numbers, detection, encoder, skipped)
     for done, (number, encoded) in enumerate(rows, start=1):
         collected.add(number, encoded)
         if progress is not None and (done % BATCH == 0 or done == len(numbers)):
@@ -237,14 +308,17 @@ def _evaluation(
     table: Dataset,
     detection: Detection,
     encoder: Encoder,
+    skipped: Skipped,
 ) -> Dataset | None:
     if recipe.data.eval_source is not None:
-        table = load_rows(eval_part(recipe.data))
-        detection = detect_format(table)
+        loaded = read_rows(eval_part(recipe.data))
+        table, skipped = loaded.table, loaded.skipped
+        detection = detect_for(eval_part(recipe.data), table)
+        require_answers(recipe, detection)
         numbers = list(range(len(table)))
     if not numbers:
         return None
-    collected = _encode_table(numbers, table, detection, encoder, None)
+    collected = _encode_table(numbers, table, detection, encoder, None, skipped)
     with quiet_datasets():
         return collected.dataset() if collected.lengths else None
 
@@ -256,11 +330,19 @@ def eval_part(data: DataPart) -> DataPart:
         head, tail = source.rsplit(":", 1)
         if head and "/" not in tail and "\\" not in tail:
             source, split = head, tail
-    return DataPart(source=source, split=split, max_rows=data.max_rows)
+    return data.model_copy(
+        update={"source": source, "split": split, "config": None, "eval_source": None}
+    )
 
 
-def _nothing(recipe: Recipe, train: RowCollector) -> NothingToLearn:
+def _nothing(recipe: Recipe, train: RowCollector, skipped: Skipped) -> NothingToLearn:
     limit = recipe.model.max_seq_length
+    if skipped.count and not train.masked:
+        return NothingToLearn(
+            "Nothing would be learnt: not one row can be used.",
+            f"all {skipped.count} rows were left out; the first: {skipped.reasons[0]}",
+            "mend the rows, or set `data.on_bad_rows` to `stop` to see each error.",
+        )
     return NothingToLearn(
         "Nothing would be learnt: every token of every row is masked.",
         f"none of the {train.masked} rows has a learnt token within {limit} tokens (first: row "

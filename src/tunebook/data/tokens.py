@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from tunebook.data.conversations import to_messages
-from tunebook.data.formats import detect_format
-from tunebook.data.loading import load_rows
+from tunebook.data.formats import detect_for
+from tunebook.data.loading import read_page
 from tunebook.data.masking import MASKED, Encoded
 from tunebook.data.prepare import recipe_encoder
 from tunebook.data.templates import with_recipe_template
@@ -112,15 +112,15 @@ def preview_rows(
         the error that this row alone has; then `view` is None).
 
     Raises:
-        Whatever `load_rows` and `detect_format` raise.
+        Whatever `read_page` and `detect_format` raise.
     """
     tokenizer = with_recipe_template(tokenizer, recipe)
-    table = load_rows(recipe.data, rows=rows)
-    detection = detect_format(table, recipe.data.format)
+    start = max(0, start)
+    page, head = read_page(recipe.data, start, max(0, count), rows=rows)
+    detection = detect_for(recipe.data, head)
     encoder = recipe_encoder(recipe, tokenizer, every_turn=True)
     shown = []
-    for number in range(max(0, start), min(max(0, start) + count, len(table))):
-        raw = table[number]
+    for number, raw in enumerate(page, start=start):
         item: dict[str, Any] = {"row": number, "raw": json_safe(raw)}
         item |= {"messages": [], "view": None, "error": None}
         try:

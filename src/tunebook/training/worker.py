@@ -162,6 +162,15 @@ def data_warnings(statistics: DataStatistics, recipe: Recipe) -> list[WarningEve
     """What the user should know of the rows before training on them."""
     warnings = []
     total = statistics.rows + statistics.masked_rows
+    if statistics.skipped_rows:
+        warnings.append(
+            WarningEvent(
+                code="rows_skipped",
+                message=f"{statistics.skipped_rows} rows cannot be used and are left out, as "
+                "`data.on_bad_rows` says.",
+                do="look at them with `tunebook check`.",
+            )
+        )
     if statistics.truncated:
         warnings.append(
             WarningEvent(

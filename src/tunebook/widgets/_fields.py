@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from tunebook.errors import RecipeInvalid
-from tunebook.recipe import PARTS, FieldInfo, Recipe, recipe_fields
+from tunebook.recipe import PARTS, FieldInfo, Recipe, columns_as_text, recipe_fields
 
 
 @functools.cache
@@ -36,10 +36,10 @@ def field_dicts(parts: tuple[str, ...], without: tuple[str, ...] = ()) -> list[d
 
 
 def flat_values(recipe: Recipe) -> dict[str, Any]:
-    """Every field's value by its dotted name, as JSON data."""
+    """Every field's value by its dotted name, as JSON data; a mapping as it is typed."""
     nested = recipe.model_dump(mode="json")
     return {
-        f"{part}.{field}": value
+        f"{part}.{field}": columns_as_text(value) if isinstance(value, dict) else value
         for part, fields in nested.items()
         if isinstance(fields, dict)
         for field, value in fields.items()

@@ -17,6 +17,9 @@ FORMATS = {
     "alpaca": "Instruction, input and output (Alpaca)",
     "prompt_completion": "Question and answer",
     "text": "Plain text",
+    "preference": "Preference: a chosen and a rejected answer",
+    "unpaired_preference": "Answers labelled good or bad",
+    "prompt_only": "Questions without an answer to learn",
 }
 
 
@@ -32,14 +35,15 @@ class RowReader:
     """
 
     def __init__(self, recipe: Recipe, tokenizer: Any, *, rows: Any = None):
-        from tunebook.data import detect_format, load_rows
+        from tunebook.data import load_rows
+        from tunebook.data.formats import detect_for
         from tunebook.data.prepare import recipe_encoder
 
         self.recipe = recipe
         self._given = rows
         self._tokenizer = tokenizer
         self._rows = load_rows(recipe.data, rows=rows)
-        self.detection = detect_format(self._rows, recipe.data.format)
+        self.detection = detect_for(recipe.data, self._rows)
         self._encoder = recipe_encoder(recipe, tokenizer, every_turn=True)
 
     def __len__(self) -> int:

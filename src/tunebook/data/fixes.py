@@ -1,0 +1,220 @@
+"""Safe changes that remove findings: asked for by name, written to a new table, never in place.
+
+Each fix drops rows or changes texts; what it did is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunebook.data.checks import evaluation_digests, recipe_of
+from tunebook.data.conversations import to_messages
+from tunebook.data.duplicates import NearDuplicates, chat_digest, row_digest
+from tunebook.data.formats import Detection, detect_for, look_at
+from tunebook.data.loading import read_rows
+from tunebook.data.spool import RowSpool, Skipped
+from tunebook.data.suspects import hidden, mended, token_pattern
+from tunebook.errors import FolderExists, RecipeInvalid, RowInvalid
+from tunebook.recipe import Recipe
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+FIXES = {
+    "drop_invalid": "leave out rows that cannot be turned into a conversation",
+    "drop_empty_answers": "leave out rows with an empty answer",
+    "drop_duplicates": "keep the first of rows that are the same",
+    "drop_near_duplicates": "keep the first of rows that are nearly the same",
+    "drop_eval_overlap": "leave out rows that are in the evaluation data too",
+    "strip_special_tokens": "take the text of special tokens out of messages",
+    "mend_encoding": "mend wrongly read UTF-8 and take control characters out",
+    "hide_personal_data": "replace keys, e-mail addresses and account numbers by their kind",
+}
+_STARTS = ("<s>", "<bos>", "<|begin_of_text|>")
+
+
+@dataclass
+class Fixed:
+    """The rows after the fixes; `changed` counts for each fix the rows it dropped or changed."""
+
+    table: Dataset
+    changed: dict[str, int] = field(default_factory=dict)
+
+
+def apply_fixes(
+    recipe_or_rows: Any,
+    fixes: list[str],
+    *,
+    rows: Any = None,
+    special_tokens: list[str] | None = None,
+) -> Fixed:
+    """A new table with the fixes applied in the order given; what was read stays as it is.
+
+    Args:
+        recipe_or_rows: a Recipe, a path or dataset id, or rows in memory.
+        fixes: names of `FIXES`.
+        rows: in-memory data instead of the recipe's source.
+        special_tokens: of the model, besides those of the best known families.
+
+    Raises:
+        RecipeInvalid: a fix has no such name, or no evaluation data is named for its overlap.
+        ExtraMissing: near-duplicates need a package that is not installed.
+        SourceMissing, DatasetUnreadable, DatasetEmpty, FormatUnknown: as in loading.
+    """
+    for name in fixes:
+        if name not in FIXES:
+            raise RecipeInvalid(
+                f"There is no fix `{name}`.", "a fix has a name.", f"use one of {', '.join(FIXES)}."
+            )
+    recipe, rows = recipe_of(recipe_or_rows, None, rows)
+    table = read_rows(recipe.data, rows=rows).table
+    detection = detect_for(recipe.data, table)
+    steps = [(name, _step(name, recipe, detection, special_tokens or [])) for name in fixes]
+    changed = dict.fromkeys(fixes, 0)
+    spool = RowSpool("the mended rows", Skipped())
+    for number, row in enumerate(table):
+        kept: dict[str, Any] | None = row
+        for name, step in steps:
+            before = kept
+            kept = step(number, kept)
+            changed[name] += kept != before
+            if kept is None:
+                break
+        if kept is not None:
+            spool.add(number, kept)
+    return Fixed(spool.dataset(), changed)
+
+
+def write_rows(table: Dataset, path: Path | str) -> Path:
+    """Write a table to a new JSON lines, JSON, CSV or Parquet file, by its ending.
+
+    Raises:
+        FolderExists: the file is there already.
+        RecipeInvalid: the ending is none of these.
+    """
+    import datasets
+
+    path = Path(path)
+    if path.exists():
+        raise FolderExists(
+            f"The file {path} exists already.",
+            "data is never changed in place.",
+            "name another file, or delete that one first.",
+        )
+    temporary = path.with_name(f".{path.name}.part")
+    ending = path.suffix.lower()
+    datasets.disable_progress_bars()
+    try:
+        if ending in (".jsonl", ".ndjson"):
+            table.to_json(temporary, lines=True, force_ascii=False)
+        elif ending == ".json":
+            table.to_json(temporary, lines=False, force_ascii=False)
+        elif ending == ".csv":
+            table.to_csv(temporary, index=False)
+        elif ending == ".parquet":
+            table.to_parquet(temporary)
+        else:
+            raise RecipeInvalid(
+                f"The file {path} cannot be written.",
+                f"its name ends in `{ending}`.",
+                "end it in .jsonl, .json, .csv or .parquet.",
+            )
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+Step = Callable[[int, Any], "dict[str, Any] | None"]
+
+
+def _step(name: str, recipe: Recipe, detection: Detection, tokens: list[str]) -> Step:
+    """What one fix does to one row: the row as it is, changed, or None to drop it."""
+    if name == "drop_invalid":
+        return lambda number, row: row if _valid(row, detection) else None
+    if name == "drop_empty_answers":
+        return lambda number, row: None if _says_nothing(row, detection) else row
+    if name == "drop_duplicates":
+        seen: set[bytes] = set()
+        return lambda number, row: row if _new(seen, row_digest(row)) else None
+    if name == "drop_near_duplicates":
+        near = NearDuplicates()
+        return lambda number, row: None if _near(near, number, row, detection) else row
+    if name == "drop_eval_overlap":
+        return _not_measured(recipe, detection)
+    if name == "strip_special_tokens":
+        return lambda number, row: _stripped(row, detection, tokens)
+    change = mended if name == "mend_encoding" else hidden
+    return lambda number, row: _mapped(row, change)
+
+
+def _valid(row: dict[str, Any], detection: Detection) -> bool:
+    try:
+        look_at(row, detection)
+    except RowInvalid:
+        return False
+    return True
+
+
+def _says_nothing(row: dict[str, Any], detection: Detection) -> bool:
+    if not _valid(row, detection):
+        return False
+    answers = [m for m in to_messages(row, detection) if m["role"] in ("assistant", "text")]
+    return any(not m["content"].strip() and "tool_calls" not in m for m in answers)
+
+
+def _new(seen: set[bytes], digest: bytes) -> bool:
+    known = digest in seen
+    seen.add(digest)
+    return not known
+
+
+def _near(near: NearDuplicates, number: int, row: dict[str, Any], detection: Detection) -> bool:
+    if not _valid(row, detection):
+        return False
+    return near.seen(number, to_messages(row, detection)) is not None
+
+
+def _not_measured(recipe: Recipe, detection: Detection) -> Step:
+    if recipe.data.eval_source is None:
+        raise RecipeInvalid(
+            "The overlap with the evaluation data cannot be removed.",
+            "`data.eval_source` is empty.",
+            "name the evaluation data there.",
+        )
+    measured = evaluation_digests(recipe)
+
+    def step(number: int, row: Any) -> dict[str, Any] | None:
+        if _valid(row, detection) and chat_digest(to_messages(row, detection)) in measured:
+            return None
+        return dict(row)
+
+    return step
+
+
+def _stripped(row: dict[str, Any], detection: Detection, tokens: list[str]) -> dict[str, Any]:
+    """Plain text loses start tokens at its beginning only; messages lose every special token."""
+    if detection.format == "text":
+        column = detection.columns["text"]
+        text = row[column]
+        starts = tuple({*_STARTS, *tokens})
+        while isinstance(text, str) and text.startswith(starts):
+            text = text[max(len(s) for s in starts if text.startswith(s)) :]
+        return {**row, column: text}
+    pattern = token_pattern(tokens)
+    stripped: dict[str, Any] = _mapped(row, lambda text: pattern.sub("", text) if pattern else text)
+    return stripped
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """The value with every text in it changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {name: _mapped(item, change) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_mapped(item, change) for item in value]
+    return value

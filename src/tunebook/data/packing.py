@@ -1,0 +1,175 @@
+"""Several rows in one sequence, so that no time goes into padding, each learning as if alone.
+
+Position ids restart at every row, which is how transformers and flash attention know that no row
+may look at another. This module knows token ids and lengths; it knows no text and no trainer.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tunebook.data.spool import Spool, dataset_of
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+
+MASKED = -100
+COVERED = 0.995  # of the rows, whole within the suggested length
+_STEP = 64
+_BATCH = 200
+
+
+def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Rows put together so that few sequences are needed: longest first, each where least is left.
+
+    Args:
+        lengths: of the rows in tokens; one longer than the capacity gets a sequence of its own.
+        capacity: tokens in a sequence.
+
+    Returns:
+        For each sequence the numbers of its rows. O(n log n + n * different room left).
+    """
+    packs: list[list[int]] = []
+    room: dict[int, list[int]] = {}  # tokens left -> packs that have so much left
+    rooms: list[int] = []  # the keys of `room`, in order
+    for number in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        length = lengths[number]
+        place = bisect_left(rooms, length)
+        if place < len(rooms):
+            left = rooms[place]
+            pack = room[left].pop()
+            if not room[left]:
+                del room[left], rooms[place]
+        else:
+            left, pack = capacity, len(packs)
+            packs.append([])
+        packs[pack].append(number)
+        left -= length
+        if left > 0:
+            if left not in room:
+                room[left] = []
+                insort(rooms, left)
+            room[left].append(pack)
+    return packs
+
+
+def pack_rows(table: Dataset, max_length: int, lengths: Sequence[int] | None = None) -> Dataset:
+    """A table of packed sequences from one of rows.
+
+    Args:
+        table: columns `input_ids` and `labels`.
+        max_length: tokens in a sequence.
+        lengths: of the rows, if they are known.
+
+    Returns:
+        Columns `input_ids`, `labels` (the first of each row masked: the row before must not
+        predict it), `position_ids` (from 0 in each row) and `seq_lengths`.
+    """
+    import pyarrow as pa
+
+    if lengths is None:
+        lengths = [len(ids) for ids in table["input_ids"]]
+    spool = Spool()
+    packs = best_fit_decreasing(lengths, max_length)
+    kind = pa.list_(pa.int32())
+    for first in range(0, len(packs), _BATCH):
+        done = [_joined(rows) for rows in _rows_of(table, packs[first : first + _BATCH])]
+        arrays = [pa.array([pack[name] for pack in done], kind) for name in _COLUMNS]
+        spool.add(pa.record_batch(arrays, names=_COLUMNS))
+    return dataset_of(spool.table())
+
+
+def flatten_batch(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch without padding: all rows, packed or not, as one sequence (1, tokens).
+
+    Returns:
+        `input_ids`, `labels`, `position_ids`: (1, tokens) int64; `cu_seq_lens_q` and
+        `cu_seq_lens_k`: (rows + 1,) int32, where each row begins; `max_length_q` and
+        `max_length_k`: the longest. There is no attention mask: transformers then takes the
+        boundaries from the position ids (sdpa, eager, flex) or from the lengths (flash).
+    """
+    import torch
+
+    parts = [row if "position_ids" in row else _joined([row]) for row in rows]
+    ids, labels, positions, lengths = (
+        [item for part in parts for item in part[name]] for name in _COLUMNS
+    )
+    starts = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    longest = max(lengths)
+    return {
+        "input_ids": torch.tensor([ids]),
+        "labels": torch.tensor([labels]),
+        "position_ids": torch.tensor([positions]),
+        "cu_seq_lens_q": starts,
+        "cu_seq_lens_k": starts,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
+
+
+def block_diagonal_mask(
+    position_ids: torch.Tensor, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """The causal mask in which a row of a packed sequence sees itself only.
+
+    Args:
+        position_ids: (batch, tokens), from 0 in each row.
+        dtype: for a mask that is added to the scores; None gives booleans (True: may look).
+
+    Returns:
+        (batch, 1, tokens, tokens), for models that do not make one from position ids.
+    """
+    import torch
+
+    row = (position_ids == 0).cumsum(-1)
+    tokens = torch.arange(position_ids.shape[-1], device=position_ids.device)
+    seen = (row[:, :, None] == row[:, None, :]) & (tokens[:, None] >= tokens[None, :])
+    if dtype is None:
+        return seen[:, None]
+    added = torch.zeros(seen.shape, dtype=dtype, device=position_ids.device)
+    return added.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def suggest_max_length(lengths: Sequence[int], truncated: int) -> int | None:
+    """A better `max_seq_length`, a multiple of 64 that holds 99.5 % of the rows whole.
+
+    Args:
+        lengths: of the rows before any cut.
+        truncated: how many are cut now.
+
+    Returns:
+        None where at most 0.5 % of the rows are cut, or there are none.
+    """
+    if not lengths or truncated <= (1 - COVERED) * len(lengths):
+        return None
+    ordered = sorted(lengths)
+    whole = ordered[min(len(ordered) - 1, int(COVERED * len(ordered)))]
+    return -(-whole // _STEP) * _STEP
+
+
+_COLUMNS = ["input_ids", "labels", "position_ids", "seq_lengths"]
+
+
+def _rows_of(table: Dataset, packs: list[list[int]]) -> Iterator[list[dict[str, Any]]]:
+    numbers = [number for pack in packs for number in pack]
+    columns = table[numbers]
+    place = 0
+    for pack in packs:
+        yield [
+            {"input_ids": columns["input_ids"][i], "labels": columns["labels"][i]}
+            for i in range(place, place + len(pack))
+        ]
+        place += len(pack)
+
+
+def _joined(rows: list[dict[str, Any]]) -> dict[str, list[int]]:
+    lengths = [len(row["input_ids"]) for row in rows]
+    return {
+        "input_ids": [token for row in rows for token in row["input_ids"]],
+        "labels": [label for row in rows for label in (MASKED, *row["labels"][1:])],
+        "position_ids": [place for length in lengths for place in range(length)],
+        "seq_lengths": lengths,
+    }

@@ -1,0 +1,225 @@
+"""Looks at rows one by one, in text and in tokens, and remembers which has which finding.
+
+It judges and counts; the words of the findings are in `findings`, and nothing here changes a row.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from tunebook.data.conversations import Message, to_label, to_messages
+from tunebook.data.duplicates import NearDuplicates, chat_digest, row_digest
+from tunebook.data.findings import EXAMPLES, ORDER, TEXTS, CheckReport, Finding
+from tunebook.data.formats import Detection, row_format
+from tunebook.data.masking import MASKED, Encoded, Encoder
+from tunebook.data.prepare import RowCollector
+from tunebook.data.suspects import damage, personal, secret, token_pattern
+from tunebook.data.tokens import special_ids
+from tunebook.errors import RowInvalid, TemplateInvalid
+
+_BATCH = 200
+_BARELY = 0.01
+_ENOUGH = 200  # tokens; of a shorter row one in a hundred is less than a word or two
+
+
+class Review:
+    """Collects which rows have which finding.
+
+    Args:
+        detection: what the columns mean.
+        encoder: renders and tokenises as training would; None leaves the tokens unchecked.
+        near: finds near-duplicates; None leaves them unchecked.
+        measured: digests of the evaluation conversations.
+    """
+
+    def __init__(
+        self,
+        detection: Detection,
+        encoder: Encoder | None,
+        near: NearDuplicates | None = None,
+        measured: set[bytes] | None = None,
+    ) -> None:
+        self.detection, self.encoder = detection, encoder
+        self.found: dict[str, list[int]] = {}
+        self.why: dict[str, str] = {}
+        self.lengths: dict[int, int] = {}
+        self._near, self._measured = near, measured or set()
+        self._seen: set[bytes] = set()
+        self._collected = RowCollector()
+        self._waiting: list[tuple[int, bool, Any]] = []
+        tokenizer = encoder.tokenizer if encoder is not None else None
+        self._tokens = token_pattern(tokenizer.all_special_tokens if tokenizer else [])
+        self._special = special_ids(tokenizer) if tokenizer is not None else set()
+        self._bos: bool | None = None
+
+    def look(self, number: int, row: dict[str, Any]) -> None:
+        """Check one row."""
+        digest = row_digest(row)
+        repeated = digest in self._seen
+        self._seen.add(digest)
+        if repeated:
+            self.mark("duplicate", number)
+        if row.get("tools"):
+            self.mark("tools_unused", number)
+        try:
+            if self.detection.format == "unpaired_preference":
+                to_label(row, self.detection, number=number)
+            messages = to_messages(row, self.detection, number=number)
+        except RowInvalid as error:
+            other = row_format(row)
+            if other in (None, "prompt_only", "text", self.detection.format):
+                self.mark("invalid_row", number, error.why)
+            else:
+                self.mark("mixed_formats", number, f"they look like `{other}`")
+            return
+        if self._measured and chat_digest(messages) in self._measured:
+            self.mark("eval_overlap", number)
+        if self._near and not repeated and self._near.seen(number, messages) is not None:
+            self.mark("near_duplicate", number)
+        self._look_at_turns(number, messages)
+        self._look_at_text(number, messages)
+        self._encode(number, messages)
+
+    def mark(self, code: str, number: int, why: str = "") -> None:
+        """Note that a row has a finding; the first reason is kept."""
+        self.found.setdefault(code, []).append(number)
+        self.why.setdefault(code, why)
+
+    def report(self, rows: int) -> CheckReport:
+        """All findings, worst first."""
+        self._tokenize()
+        self._look_at_lengths()
+        statistics = self._collected.statistics() if self.encoder is not None else None
+        if statistics is not None and statistics.suggested_max_seq_length:
+            self.why["truncated"] = f" to {statistics.suggested_max_seq_length}"
+        findings = [self.finding(code, rows) for code in TEXTS if code in self.found]
+        if rows and len(self.found.get("masked_row", [])) == rows:
+            findings.append(_all_masked(rows))
+        findings.sort(key=lambda finding: ORDER[finding.severity])
+        return CheckReport(
+            findings=findings, detection=self.detection, statistics=statistics, rows=rows
+        )
+
+    def finding(self, code: str, rows: int) -> Finding:
+        """One finding in words."""
+        severity, title, do, fix = TEXTS[code]
+        numbers = self.found[code]
+        words = {"n": len(numbers), "rows": rows, "why": self.why[code]}
+        share = f"{100 * len(numbers) / rows:.1f} %" if rows else ""
+        of_all = code == "template_mismatch"  # it is about the template, not about a row
+        return Finding(
+            severity=severity,
+            code=code,
+            title=title.format(share=share, **words),
+            count=rows if of_all else len(numbers),
+            examples=[] if of_all else numbers[:EXAMPLES],
+            do=do.format(**words),
+            fix=fix,
+        )
+
+    def _look_at_turns(self, number: int, messages: list[Message]) -> None:
+        roles = [message["role"] for message in messages]
+        answers = [m for m in messages if m["role"] in ("assistant", "text")]
+        if any(not m["content"].strip() and "tool_calls" not in m for m in answers):
+            self.mark("empty_answer", number)
+        if any(m["role"] == "user" and not m["content"].strip() for m in messages):
+            self.mark("empty_question", number)
+        spoken = [role for role in roles if role in ("user", "assistant")]
+        if "system" in roles[1:] or spoken[:1] == ["assistant"] or _repeats(roles):
+            self.mark("role_order", number)
+        if roles[-1] in ("user", "system") and self.detection.format != "prompt_only":
+            self.mark("unanswered", number)
+
+    def _look_at_text(self, number: int, messages: list[Message]) -> None:
+        plain = messages[0]["role"] == "text"
+        text = "\n".join(message["content"] for message in messages)
+        if why := damage(text):
+            self.mark("damaged_text", number, why)
+        if why := secret(text):
+            self.mark("secret", number, why)
+        if why := personal(text):
+            self.mark("personal_data", number, why)
+        found = None if plain or self._tokens is None else self._tokens.search(text)
+        if found:
+            self.mark("special_token_text", number, f"`{found[0]}`")
+
+    def _encode(self, number: int, messages: list[Message]) -> None:
+        if self.encoder is None:
+            return
+        try:
+            rendered = self.encoder.render(messages)
+        except TemplateInvalid as error:
+            self.mark("template_refuses", number, error.why)
+            return
+        self._waiting.append((number, messages[0]["role"] == "text", rendered))
+        if len(self._waiting) >= _BATCH:
+            self._tokenize()
+
+    def _tokenize(self) -> None:
+        if self.encoder is None or not self._waiting:
+            return
+        encoded = self.encoder.tokenize([rendered for _, _, rendered in self._waiting])
+        for (number, plain, _), row in zip(self._waiting, encoded, strict=True):
+            self._look_at_tokens(number, row, plain=plain)
+        self._waiting = []
+
+    def _look_at_tokens(self, number: int, encoded: Encoded, *, plain: bool) -> None:
+        assert self.encoder is not None
+        tokenizer = self.encoder.tokenizer
+        self._collected.add(number, encoded)
+        self.lengths[number] = encoded.length
+        ids, labels = encoded.input_ids, encoded.labels
+        trained = len(labels) - labels.count(MASKED)
+        if not any(label != MASKED for label in labels[1:]):
+            self.mark("masked_row", number)
+        elif trained < _BARELY * len(ids) and len(ids) >= _ENOUGH:
+            self.mark("barely_trained", number)
+        if encoded.truncated:
+            self.mark("truncated", number)
+            if labels[-1] != MASKED and not plain:
+                self.mark("answer_cut", number)
+        bos = tokenizer.bos_token_id
+        if bos is not None and ids[:2] == [bos, bos]:
+            self.mark("double_bos", number)
+        elif bos is not None and ids[:1] != [bos] and self._adds_bos():
+            self.mark("missing_bos", number)
+        if not encoded.truncated and not self._stops(labels):
+            self.mark("missing_end_of_turn", number)
+
+    def _stops(self, labels: list[int]) -> bool:
+        """Whether the last learnt span ends in a token that is no ordinary text."""
+        learnt = [label for label in labels if label != MASKED]
+        tail = learnt[-3:]  # "all" also learns the blank after the token
+        return not learnt or any(token in self._special for token in tail)
+
+    def _adds_bos(self) -> bool:
+        assert self.encoder is not None
+        tokenizer = self.encoder.tokenizer
+        if self._bos is None:
+            self._bos = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+        return self._bos
+
+    def _look_at_lengths(self) -> None:
+        ordered = sorted(self.lengths.values())
+        if len(ordered) < 20:
+            return
+        limit = 4 * ordered[len(ordered) * 95 // 100]
+        for number, length in self.lengths.items():
+            if length > limit:
+                self.mark("long_row", number)
+
+
+def _repeats(roles: list[str]) -> bool:
+    return any(a == b and a in ("user", "assistant") for a, b in pairwise(roles))
+
+
+def _all_masked(rows: int) -> Finding:
+    return Finding(
+        severity="error",
+        code="nothing_to_learn",
+        title="No row has anything to learn.",
+        count=rows,
+        examples=list(range(min(EXAMPLES, rows))),
+        do="give the rows answers, raise `model.max_seq_length`, or set `data.train_on` to `all`.",
+    )
