@@ -16,6 +16,7 @@ import pytest
 from tunebook.errors import RunBusy, RunMissing
 from tunebook.events import (
     CheckpointEvent,
+    EvaluationEvent,
     ExportEvent,
     FinishedEvent,
     MemoryEvent,
@@ -215,10 +216,15 @@ def test_adapters_train_in_float32_over_four_bit_weights(finished: Run) -> None:
     assert kinds == {torch.float32}
 
 
-def test_packing_trains_the_same_rows(quick: Quick, tmp_path: Path) -> None:
-    run = train(quick(training__packing=True), wait=True, root=tmp_path)
-    assert run.state == "completed"
-    assert run.history()[0].tokens > 100
+def test_packing_trains_every_token_of_the_same_rows(quick: Quick, tmp_path: Path) -> None:
+    epoch = {"training__max_steps": None, "data__eval_fraction": 0.1}
+    alone = train(quick(**epoch), wait=True, root=tmp_path)
+    packed = train(quick(**epoch, training__packing=True), wait=True, root=tmp_path)
+    assert packed.history()[-1].tokens == alone.history()[-1].tokens
+    assert packed.history()[-1].trained_tokens == alone.history()[-1].trained_tokens
+    assert len(packed.history()) < len(alone.history())
+    first = [run.log.of(EvaluationEvent)[0].loss for run in (alone, packed)]
+    assert first[0] == pytest.approx(first[1], rel=0.2)
 
 
 @pytest.mark.parametrize("tokenizer", ["qwen2.5", "llama-3.1"])

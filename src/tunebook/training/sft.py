@@ -17,6 +17,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer as TrlSFTTrainer
 
+from tunebook.data.packing import flatten_batch, pack_rows
 from tunebook.plan import Strategy
 from tunebook.recipe import Recipe
 from tunebook.training.meter import MemoryMeter
@@ -86,9 +87,13 @@ def make_trainer(
         output_dir: folder of the checkpoints.
         callbacks: are told of every step.
     """
+    packing = recipe.training.packing
+    if packing:
+        train_dataset = pack_rows(train_dataset, recipe.model.max_seq_length)
     trainer = SFTTrainer(
         model,
         args=sft_config(recipe, strategy, model, output_dir, evaluate=eval_dataset is not None),
+        data_collator=flatten_batch if packing else None,
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
@@ -129,9 +134,9 @@ def sft_config(
         bf16=device == "cuda" and dtype == "bfloat16",
         fp16=device == "cuda" and dtype == "float16",
         use_cpu=device == "cpu",
-        packing=training.packing,
-        eval_packing=False if training.packing else None,
-        max_length=recipe.model.max_seq_length if training.packing else None,
+        max_length=None,  # the rows are cut already
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
         logging_steps=1,
         logging_nan_inf_filter=False,
         eval_strategy=("steps" if training.eval_steps else "epoch") if evaluate else "no",
