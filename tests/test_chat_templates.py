@@ -50,7 +50,9 @@ def build_trainer(tokenizer: Any, folder: Path, rows: list[str], **more: Any) ->
     import torch
     from datasets import Dataset
     from transformers import LlamaConfig, LlamaForCausalLM
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig
+
+    from tunebook.training.sft import SFTTrainer
 
     torch.manual_seed(0)
     config = LlamaConfig(

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback
+from packaging.version import Version
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer as TrlSFTTrainer
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+_HEAD_NEEDS_A_GPU = Version(version("trl")) < Version("1.16")
 
 
 class SFTTrainer(TrlSFTTrainer):
@@ -58,6 +63,20 @@ class SFTTrainer(TrlSFTTrainer):
         if self.meter is None:
             return step()
         return self.meter.around(step, inputs["input_ids"].numel())
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """TRL's loss; on a CPU with a TRL whose output head is a Triton kernel alone, the model's own."""
+        head: Any = super().compute_loss
+        if self.args.device.type == "cpu" and _HEAD_NEEDS_A_GPU:
+            inputs = {**inputs, "use_cache": False}
+            head = partial(Trainer.compute_loss, self)
+        return head(model, inputs, return_outputs, num_items_in_batch)
 
     def token_counts(self) -> tuple[int, int]:
         """Tokens without padding, and tokens with a label, since this trainer began."""
