@@ -10,7 +10,6 @@ from typing import Any
 
 from tunebook.data.conversations import standard_role
 from tunebook.data.conversions import (
-    MergedPrompt,
     from_sharegpt_turns,
     stitched,
     to_sharegpt_turns,
@@ -19,6 +18,7 @@ from tunebook.data.conversions import (
 from tunebook.data.examples import ExampleTemplate
 from tunebook.data.formats import detect_format
 from tunebook.data.loading import quiet_datasets
+from tunebook.data.mapping import MergedPrompt
 from tunebook.data.markers import MarkerMasker, Markers, find_markers, nothing_marked
 from tunebook.data.masking import MASKED
 from tunebook.data.templates import CHAT_TEMPLATES, compiled, get_chat_template

@@ -11,7 +11,6 @@ from hypothesis import given, strategies as st
 
 from tunebook.chat_templates import apply_chat_template, standardize_sharegpt, to_sharegpt
 from tunebook.data.conversions import (
-    MergedPrompt,
     from_chatml,
     from_sharegpt_turns,
     stitched,
@@ -19,6 +18,7 @@ from tunebook.data.conversions import (
     to_sharegpt_turns,
 )
 from tunebook.data.examples import ExampleTemplate
+from tunebook.data.mapping import MergedPrompt
 from tunebook.data.masking import MASKED, encode_conversation
 from tunebook.errors import FormatUnknown, RecipeInvalid, RowInvalid, TemplateInvalid
 

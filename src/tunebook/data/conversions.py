@@ -8,72 +8,14 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tunebook.data.conversations import Message, standard_role
-from tunebook.errors import FormatUnknown, RowInvalid
+from tunebook.errors import RowInvalid
 
-Row = dict[str, Any]
-_PART = re.compile(r"\[\[(.*?)\]\]|\{(\w[^{}]*)\}", re.DOTALL)
-_NAME = re.compile(r"\{(\w[^{}]*)\}")
 _TURN = re.compile(r"<\|im_start\|>([^\n<]*)\n(.*?)<\|im_end\|>", re.DOTALL)
 _MARKS = ("<|im_start|>", "<|im_end|>")
 SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "tool"}
-
-
-@dataclass(frozen=True)
-class MergedPrompt:
-    """Text with `{column}` names and `[[optional blocks]]`, filled from a row.
-
-    A block is left out where one of its columns is missing or empty:
-    `"{instruction}[[\\nInput: {input}]]"`.
-    """
-
-    text: str
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns that the text names, in order."""
-        return list(dict.fromkeys(_NAME.findall(self.text)))
-
-    def check(self, columns: Sequence[str]) -> None:
-        """See to it that the columns named are there.
-
-        Raises:
-            FormatUnknown: naming the one that is not.
-        """
-        for name in self.columns:
-            if name not in columns:
-                raise FormatUnknown(
-                    "The merged prompt names a column that is not there.",
-                    f"it has {{{name}}}; the columns are {', '.join(columns)}.",
-                    "name one of these columns in braces.",
-                )
-        if not self.columns:
-            raise FormatUnknown(
-                "The merged prompt names no column.",
-                f"it is {self.text!r}.",
-                "write column names in braces, such as `{instruction}[[\\nInput: {input}]]`.",
-            )
-
-    def fill(self, row: Row) -> str:
-        """The text for one row."""
-
-        def part(match: re.Match[str]) -> str:
-            block, name = match.group(1), match.group(2)
-            if name is not None:
-                return _said(row.get(name))
-            values = {key: _said(row.get(key)) for key in _NAME.findall(block)}
-            if not all(values.values()):
-                return ""
-            return _NAME.sub(lambda found: values[found.group(1)], block)
-
-        return _PART.sub(part, self.text)
-
-
-def _said(value: Any) -> str:
-    return "" if value is None else str(value)
 
 
 def stitched(rows: int, extension: int, seed: int) -> list[list[int]]:

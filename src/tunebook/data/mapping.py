@@ -5,12 +5,13 @@ This module knows names and templates with braces; what a format is, `formats` k
 
 from __future__ import annotations
 
-import functools
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tunebook.data.turns import wrong
-from tunebook.errors import RecipeInvalid
+from tunebook.errors import FormatUnknown, RecipeInvalid
 
 PARTS = {
     "messages": ["messages", "conversations", "conversation"],
@@ -27,8 +28,8 @@ PARTS = {
     "reference": ["reference", "ground_truth", "solution"],
 }
 _PART_OF = {alias: part for part, aliases in PARTS.items() for alias in aliases}
-_BLOCK = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
-_FIELD = re.compile(r"\{([^{}]+)\}")
+_PART = re.compile(r"\[\[(.*?)\]\]|\{(\w[^{}]*)\}", re.DOTALL)
+_NAME = re.compile(r"\{(\w[^{}]*)\}")
 
 
 def standard_columns(columns: dict[str, str], names: list[str]) -> dict[str, str]:
@@ -56,7 +57,7 @@ def require_fields(template: str, names: list[str]) -> None:
     Raises:
         RecipeInvalid: one is not, or there is none, or a block is not closed.
     """
-    fields = [name for literal, block in _pieces(template) for name in _FIELD.findall(literal)]
+    fields = MergedPrompt(template).columns
     if not fields:
         raise RecipeInvalid(
             "`data.merged_prompt` names no column.",
@@ -75,29 +76,75 @@ def require_fields(template: str, names: list[str]) -> None:
 
 
 def fill(template: str, row: dict[str, Any], place: str) -> str:
-    """The merged prompt of one row; a `[[block]]` is left out where one of its columns is empty.
+    """The merged prompt of one row; `\\n` that was typed is a new line.
 
     Raises:
         RowInvalid: a column outside of all blocks is missing.
     """
-    text = ""
-    for literal, optional in _pieces(template):
-        values = {name: row.get(name) for name in _FIELD.findall(literal)}
-        empty = [name for name, value in values.items() if value is None or value == ""]
-        if empty and optional:
-            continue
-        missing = [name for name in empty if values[name] is None]
-        if missing:
-            raise wrong(place, f"`{missing[0]}`", "is missing")
-        text += _FIELD.sub(lambda found, values=values: str(values[found[1]]), literal)  # type: ignore[misc]
-    return text
+    prompt = MergedPrompt(template.replace("\\n", "\n"))
+    for name in prompt.required:
+        if row.get(name) is None:
+            raise wrong(place, f"`{name}`", "is missing")
+    return prompt.fill(row)
 
 
-@functools.lru_cache(maxsize=8)
-def _pieces(template: str) -> list[tuple[str, bool]]:
-    """The template in order as (text, whether it is an optional block); `\\n` typed is a new line."""
-    parts = _BLOCK.split(template.replace("\\n", "\n"))
-    return [(part, bool(index % 2)) for index, part in enumerate(parts) if part]
+@dataclass(frozen=True)
+class MergedPrompt:
+    """Text with `{column}` names and `[[optional blocks]]`, filled from a row.
+
+    A block is left out where one of its columns is missing or empty:
+    `"{instruction}[[\\nInput: {input}]]"`.
+    """
+
+    text: str
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the text names, in order."""
+        return list(dict.fromkeys(_NAME.findall(self.text)))
+
+    @property
+    def required(self) -> list[str]:
+        """The columns outside of all blocks."""
+        return [name for _, name in _PART.findall(self.text) if name]
+
+    def check(self, columns: Sequence[str]) -> None:
+        """See to it that the columns named are there.
+
+        Raises:
+            FormatUnknown: naming the one that is not.
+        """
+        for name in self.columns:
+            if name not in columns:
+                raise FormatUnknown(
+                    "The merged prompt names a column that is not there.",
+                    f"it has {{{name}}}; the columns are {', '.join(columns)}.",
+                    "name one of these columns in braces.",
+                )
+        if not self.columns:
+            raise FormatUnknown(
+                "The merged prompt names no column.",
+                f"it is {self.text!r}.",
+                "write column names in braces, such as `{instruction}[[\\nInput: {input}]]`.",
+            )
+
+    def fill(self, row: dict[str, Any]) -> str:
+        """The text for one row."""
+
+        def part(match: re.Match[str]) -> str:
+            block, name = match.group(1), match.group(2)
+            if name is not None:
+                return _said(row.get(name))
+            values = {key: _said(row.get(key)) for key in _NAME.findall(block)}
+            if not all(values.values()):
+                return ""
+            return _NAME.sub(lambda found: values[found.group(1)], block)
+
+        return _PART.sub(part, self.text)
+
+
+def _said(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def _require(column: str, names: list[str], field: str) -> None:
