@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tunebook.data.tokenizers import tokenizer_for
+from tunebook.errors import DatasetUnreadable
+from tunebook.recipe import Recipe
 from tunebook.widgets import DataPanel, preview
+from tunebook.widgets._rows import RowReader
 
 MARKUP = "<img src=x onerror=alert(1)>"
 ROWS = [
@@ -76,3 +81,14 @@ def test_another_source_is_read_in_a_thread(
     own.handle({"type": "source", "source": str(path)})
     eventually(lambda: own.rows == 5 and not own.busy, 30)
     assert own.format["name"] == "prompt_completion"
+
+
+def test_the_first_rows_of_a_file_show_before_all_of_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    path.write_text("\n".join([json.dumps(row)] * 200 + ["{broken"]))
+    recipe = Recipe.of(data=str(path))
+    reader = RowReader(recipe, tokenizer_for(recipe))
+    assert reader.view(0)["conversation"][1]["content"] == "b"
+    with pytest.raises(DatasetUnreadable, match="201"):
+        reader.read_all()

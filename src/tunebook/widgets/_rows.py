@@ -5,10 +5,12 @@ Reads through `tunebook.data`; knows no widget.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tunebook.recipe import Recipe
 
+FIRST_ROWS = 20  # of a file, before all of it is read
 MOST_TOKENS = 3000  # of one row, in the page
 MOST_TEXT = 20_000  # characters of one message, in the page
 FORMATS = {
@@ -24,7 +26,10 @@ FORMATS = {
 
 
 class RowReader:
-    """The rows of one recipe, loaded and detected once; each row is encoded when it is looked at.
+    """The rows of one recipe; each is encoded when it is looked at.
+
+    Of a local file only the first rows are read until `read_all`, so that a page shows at once
+    however large the file is.
 
     Args:
         tokenizer: the model's, with the recipe's template on it.
@@ -35,16 +40,28 @@ class RowReader:
     """
 
     def __init__(self, recipe: Recipe, tokenizer: Any, *, rows: Any = None):
-        from tunebook.data import load_rows
         from tunebook.data.formats import detect_for
+        from tunebook.data.loading import read_page
         from tunebook.data.prepare import recipe_encoder
 
         self.recipe = recipe
         self._given = rows
+        self._rows: Any = None
         self._tokenizer = tokenizer
-        self._rows = load_rows(recipe.data, rows=rows)
-        self.detection = detect_for(recipe.data, self._rows)
         self._encoder = recipe_encoder(recipe, tokenizer, every_turn=True)
+        if rows is None and Path(recipe.data.source).expanduser().is_file():
+            self._rows, head = read_page(recipe.data, 0, FIRST_ROWS)
+            self.detection = detect_for(recipe.data, head)
+        else:
+            self.read_all()
+
+    def read_all(self) -> None:
+        """Read every row, and detect the format from them."""
+        from tunebook.data import load_rows
+        from tunebook.data.formats import detect_for
+
+        self._rows = load_rows(self.recipe.data, rows=self._given)
+        self.detection = detect_for(self.recipe.data, self._rows)
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -108,7 +108,10 @@ class DataPanel(Panel):
         self._reader = reader
         self.show(format=reader.format_dict(), rows=len(reader), summary=self._source())
         self.show_row(0)
-        self.show(busy="Counting tokens and checking …")
+        self.show(busy="Reading all rows, counting tokens and checking …")
+        reader.read_all()
+        if wanted in (None, self._wanted):
+            self.show(format=reader.format_dict(), rows=len(reader))
         statistics, findings = reader.check()
         if wanted in (None, self._wanted):
             self.show(statistics=statistics, findings=findings, summary=self._source(statistics))
