@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from tunebook.errors import RunBusy, RunMissing
 from tunebook.events import (
@@ -74,6 +76,10 @@ def test_a_run_learns_and_says_everything_that_happened(finished: Run) -> None:
     assert events[0].trainable_parameters == 466_944  # r 16 on all seven linears of six layers
 
 
+@pytest.mark.skipif(
+    Version(version("trl")) < Version("1.16"),
+    reason="the forecast counts the tiles of today's TRL; on a CPU older ones hold all logits",
+)
 def test_the_forecast_is_near_what_was_measured(finished: Run) -> None:
     measured = finished.log.of(MemoryEvent)[-1].peak
     assert finished.plan is not None
