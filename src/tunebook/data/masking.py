@@ -25,7 +25,8 @@ class Encoded:
     """One row as the model sees it.
 
     `labels[i]` is `input_ids[i]` where the token is learnt and -100 where not. `offsets[i]` is the
-    token's place in `text`. `spans` are in text order; `length` counts the tokens before the cut.
+    token's place in `text`, made when asked for: `places` is a list of them or a tokenizer's
+    Encoding. `spans` are in text order; `length` counts the tokens before the cut.
     """
 
     input_ids: list[int]
@@ -33,8 +34,14 @@ class Encoded:
     text: str
     spans: list[Span]
     truncated: bool
-    offsets: list[tuple[int, int]] = field(repr=False, default_factory=list)
+    places: Any = field(repr=False, default_factory=list)
     length: int = 0
+
+    @property
+    def offsets(self) -> list[tuple[int, int]]:
+        """Each token's place in `text`."""
+        every = self.places if isinstance(self.places, list) else self.places.offsets
+        return every[: len(self.input_ids)]
 
     @property
     def n_trained(self) -> int:
@@ -132,19 +139,19 @@ class Encoder:
             for text, spans, plain in prepared
         ]
 
-    def _ids(self, texts: list[str], *, special: bool) -> list[tuple[list[int], list[Any]]]:
+    def _ids(self, texts: list[str], *, special: bool) -> list[tuple[list[int], Any]]:
+        """Ids and the tokenizer's Encoding, which knows the offsets, of each text."""
         if not texts:
             return []
         # A template writes its own start token, so the tokenizer must not add a second one.
         out = self.tokenizer(
             texts,
             add_special_tokens=special,
-            return_offsets_mapping=True,
             return_attention_mask=False,
             return_token_type_ids=False,
             verbose=False,
         )
-        return list(zip(out["input_ids"], out["offset_mapping"], strict=True))
+        return list(zip(out["input_ids"], out.encodings, strict=True))
 
     def _render_chat(self, renderer: Renderer, messages: list[Message]) -> tuple[str, list[Span]]:
         answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
@@ -170,21 +177,23 @@ class Encoder:
             replace(s, trained=s.turn in trained and s.turn not in barred) for s in ordered
         ]
 
-    def _finish(
-        self, text: str, spans: list[Span], ids: list[int], offsets: list[tuple[int, int]]
-    ) -> Encoded:
-        starts = [start for start, _ in offsets]
+    def _finish(self, text: str, spans: list[Span], ids: list[int], encoding: Any) -> Encoded:
+        def start(token: int) -> int:
+            return encoding.token_to_chars(token)[0]  # type: ignore[no-any-return]
+
+        tokens = range(len(ids))
         everything = self.train_on == "all"
         labels = list(ids) if everything else [MASKED] * len(ids)
         for span in spans:
             if span.trained != everything:
-                first, last = bisect_left(starts, span.start), bisect_left(starts, span.end)
+                first = bisect_left(tokens, span.start, key=start)
+                last = bisect_left(tokens, span.end, first, key=start)
                 labels[first:last] = [MASKED] * (last - first) if everything else ids[first:last]
-        return self._cut(Encoded(ids, labels, text, spans, False, offsets, len(ids)))
+        return self._cut(Encoded(ids, labels, text, spans, False, encoding, len(ids)))
 
-    def _finish_text(self, text: str, ids: list[int], offsets: list[tuple[int, int]]) -> Encoded:
+    def _finish_text(self, text: str, ids: list[int], encoding: Any) -> Encoded:
         """Write the start and end tokens, which the tokenizer gives no place, into the text."""
-        tokenizer = self.tokenizer
+        tokenizer, offsets = self.tokenizer, encoding.offsets
         shift = 0
         if ids and ids[0] == tokenizer.bos_token_id and offsets[0] == (0, 0):
             shift = len(str(tokenizer.bos_token))
@@ -211,6 +220,6 @@ class Encoder:
             encoded.text,
             encoded.spans,
             True,
-            encoded.offsets[:limit],
+            encoded.places,
             encoded.length,
         )

@@ -20,6 +20,7 @@ from tunebook.data.frames import (
     whole_tags,
 )
 from tunebook.data.sandbox import program
+from tunebook.data.shapes import Shape, plain_contents, probe_of, shape_of
 from tunebook.data.templates import no_template
 from tunebook.errors import TemplateInvalid
 
@@ -63,6 +64,9 @@ class Renderer:
         self._learnt: Frame | None = None
         # What templates put between a prompt and an answer, such as an empty thought.
         self._leads: list[str] = [""]
+        # By roles, as soon as they are met again; None where nothing can be proved.
+        self._shapes: dict[tuple[str, ...], Shape | None] = {}
+        self._once: set[tuple[str, ...]] = set()
 
     @property
     def frame(self) -> Frame:
@@ -110,7 +114,8 @@ class Renderer:
                 by_turn = dict(zip(answers, places, strict=True))
                 return text, [Span(*by_turn[turn], "assistant", turn) for turn in turns]
         _require_calls(text, messages, turns)
-        return text, [self._answer(text, messages, turn) for turn in turns]
+        known = self._by_shape(text, messages, turns)
+        return text, known or [self._answer(text, messages, turn) for turn in turns]
 
     def place(self, text: str, messages: list[Message], turn: int) -> Span | None:
         """Where one turn's content lies in `text`, by rendering again with another content there.
@@ -125,6 +130,41 @@ class Renderer:
         if text.startswith(before) and text.endswith(after) and end >= len(before):
             return Span(len(before), end, messages[turn]["role"], turn)
         return None
+
+    def _by_shape(self, text: str, messages: list[Message], turns: list[int]) -> list[Span] | None:
+        """The spans without rendering again, if the text is that of a shape proved before."""
+        contents = plain_contents(messages, self._program.marks)
+        if contents is None:
+            return None
+        shape = self._shape(tuple(message["role"] for message in messages))
+        places = shape.places(text, contents, turns) if shape is not None else None
+        if places is None:
+            return None
+        return [Span(*place, "assistant", turn) for place, turn in zip(places, turns, strict=True)]
+
+    def _shape(self, roles: tuple[str, ...]) -> Shape | None:
+        """What is constant for these roles, proved when they are met for the second time."""
+        if roles not in self._once:
+            self._once.add(roles)
+        elif roles not in self._shapes:
+            self._shapes[roles] = self._proved(roles)
+        return self._shapes.get(roles)
+
+    def _proved(self, roles: tuple[str, ...]) -> Shape | None:
+        """A shape, by rendering a probe of it and the prompt of each of its answers."""
+        probe = probe_of(roles)
+        text = self._tried(probe) if probe is not None else None
+        if probe is None or text is None:
+            return None
+        spans = {}
+        for turn, role in enumerate(roles):
+            if role == "assistant":
+                try:
+                    span = self._answer(text, probe, turn)
+                except TemplateInvalid:
+                    continue
+                spans[turn] = (span.start, span.end)
+        return shape_of(text, probe, spans)
 
     def _render(
         self, messages: list[Message], *, generation_prompt: bool = False, track: bool = False

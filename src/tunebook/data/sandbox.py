@@ -28,6 +28,9 @@ class _TooMuch(Exception):
 class Program:
     """A template, compiled in transformers' immutable sandbox, whose loops and calls are counted.
 
+    `marks` are the texts, such as `</think>`, that it could look for in what is said. Blanks and
+    single words, which are names of roles and keys, are left out.
+
     Args:
         text: Jinja with transformers' extensions, `{% generation %}` among them.
 
@@ -37,6 +40,7 @@ class Program:
 
     def __init__(self, text: str) -> None:
         self._left = 0
+        self.marks: tuple[str, ...] = ()
         self._template = self._compile(text)
 
     def render(
@@ -108,6 +112,7 @@ class Program:
                 f"line {error.lineno}: {error.message}.",
                 "mend that line, or choose a named template such as `chatml`.",
             ) from None
+        self.marks = _marks(tree)
         environment = _counting(environment, self)
         for loop in tree.find_all(nodes.For):
             bounded = nodes.Name("__tunebook_counted", "load", lineno=loop.lineno)
@@ -158,6 +163,46 @@ def _counting(environment: Any, owner: Program) -> Any:
     environment.intercepted_binops = frozenset(["*", "**"])
     environment.call, environment.call_binop = counted_call, checked_binop
     return environment
+
+
+def _marks(tree: nodes.Template) -> tuple[str, ...]:
+    """The texts in a template's expressions, but for those that are only written out."""
+    from jinja2 import nodes
+
+    captured = [
+        out for block in tree.find_all(nodes.AssignBlock) for out in block.find_all(nodes.Output)
+    ]
+    kept_outputs = {id(output) for output in captured}
+    written = {
+        id(const)
+        for output in tree.find_all(nodes.Output)
+        if id(output) not in kept_outputs
+        for part in output.nodes
+        for const in _written(part)
+    }
+    consts = (const for const in tree.find_all(nodes.Const) if id(const) not in written)
+    texts = {const.value for const in consts if isinstance(const.value, str)}
+    return tuple(sorted(text for text in texts if text.strip() and not text.isidentifier()))
+
+
+def _written(part: nodes.Expr) -> Iterator[nodes.Expr]:
+    """The expressions of which an output is put together."""
+    from jinja2 import nodes
+
+    if isinstance(part, nodes.Add):
+        sides: list[nodes.Expr | None] = [part.left, part.right]
+    elif isinstance(part, nodes.Concat):
+        sides = list(part.nodes)
+    elif isinstance(part, nodes.CondExpr):
+        sides = [part.expr1, part.expr2]
+    elif isinstance(part, nodes.Filter) and part.name == "join":
+        sides = [part.node, *part.args]
+    else:
+        yield part
+        return
+    for side in sides:
+        if side is not None:
+            yield from _written(side)
 
 
 def _seen(message: dict[str, Any]) -> dict[str, Any]:
