@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 
 from tunebook.data.names import TEMPLATES
-from tunebook.recipe import PARTS, FieldInfo, json_schema, recipe_fields, write_atomic
+from tunebook.fields import FieldInfo, json_schema, recipe_fields
+from tunebook.recipe import PARTS, write_atomic
 
 HERE = Path(__file__).parent
 

@@ -11,7 +11,8 @@ import yaml
 from hypothesis import given, strategies as st
 
 from tunebook.errors import RecipeInvalid, SourceMissing
-from tunebook.recipe import PARTS, Recipe, recipe_fields, resolve_field, write_atomic
+from tunebook.fields import recipe_fields
+from tunebook.recipe import PARTS, Recipe, resolve_field, write_atomic
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "json"])

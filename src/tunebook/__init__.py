@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "Recipe": "recipe",
-    "recipe_fields": "recipe",
+    "recipe_fields": "fields",
     "Plan": "plan",
     "Hardware": "plan",
     "make_plan": "plan",
@@ -71,8 +71,9 @@ if TYPE_CHECKING:
     from tunebook.data.demo import demo_recipe as demo_recipe
     from tunebook.errors import TunebookError as TunebookError
     from tunebook.events import EventLog as EventLog
+    from tunebook.fields import recipe_fields as recipe_fields
     from tunebook.plan import Hardware as Hardware, Plan as Plan, make_plan as make_plan
-    from tunebook.recipe import Recipe as Recipe, recipe_fields as recipe_fields
+    from tunebook.recipe import Recipe as Recipe
     from tunebook.training import (
         Run as Run,
         list_runs as list_runs,

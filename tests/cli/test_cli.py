@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tunebook.cli import main
-from tunebook.recipe import recipe_fields
+from tunebook.fields import recipe_fields
 from tunebook.training import list_runs
 
 Printed = pytest.CaptureFixture[str]

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tunebook.errors import RecipeInvalid
-from tunebook.recipe import FieldInfo, Recipe, recipe_fields
+from tunebook.fields import FieldInfo, recipe_fields
+from tunebook.recipe import Recipe
 
 _PREFIX = "field:"
 

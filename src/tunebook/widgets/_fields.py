@@ -10,7 +10,8 @@ import math
 from typing import Any
 
 from tunebook.errors import RecipeInvalid
-from tunebook.recipe import PARTS, FieldInfo, Recipe, columns_as_text, recipe_fields
+from tunebook.fields import FieldInfo, recipe_fields
+from tunebook.recipe import PARTS, Recipe, columns_as_text
 
 
 @functools.cache
