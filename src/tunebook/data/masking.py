@@ -6,7 +6,7 @@ It knows a tokenizer and its template; it does not know files, formats or traine
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunebook.data.conversations import Message
@@ -156,7 +156,9 @@ class Encoder:
     def _render_chat(self, renderer: Renderer, messages: list[Message]) -> tuple[str, list[Span]]:
         answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         barred = [i for i, message in enumerate(messages) if message.get("train") is False]
-        seen = [{k: v for k, v in m.items() if k != "train"} for m in messages]
+        seen = [
+            {k: v for k, v in m.items() if k != "train"} if "train" in m else m for m in messages
+        ]
         learnt = [turn for turn in answers if turn not in barred]
         if self.train_on == "last_response":
             # A last answer that is not to be learnt is not replaced by an earlier one.
@@ -174,7 +176,8 @@ class Encoder:
         trained = set(range(len(messages))) if self.train_on == "all" else set(learnt)
         ordered = sorted(spans.values(), key=lambda span: (span.start, span.turn))
         return text, [
-            replace(s, trained=s.turn in trained and s.turn not in barred) for s in ordered
+            Span(s.start, s.end, s.role, s.turn, s.turn in trained and s.turn not in barred)
+            for s in ordered
         ]
 
     def _finish(self, text: str, spans: list[Span], ids: list[int], encoding: Any) -> Encoded:

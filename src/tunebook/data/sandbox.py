@@ -19,6 +19,7 @@ _numbers = count()
 _STEPS = 20_000_000
 _LONGEST = 100_000_000
 _REASONING = ("reasoning_content", "reasoning", "thinking")
+_THOUGHTS = frozenset(_REASONING)
 
 
 class _TooMuch(Exception):
@@ -208,6 +209,8 @@ def _written(part: nodes.Expr) -> Iterator[nodes.Expr]:
 def _seen(message: dict[str, Any]) -> dict[str, Any]:
     """The message as the template sees it: plain data, thoughts under the names templates read."""
     plain = {key: value if type(value) is str else _plain(value) for key, value in message.items()}
+    if _THOUGHTS.isdisjoint(plain):
+        return plain
     thought = next((plain[name] for name in _REASONING if plain.get(name) is not None), None)
     if thought is None:
         return plain

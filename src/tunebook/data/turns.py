@@ -26,6 +26,7 @@ ROLE_ALIASES = {
 }
 _CALLS = ["function_call", "tool_call", "tool_calls"]
 _ROLE_OF = {alias: role for role, aliases in ROLE_ALIASES.items() for alias in aliases}
+_SPEAKERS = frozenset(_ROLE_OF)
 _ROLE_OF |= dict.fromkeys(_CALLS, "assistant")
 _EXTRA_KEYS = ["name", "tool_calls", "tool_call_id", "reasoning_content", "thinking", "train"]
 _IMAGE_PARTS = {"image", "image_url", "input_image", "video", "audio", "input_audio"}
@@ -62,6 +63,8 @@ def to_message(
         why = f"has the unknown `{role_key}` {turn[role_key]!r}; known are {known}"
         raise wrong(place, where, why)
     content = turn.get(content_key)
+    if type(content) is str and len(turn) == 2 and turn[role_key] in _SPEAKERS:
+        return {"role": role, "content": content}  # as most are: there is nothing else to see to
     extras = {key: turn[key] for key in _EXTRA_KEYS if turn.get(key) is not None}
     if "reasoning_content" not in extras and isinstance(turn.get("reasoning"), str):
         extras["reasoning_content"] = turn["reasoning"]
