@@ -1,4 +1,4 @@
-"""How long a user waits: for `import tunebook`, for `Guide()`, and for the demo.
+"""How long a user waits: for `import tunebook`, `Guide()`, a plan, a change in a form, and the demo.
 
     python benchmarks/startup.py [--json FILE] [--demo]
 
@@ -47,6 +47,25 @@ def guide_seconds() -> float:
     return float(done.stdout)
 
 
+def plan_seconds() -> tuple[float, float]:
+    """Median times of `make_plan`, and of a changed field in the method panel with its new plan."""
+    import tunebook
+
+    hardware = tunebook.Hardware.detect()
+    plans, changes = [], []
+    panel = tunebook.MethodPanel()
+    panel.studio.wait_for_plan()
+    for rank in range(8, 28):
+        recipe = tunebook.demo_recipe().with_values({"lora.r": rank})
+        began = time.perf_counter()
+        tunebook.make_plan(recipe, hardware=hardware)
+        plans.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        panel.handle({"type": "set", "path": "lora.r", "value": str(rank)})
+        changes.append(time.perf_counter() - began)
+    return statistics.median(plans), statistics.median(changes)
+
+
 def demo_seconds() -> float:
     """Wall time of `tunebook demo`."""
     with tempfile.TemporaryDirectory() as folder:
@@ -66,6 +85,7 @@ def main() -> None:
         "import tunebook": seconds("import tunebook") - seconds("pass"),
         "Guide() in a warm process": guide_seconds(),
     }
+    results["make_plan"], results["a change in the form"] = plan_seconds()
     if arguments.demo:
         results["tunebook demo"] = demo_seconds()
     machine = f"{platform.processor() or platform.machine()}, Python {platform.python_version()}"

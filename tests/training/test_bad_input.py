@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,28 @@ def test_a_disk_that_fills_up_in_mid_run_keeps_the_last_checkpoint(
     monkeypatch.setattr(SFTTrainer, "_save_checkpoint", save)
     run.resume().wait()
     assert run.state == "completed"
+
+
+@pytest.mark.parametrize(("kind", "error", "named"), BAD, ids=[kind for kind, _, _ in BAD])
+def test_the_panel_shows_it_and_leaves_nothing(
+    kind: str,
+    error: type[TunebookError],
+    named: str,
+    tmp_path: Path,
+    quick: Quick,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tunebook.widgets import TrainPanel
+
+    recipe = bad_recipe(kind, tmp_path, quick)
+    monkeypatch.chdir(tmp_path)
+    panel = TrainPanel(recipe=recipe)
+    panel.handle({"type": "start"})
+    end = time.monotonic() + 120
+    while not panel.error:
+        assert time.monotonic() < end, "the panel shows no error"
+        time.sleep(0.05)
+    shown = panel.error
+    assert shown["name"] == error.__name__
+    assert named in f"{shown['what']} {shown['why']} {shown['do']}"
+    assert not (tmp_path / "runs").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from tunebook.recipe import Recipe
@@ -17,17 +16,6 @@ def test_the_forecast_is_there_and_follows_the_recipe() -> None:
     panel.handle({"type": "set", "path": "lora.r", "value": "256"})
     adapters = {part["key"]: part["bytes"] for part in panel.forecast["parts"]}["adapters"]
     assert adapters > {part["key"]: part["bytes"] for part in before["parts"]}["adapters"]
-
-
-def test_a_change_is_answered_in_less_than_fifty_milliseconds() -> None:
-    panel = MethodPanel()
-    panel.studio.wait_for_plan()
-    times = []
-    for rank in range(8, 28):
-        begun = time.process_time()
-        panel.handle({"type": "set", "path": "lora.r", "value": str(rank)})
-        times.append(time.process_time() - begun)
-    assert sorted(times)[len(times) // 2] < 0.05
 
 
 def test_a_model_that_is_not_there_gives_an_error_and_no_forecast() -> None:
