@@ -83,7 +83,7 @@ def test_python_raises_it_and_leaves_nothing(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(("kind", "error", "named"), BAD[:4], ids=[kind for kind, _, _ in BAD[:4]])
+@pytest.mark.parametrize(("kind", "error", "named"), BAD, ids=[kind for kind, _, _ in BAD])
 def test_the_command_line_prints_it_and_leaves_nothing(
     kind: str,
     error: type[TunebookError],
