@@ -28,13 +28,12 @@ from tunebook_kernels._launch import (
     on_device_of,
     power_of_2,
     tl,
-    triton_runs_on,
 )
 
-_WORDS = 1024  # words of 8 weights that a program works on
-_TILE = 8192  # 8-bit weights that a program works on
+_WORDS = 512  # words of 8 weights that a program works on
+_TILE = 4096  # 8-bit weights that a program works on
 # A product and a sum must stay two roundings.
-_OPTIONS = {"num_warps": 8, "enable_fp_fusion": False}
+_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 
 class Nested(NamedTuple):
@@ -252,7 +251,9 @@ def dequantize_4bit_kernel(  # type: ignore[no-untyped-def]
     eight = tl.load(packed_ptr.to(tl.pointer_type(tl.int32)) + word, mask=mask, other=0)
     lane = tl.arange(0, 8)[None, :]
     nibble = (eight[:, None] >> ((lane * 4) ^ 4)) & 15
-    weight = tl.load(code_ptr + nibble) * absmax[:, None]
+    code = tl.load(code_ptr + tl.arange(0, 16))
+    value = tl.gather(code, nibble.reshape(WORDS * 8), axis=0).reshape(WORDS, 8)
+    weight = value * absmax[:, None]
     row = word // row_words
     col = (word - row * row_words) * 8
     start = row.to(tl.int64) * (out_stride // UNIT * UNIT) + col
