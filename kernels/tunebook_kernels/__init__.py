@@ -5,10 +5,21 @@ Needs torch and, where it exists, triton; knows no model, no trainer and no `tun
 
 from tunebook_kernels._launch import can_launch, triton_runs_on
 from tunebook_kernels.rms_norm import rms_norm, rms_norm_reference
-from tunebook_kernels.swiglu import swiglu, swiglu_reference
+from tunebook_kernels.gated import (
+    gated_backward,
+    gated_forward,
+    geglu,
+    geglu_reference,
+    swiglu,
+    swiglu_reference,
+)
 
 __all__ = [
     "can_launch",
+    "gated_backward",
+    "gated_forward",
+    "geglu",
+    "geglu_reference",
     "rms_norm",
     "rms_norm_reference",
     "swiglu",
