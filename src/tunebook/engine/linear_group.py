@@ -1,0 +1,488 @@
+"""Linear layers that read one input (q|k|v, gate|up, o, down) as one product, with their LoRA.
+
+Knows plain, bitsandbytes and PEFT layers, and hand-derived gradients; knows no norm, no attention
+and no decoder layer.
+
+With x (T, in), frozen W (out, in), and all adapters stacked as A (R, in), already multiplied by
+their scaling, and B (out, R), block-diagonal (LoRA: Hu et al. 2021, arXiv:2106.09685):
+
+    y  = x Wᵀ + (x Aᵀ) Bᵀ
+    g  = dy B         dx = dy W + g A         dA = gᵀ x         dB = dyᵀ (x Aᵀ)
+
+Where W has to be copied anyway (4-bit weights, or a copy kept in the compute dtype), W, A and B
+stand in one matrix E = [[W, B], [A, ·]], so that each line is one product: y = [x, x Aᵀ] E[:out]ᵀ
+and dx = [dy, g] E[:, :in].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunebook_kernels import Packed4bit
+
+_ALIGN = 8  # ranks are padded so that rows of 16-bit numbers start at multiples of 16 bytes
+
+
+class Unsupported(Exception):
+    """A linear layer does what no group can; the message completes "left: ..."."""
+
+
+@dataclass(frozen=True)
+class LinearParts:
+    """What one linear layer holds, whoever wrapped it.
+
+    Attributes:
+        base: the layer with the frozen weight.
+        lora_A, lora_B: of the one active adapter, or None.
+        scaling: that the adapter's output is multiplied by.
+        dropout: share of the adapter's inputs that is zeroed in training.
+        mark: changes whenever any of this may have changed.
+    """
+
+    base: nn.Module
+    lora_A: nn.Parameter | None
+    lora_B: nn.Parameter | None
+    scaling: float
+    dropout: float
+    mark: tuple[Any, ...]
+
+    @property
+    def out_features(self) -> int:
+        """Width of the output."""
+        return int(self.base.out_features)  # type: ignore[arg-type]
+
+    @property
+    def rank(self) -> int:
+        """Of the adapter; 0 without one."""
+        return 0 if self.lora_A is None else self.lora_A.shape[0]
+
+
+def read_linear(module: nn.Module) -> LinearParts:
+    """The parts of a plain, 4-bit or PEFT linear layer.
+
+    Raises:
+        Unsupported: it is none of these, or its adapter is not plain LoRA (DoRA, several at once,
+            merged, with a bias of its own, in a mixed batch).
+    """
+    base = getattr(module, "base_layer", module)
+    if not isinstance(base, nn.Linear):
+        raise Unsupported(f"its {type(base).__name__} is not a linear layer")
+    kind = type(base).__name__
+    if kind not in ("Linear", "Linear4bit"):
+        raise Unsupported(f"its layers are {kind}")
+    if base is module:
+        return LinearParts(base, None, None, 1.0, 0.0, _mark(module))
+    wrapped: Any = module
+    if not hasattr(wrapped, "lora_A"):
+        raise Unsupported(f"its adapters are {type(module).__name__}, not LoRA")
+    active = [name for name in wrapped.active_adapters if name in wrapped.lora_A]
+    if wrapped.disable_adapters or not active:
+        return LinearParts(base, None, None, 1.0, 0.0, _mark(module))
+    if wrapped.merged or len(active) > 1:
+        raise Unsupported("its adapters are merged or several are active")
+    name = active[0]
+    lora_A, lora_B = wrapped.lora_A[name], wrapped.lora_B[name]
+    if wrapped.lora_variant.get(name) is not None or type(lora_A) is not nn.Linear:
+        raise Unsupported("its adapter is a variant of LoRA")
+    if lora_A.bias is not None or lora_B.bias is not None:
+        raise Unsupported("its adapter has a bias")
+    dropout = wrapped.lora_dropout[name]
+    share = float(dropout.p) if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
+    return LinearParts(
+        base, lora_A.weight, lora_B.weight, float(wrapped.scaling[name]), share, _mark(module)
+    )
+
+
+def _mark(module: nn.Module) -> tuple[Any, ...]:
+    """Cheap to make and compare: identity and the switches of PEFT's layers."""
+    state = module.__dict__
+    if "_active_adapter" not in state:
+        return (module._parameters.get("weight"),)
+    active = state["_active_adapter"]
+    name = active if isinstance(active, str) else tuple(active)
+    adapters: Any = module._modules["lora_A"]
+    return (
+        name,
+        state["_disable_adapters"],
+        len(state["merged_adapters"]),
+        len(adapters),
+        module.training,
+        module._modules["base_layer"],
+    )
+
+
+@dataclass
+class Operands:
+    """Matrices of one group in the compute dtype, valid until the next group asks for its own.
+
+    Attributes:
+        blocks: (W, first, last) for the rows of W that `first:last` of the output come from.
+        A: (R, in), scaled; B: (out, R), block-diagonal. None without adapters.
+        extended: (out + R, in + R) where all stand in one matrix, else None.
+        bias: (out,) or None.
+    """
+
+    blocks: list[tuple[torch.Tensor, int, int]]
+    A: torch.Tensor | None
+    B: torch.Tensor | None
+    extended: torch.Tensor | None
+    bias: torch.Tensor | None
+
+
+class Scratch:
+    """One growing buffer a device and dtype, for weights that are dequantised at each use."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
+
+    def take(self, rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
+        """(rows, columns) of undefined content."""
+        key, size = (like.device, like.dtype), rows * columns
+        buffer = self._buffers.get(key)
+        if buffer is None or buffer.numel() < size:
+            buffer = self._buffers[key] = torch.empty(size, dtype=like.dtype, device=like.device)
+        return buffer[:size].view(rows, columns)
+
+    def clear(self) -> None:
+        """Give the memory back."""
+        self._buffers.clear()
+
+
+SCRATCH = Scratch()
+
+
+class LinearGroup:
+    """Layers with one input, seen as one.
+
+    Args:
+        modules: in the order of the output's columns.
+        extend: whether weights that are copied stand in one matrix with the adapters, which asks
+            the caller for inputs and gradients with `rank` spare columns (`input_buffer`,
+            `gradient_buffer`).
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], *, extend: bool) -> None:
+        self.modules = tuple(modules)
+        self.parts = [read_linear(module) for module in modules]
+        self.in_features = int(self.parts[0].base.in_features)  # type: ignore[arg-type]
+        self.out_features = sum(part.out_features for part in self.parts)
+        self.ranks = sum(part.rank for part in self.parts)
+        self.rank = -(-self.ranks // _ALIGN) * _ALIGN
+        self.packed = [_packed(part.base) for part in self.parts]
+        self.dropout = max((part.dropout for part in self.parts), default=0.0)
+        self.resident = False
+        self._want_extended = extend
+        self._kept: Operands | None = None
+        self._adapter: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.trainable = [p for p in self._all_parameters() if p.requires_grad]
+
+    def still_valid(self) -> bool:
+        """Whether the modules are still what they were when this group read them."""
+        return all(_mark(m) == p.mark for m, p in zip(self.modules, self.parts, strict=True))
+
+    @property
+    def extended(self) -> bool:
+        """Whether inputs and gradients need `rank` spare columns."""
+        copied = self.resident or all(packed is not None for packed in self.packed)
+        return self._want_extended and copied and self.rank > 0 and not self.dropout
+
+    def input_buffer(self, rows: int, like: torch.Tensor) -> torch.Tensor:
+        """(rows, in [+ R]) for the caller to write the input into the first columns."""
+        return like.new_empty((rows, self.in_features + self.rank * self.extended))
+
+    def gradient_buffer(self, rows: int, like: torch.Tensor) -> torch.Tensor:
+        """(rows, out [+ R]) for the caller to write the output's gradient into."""
+        return like.new_empty((rows, self.out_features + self.rank * self.extended))
+
+    # ------------------------------------------------------------------ weights
+
+    def operands(self, like: torch.Tensor, *, again: bool = False) -> Operands:
+        """The matrices in the dtype and on the device of `like`.
+
+        Args:
+            again: True in a backward: the adapters did not change since the forward.
+        """
+        if self._kept is not None:
+            if not again:
+                self._write_adapters(self._kept)
+            return self._kept
+        made = self._make(like)
+        if made.A is not None and not (again and made.extended is None):
+            self._write_adapters(made)
+        if self.resident:
+            self._kept = made
+        return made
+
+    def adapters(self, like: torch.Tensor) -> Operands:
+        """Operands without weights, of a group that is not extended, after its forward."""
+        return Operands([], *self._own_adapter(like), None, None)
+
+    def release(self) -> None:
+        """Forget copies that are kept, so that `resident` may be changed."""
+        self._kept = None
+
+    def _make(self, like: torch.Tensor) -> Operands:
+        bias = self._bias(like)
+        out, rank, width = self.out_features, self.rank, self.in_features
+        copied = self.resident or any(packed is not None for packed in self.packed)
+        if self.extended:
+            shape = (out + rank, width + rank)
+            matrix = like.new_zeros(shape) if self.resident else SCRATCH.take(*shape, like)
+            self._copy_weights(matrix[:out, :width])
+            A, B = matrix[out:, :width], matrix[:out, width:]
+            if not self.resident:
+                B.zero_()
+                if rank > self.ranks:
+                    A[self.ranks :].zero_()
+            return Operands([(matrix[:out, :width], 0, out)], A, B, matrix, bias)
+        if copied:
+            matrix = (
+                like.new_empty((out, width)) if self.resident else SCRATCH.take(out, width, like)
+            )
+            self._copy_weights(matrix)
+            blocks = [(matrix, 0, out)]
+        else:
+            blocks, first = [], 0
+            for part in self.parts:
+                weight: Any = part.base.weight
+                blocks.append((weight.to(like.dtype), first, first + part.out_features))
+                first += part.out_features
+        A, B = self._own_adapter(like)
+        return Operands(blocks, A, B, None, bias)
+
+    def _own_adapter(self, like: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        if not self.rank:
+            return None, None
+        if self._adapter is None or self._adapter[0].dtype != like.dtype:
+            A = like.new_zeros((self.rank, self.in_features))
+            self._adapter = A, like.new_zeros((self.out_features, self.rank))
+        return self._adapter
+
+    def _copy_weights(self, target: torch.Tensor) -> None:
+        """Write all weights, dequantised, into the rows of `target` (out, in), which may be strided."""
+        first = 0
+        for part, packed in zip(self.parts, self.packed, strict=True):
+            rows = target[first : first + part.out_features]
+            if packed is None:
+                rows.copy_(part.base.weight)  # type: ignore[arg-type]
+            else:
+                packed.dequantize(out=rows)
+            first += part.out_features
+
+    @torch.no_grad()
+    def _write_adapters(self, operands: Operands) -> None:
+        """Copy A, scaled, and B to their places; they change at every weight update."""
+        if operands.A is None or operands.B is None:
+            return
+        targets, sources, scaled = [], [], []
+        for part, rows, columns in self._places():
+            assert part.lora_A is not None and part.lora_B is not None
+            targets += [operands.A[rows], operands.B[columns, rows]]
+            sources += [part.lora_A.detach(), part.lora_B.detach()]
+            if part.scaling != 1.0:
+                scaled.append((operands.A[rows], part.scaling))
+        torch._foreach_copy_(targets, sources)
+        for target, factor in scaled:
+            target.mul_(factor)
+
+    def _places(self) -> list[tuple[LinearParts, slice, slice]]:
+        """Each adapter with its rows of A (columns of B) and its rows of B."""
+        places, rank, out = [], 0, 0
+        for part in self.parts:
+            if part.rank:
+                rows = slice(rank, rank + part.rank)
+                places.append((part, rows, slice(out, out + part.out_features)))
+            rank, out = rank + part.rank, out + part.out_features
+        return places
+
+    def _bias(self, like: torch.Tensor) -> torch.Tensor | None:
+        biases: list[Any] = [part.base.bias for part in self.parts]
+        if all(bias is None for bias in biases):
+            return None
+        if len(biases) == 1:
+            return biases[0].detach().to(like.dtype)
+        return torch.cat(
+            [
+                like.new_zeros(part.out_features) if bias is None else bias.detach().to(like.dtype)
+                for part, bias in zip(self.parts, biases, strict=True)
+            ]
+        )
+
+    # ------------------------------------------------------------------ forward
+
+    def forward(
+        self, buffer: torch.Tensor, operands: Operands, seed: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The output (T, out), and x Aᵀ (T, R), which the backward needs (None without adapters).
+
+        Args:
+            buffer: from `input_buffer`, its first `in` columns written.
+            seed: of the dropout masks; the backward must be given the same.
+        """
+        if operands.extended is not None:
+            low = self.low(buffer, operands)
+            return _product(buffer, operands.extended[: self.out_features], operands.bias), low
+        y = self._base(buffer[:, : self.in_features], operands)
+        if operands.A is None or operands.B is None:
+            return y, None
+        low = self.low(buffer, operands, seed)
+        assert low is not None
+        return y.addmm_(low, operands.B.t()), low
+
+    def low(
+        self, buffer: torch.Tensor, operands: Operands, seed: int | None = None
+    ) -> torch.Tensor | None:
+        """x Aᵀ alone, as `forward` gives it; written into the spare columns where there are some."""
+        if operands.A is None:
+            return None
+        x = buffer[:, : self.in_features]
+        if operands.extended is not None:
+            return torch.mm(x, operands.A.t(), out=buffer[:, self.in_features :])
+        if not self.dropout:
+            return x @ operands.A.t()
+        low = x.new_zeros((x.shape[0], self.rank))
+        for index, (part, rows, _) in enumerate(self._places()):
+            dropped = x * _keep_mask(x, part.dropout, seed, index)
+            low[:, rows] = dropped @ operands.A[rows].t()
+        return low
+
+    def _base(self, x: torch.Tensor, operands: Operands) -> torch.Tensor:
+        if len(operands.blocks) == 1:
+            return _product(x, operands.blocks[0][0], operands.bias)
+        y = x.new_empty((x.shape[0], self.out_features))
+        for weight, first, last in operands.blocks:
+            torch.mm(x, weight.t(), out=y[:, first:last])
+        return y if operands.bias is None else y.add_(operands.bias)
+
+    # ----------------------------------------------------------------- backward
+
+    def input_gradient(
+        self,
+        buffer: torch.Tensor,
+        operands: Operands,
+        *,
+        needed: bool = True,
+        seed: int | None = None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """dx (T, in), and g = dy B (T, R), which `parameter_gradients` needs.
+
+        Args:
+            buffer: from `gradient_buffer` (or any (T, out) if not extended), dy written.
+            needed: False where nothing before this group learns; then dx is None.
+        """
+        out, width = self.out_features, self.in_features
+        dy = buffer[:, :out]
+        if operands.extended is not None:
+            assert operands.B is not None
+            g = buffer[:, out:]
+            torch.mm(dy, operands.B, out=g)
+            return (buffer @ operands.extended[:, :width] if needed else None), g
+        g = None if operands.B is None else dy @ operands.B
+        if not needed:
+            return None, g
+        dx: torch.Tensor | None = None
+        for weight, first, last in operands.blocks:
+            piece = dy[:, first:last]
+            dx = piece @ weight if dx is None else dx.addmm_(piece, weight)
+        assert dx is not None
+        if g is not None and operands.A is not None:
+            if not self.dropout:
+                dx.addmm_(g, operands.A)
+            else:
+                for index, (part, rows, _) in enumerate(self._places()):
+                    mask = _keep_mask(dx, part.dropout, seed, index)
+                    dx += (g[:, rows] @ operands.A[rows]) * mask
+        return dx, g
+
+    def parameter_gradients(
+        self,
+        dy: torch.Tensor,
+        g: torch.Tensor | None,
+        x: torch.Tensor,
+        low: torch.Tensor | None,
+        seed: int | None = None,
+    ) -> list[torch.Tensor]:
+        """Gradients of `trainable`, in that order and in each one's dtype.
+
+        Args:
+            dy: (T, out). g, low: from `input_gradient` and `forward`. x: (T, in).
+        """
+        made: dict[int, torch.Tensor] = {}
+        if g is not None and low is not None:
+            self._adapter_gradients(made, dy, g, x, low, seed)
+        first = 0
+        for part in self.parts:
+            piece = dy[:, first : first + part.out_features]
+            weight: Any = part.base.weight
+            bias: Any = part.base.bias
+            if weight.requires_grad:
+                made[id(weight)] = _mm(piece.t(), x, weight.dtype)
+            if bias is not None and bias.requires_grad:
+                made[id(bias)] = piece.sum(0, dtype=torch.float32).to(bias.dtype)
+            first += part.out_features
+        return [made[id(parameter)] for parameter in self.trainable]
+
+    def _adapter_gradients(
+        self,
+        made: dict[int, torch.Tensor],
+        dy: torch.Tensor,
+        g: torch.Tensor,
+        x: torch.Tensor,
+        low: torch.Tensor,
+        seed: int | None,
+    ) -> None:
+        places = self._places()
+        wanted = [part.lora_A for part, _, _ in places if part.lora_A is not None]
+        if not any(parameter.requires_grad for parameter in wanted):
+            return
+        dtype = wanted[0].dtype
+        dA = None if self.dropout else _mm(g.t(), x, dtype)
+        dB = _mm(dy.t(), low, dtype)
+        for index, (part, rows, columns) in enumerate(places):
+            if dA is None:
+                dropped = x * _keep_mask(x, part.dropout, seed, index)
+                piece = _mm(g[:, rows].t(), dropped, dtype)
+            else:
+                piece = dA[rows]
+            made[id(part.lora_A)] = piece if part.scaling == 1.0 else piece * part.scaling
+            made[id(part.lora_B)] = dB[columns, rows]
+
+    def _all_parameters(self) -> list[nn.Parameter]:
+        found = []
+        for part in self.parts:
+            for parameter in (part.lora_A, part.lora_B, part.base.weight, part.base.bias):
+                if isinstance(parameter, nn.Parameter):
+                    found.append(parameter)
+        return found
+
+
+def _packed(base: nn.Module) -> Packed4bit | None:
+    return Packed4bit.of(base.weight) if type(base).__name__ == "Linear4bit" else None
+
+
+def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
+
+
+def _mm(left: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """left @ right in `dtype`; on a GPU the 32-bit sums of 16-bit products are not rounded first."""
+    if dtype == left.dtype:
+        return left @ right
+    if left.is_cuda and dtype == torch.float32:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return (left @ right).to(dtype)
+
+
+def _keep_mask(like: torch.Tensor, share: float, seed: int | None, index: int) -> torch.Tensor:
+    """A dropout mask divided by what it keeps, the same whenever seed and index are."""
+    if not share:
+        return like.new_ones(())
+    assert seed is not None
+    generator = torch.Generator(device=like.device).manual_seed(seed + index)
+    mask = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    return mask.bernoulli_(1 - share, generator=generator).div_(1 - share)
