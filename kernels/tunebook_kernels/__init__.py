@@ -4,7 +4,6 @@ Needs torch and, where it exists, triton; knows no model, no trainer and no `tun
 """
 
 from tunebook_kernels._launch import can_launch, triton_runs_on
-from tunebook_kernels.rms_norm import rms_norm, rms_norm_reference
 from tunebook_kernels.gated import (
     gated_backward,
     gated_forward,
@@ -13,9 +12,15 @@ from tunebook_kernels.gated import (
     swiglu,
     swiglu_reference,
 )
+from tunebook_kernels.nf4 import Nested, Packed4bit, dequantize_4bit, dequantize_8bit
+from tunebook_kernels.rms_norm import rms_norm, rms_norm_reference
 
 __all__ = [
+    "Nested",
+    "Packed4bit",
     "can_launch",
+    "dequantize_4bit",
+    "dequantize_8bit",
     "gated_backward",
     "gated_forward",
     "geglu",

@@ -263,10 +263,10 @@ def dequantize_4bit_kernel(  # type: ignore[no-untyped-def]
 
 @jit
 def dequantize_8bit_kernel(  # type: ignore[no-untyped-def]
-    weight_ptr,  # (n_rows, n_cols), int8
+    quantized_ptr,  # (n_rows, n_cols), int8
     scale_ptr,  # (n_rows,), float32
     out_ptr,  # (n_rows, n_cols)
-    weight_stride,
+    quantized_stride,
     out_stride,
     n_rows,
     n_cols,
@@ -279,8 +279,8 @@ def dequantize_8bit_kernel(  # type: ignore[no-untyped-def]
     rows = row.to(tl.int64)[:, None]
     cols = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :]
     mask = (rows < n_rows) & (cols < n_cols)
-    weight_at = weight_ptr + rows * (weight_stride // UNIT * UNIT) + cols
-    weight = tl.load(weight_at, mask=mask, other=0).to(tl.float32) * scale * (1 / 127)
+    quantized_at = quantized_ptr + rows * (quantized_stride // UNIT * UNIT) + cols
+    weight = tl.load(quantized_at, mask=mask, other=0).to(tl.float32) * scale * (1 / 127)
     out_at = out_ptr + rows * (out_stride // UNIT * UNIT) + cols
     tl.store(out_at, weight.to(out_ptr.dtype.element_ty), mask=mask)
 

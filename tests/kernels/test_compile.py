@@ -10,23 +10,44 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from tunebook_kernels import _launch  # noqa: E402
+from tunebook_kernels.gated import gated_backward_kernel, gated_forward_kernel  # noqa: E402
+from tunebook_kernels.nf4 import dequantize_4bit_kernel, dequantize_8bit_kernel  # noqa: E402
 from tunebook_kernels.rms_norm import (  # noqa: E402
     rms_norm_backward_kernel,
     rms_norm_forward_kernel,
 )
-from tunebook_kernels.swiglu import swiglu_backward_kernel, swiglu_forward_kernel  # noqa: E402
 
 CAPABILITIES = [75, 80, 89, 90, 100]
 T4_SHARED_MEMORY = 64 * 1024
 TILE = {"ROWS": 1, "BLOCK": 4096}
+OF_GATED = {"ROWS": 1, "BLOCK": 2048, "UNIT": 8}
+OF_4_BIT = {"PER_ABSMAX": 8, "PER_ABSMAX2": 256, "UNIT": 8, "WORDS": 512}
+TYPES = {
+    **dict.fromkeys(["rstd_ptr", "dweight_ptr", "scale_ptr"], "*fp32"),
+    **dict.fromkeys(["code_ptr", "code2_ptr", "absmax2_ptr", "offset_ptr"], "*fp32"),
+    **dict.fromkeys(["packed_ptr", "absmax_ptr"], "*u8"),
+    "quantized_ptr": "*i8",
+    "eps": "fp32",
+}
 KERNELS = {
     "rms_norm_forward": (rms_norm_forward_kernel, {**TILE, "OFFSET": 0.0}),
     "rms_norm_backward": (
         rms_norm_backward_kernel,
         {**TILE, "OFFSET": 1.0, "NEEDS_DWEIGHT": True},
     ),
-    "swiglu_forward": (swiglu_forward_kernel, {"ROWS": 1, "BLOCK": 2048}),
-    "swiglu_backward": (swiglu_backward_kernel, {"ROWS": 1, "BLOCK": 2048}),
+    **{
+        f"{activation}_forward": (gated_forward_kernel, {**OF_GATED, "ACTIVATION": activation})
+        for activation in ("silu", "gelu", "gelu_tanh")
+    },
+    **{
+        f"{activation}_backward": (
+            gated_backward_kernel,
+            {**OF_GATED, "ACTIVATION": activation, "REBUILD": True},
+        )
+        for activation in ("silu", "gelu", "gelu_tanh")
+    },
+    "dequantize_4bit": (dequantize_4bit_kernel, {**OF_4_BIT, "NESTED": True}),
+    "dequantize_8bit": (dequantize_8bit_kernel, {"ROWS": 1, "BLOCK": 4096, "UNIT": 8}),
 }
 
 
@@ -35,10 +56,8 @@ def signature(kernel, constants: dict[str, object], dtype: str) -> dict[str, str
     for name in kernel.arg_names:
         if name in constants:
             types[name] = "constexpr"
-        elif name.endswith("_ptr"):
-            types[name] = "*fp32" if name in ("rstd_ptr", "dweight_ptr") else f"*{dtype}"
         else:
-            types[name] = "fp32" if name == "eps" else "i32"
+            types[name] = TYPES.get(name, f"*{dtype}" if name.endswith("_ptr") else "i32")
     return types
 
 
