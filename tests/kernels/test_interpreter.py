@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("triton")
 
+OF_KERNELS = ["test_operations.py", "test_linear_cross_entropy.py"]
+
 
 def test_kernels_pass_the_operation_tests_in_the_interpreter(project_root: Path):
     # A process of its own: triton reads the variable once, and it may be imported already.
@@ -21,9 +23,9 @@ def test_kernels_pass_the_operation_tests_in_the_interpreter(project_root: Path)
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")]),
     }
-    tests = str(Path(__file__).with_name("test_operations.py"))
+    tests = [str(Path(__file__).with_name(name)) for name in OF_KERNELS]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", tests],
+        [sys.executable, "-m", "pytest", "-q", "-x", *tests],
         cwd=project_root,
         env=environment,
         capture_output=True,
