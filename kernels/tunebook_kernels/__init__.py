@@ -4,6 +4,17 @@ Needs torch and, where it exists, triton; knows no model, no trainer and no `tun
 """
 
 from tunebook_kernels._launch import can_launch, triton_runs_on
+from tunebook_kernels.cross_entropy_rows import Head
+from tunebook_kernels.linear_cross_entropy import (
+    LinearCrossEntropy,
+    gradient_scale,
+    linear_cross_entropy,
+    linear_cross_entropy_backward,
+    linear_cross_entropy_backward_of_head,
+    linear_cross_entropy_forward,
+    linear_cross_entropy_reference,
+    tokens_per_chunk,
+)
 from tunebook_kernels.rms_norm import rms_norm, rms_norm_reference
 from tunebook_kernels.gated import (
     gated_backward,
@@ -15,14 +26,23 @@ from tunebook_kernels.gated import (
 )
 
 __all__ = [
+    "Head",
+    "LinearCrossEntropy",
     "can_launch",
     "gated_backward",
     "gated_forward",
     "geglu",
     "geglu_reference",
+    "gradient_scale",
+    "linear_cross_entropy",
+    "linear_cross_entropy_backward",
+    "linear_cross_entropy_backward_of_head",
+    "linear_cross_entropy_forward",
+    "linear_cross_entropy_reference",
     "rms_norm",
     "rms_norm_reference",
     "swiglu",
     "swiglu_reference",
+    "tokens_per_chunk",
     "triton_runs_on",
 ]

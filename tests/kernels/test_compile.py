@@ -10,6 +10,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from tunebook_kernels import _launch  # noqa: E402
+from tunebook_kernels.cross_entropy_rows import cross_entropy_rows_kernel  # noqa: E402
 from tunebook_kernels.rms_norm import (  # noqa: E402
     rms_norm_backward_kernel,
     rms_norm_forward_kernel,
@@ -19,6 +20,13 @@ from tunebook_kernels.swiglu import swiglu_backward_kernel, swiglu_forward_kerne
 CAPABILITIES = [75, 80, 89, 90, 100]
 T4_SHARED_MEMORY = 64 * 1024
 TILE = {"ROWS": 1, "BLOCK": 4096}
+OF_ROWS = {"SMOOTHING": 0.0, "HAS_TOKENS": False, "NEEDS_GRADIENT": True, "N_COLS": 128256}
+TYPES = {
+    **dict.fromkeys(["rstd_ptr", "dweight_ptr", "scale_ptr", "loss_ptr", "entropy_ptr"], "*fp32"),
+    **dict.fromkeys(["labels_ptr", "tokens_ptr"], "*i64"),
+    "correct_ptr": "*u8",
+    "eps": "fp32",
+}
 KERNELS = {
     "rms_norm_forward": (rms_norm_forward_kernel, {**TILE, "OFFSET": 0.0}),
     "rms_norm_backward": (
@@ -26,6 +34,21 @@ KERNELS = {
         {**TILE, "OFFSET": 1.0, "NEEDS_DWEIGHT": True},
     ),
     "swiglu_forward": (swiglu_forward_kernel, {"ROWS": 1, "BLOCK": 2048}),
+    "cross_entropy": (
+        cross_entropy_rows_kernel,
+        {**OF_ROWS, "SOFTCAP": 0.0, "LOGIT_SCALE": 1.0, "BLOCK": 4096},
+    ),
+    "cross_entropy_of_all_options": (
+        cross_entropy_rows_kernel,
+        {
+            **OF_ROWS,
+            "SOFTCAP": 30.0,
+            "LOGIT_SCALE": 0.5,
+            "SMOOTHING": 0.1,
+            "HAS_TOKENS": True,
+            "BLOCK": 4096,
+        },
+    ),
     "swiglu_backward": (swiglu_backward_kernel, {"ROWS": 1, "BLOCK": 2048}),
 }
 
@@ -35,10 +58,8 @@ def signature(kernel, constants: dict[str, object], dtype: str) -> dict[str, str
     for name in kernel.arg_names:
         if name in constants:
             types[name] = "constexpr"
-        elif name.endswith("_ptr"):
-            types[name] = "*fp32" if name in ("rstd_ptr", "dweight_ptr") else f"*{dtype}"
         else:
-            types[name] = "fp32" if name == "eps" else "i32"
+            types[name] = TYPES.get(name, f"*{dtype}" if name.endswith("_ptr") else "i32")
     return types
 
 
