@@ -13,6 +13,7 @@ from torch import nn
 
 from tunebook.engine import attention
 from tunebook.engine.decoder import DECODER, forget
+from tunebook.engine.head import HEAD
 from tunebook.engine.locks import model_lock
 from tunebook.engine.mlp import MLP
 from tunebook.engine.modules import (
@@ -28,7 +29,7 @@ from tunebook.engine.modules import (
 from tunebook.engine.norm import NORM
 from tunebook_kernels import triton_runs_on
 
-KINDS: tuple[ModuleKind, ...] = (DECODER, NORM, MLP)
+KINDS: tuple[ModuleKind, ...] = (HEAD, DECODER, NORM, MLP)
 
 _REPORTS: WeakKeyDictionary[nn.Module, Report] = WeakKeyDictionary()
 
