@@ -4,6 +4,7 @@ Needs torch and, where it exists, triton; knows no model, no trainer and no `tun
 """
 
 from tunebook_kernels._launch import can_launch, triton_runs_on
+from tunebook_kernels.cross_entropy_rows import Head
 from tunebook_kernels.gated import (
     gated_backward,
     gated_forward,
@@ -12,10 +13,22 @@ from tunebook_kernels.gated import (
     swiglu,
     swiglu_reference,
 )
+from tunebook_kernels.linear_cross_entropy import (
+    LinearCrossEntropy,
+    gradient_scale,
+    linear_cross_entropy,
+    linear_cross_entropy_backward,
+    linear_cross_entropy_backward_of_head,
+    linear_cross_entropy_forward,
+    linear_cross_entropy_reference,
+    tokens_per_chunk,
+)
 from tunebook_kernels.nf4 import Nested, Packed4bit, dequantize_4bit, dequantize_8bit
 from tunebook_kernels.rms_norm import rms_norm, rms_norm_reference
 
 __all__ = [
+    "Head",
+    "LinearCrossEntropy",
     "Nested",
     "Packed4bit",
     "can_launch",
@@ -25,9 +38,16 @@ __all__ = [
     "gated_forward",
     "geglu",
     "geglu_reference",
+    "gradient_scale",
+    "linear_cross_entropy",
+    "linear_cross_entropy_backward",
+    "linear_cross_entropy_backward_of_head",
+    "linear_cross_entropy_forward",
+    "linear_cross_entropy_reference",
     "rms_norm",
     "rms_norm_reference",
     "swiglu",
     "swiglu_reference",
+    "tokens_per_chunk",
     "triton_runs_on",
 ]

@@ -10,6 +10,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from tunebook_kernels import _launch  # noqa: E402
+from tunebook_kernels.cross_entropy_rows import cross_entropy_rows_kernel  # noqa: E402
 from tunebook_kernels.gated import gated_backward_kernel, gated_forward_kernel  # noqa: E402
 from tunebook_kernels.nf4 import dequantize_4bit_kernel, dequantize_8bit_kernel  # noqa: E402
 from tunebook_kernels.rms_norm import (  # noqa: E402
@@ -20,12 +21,14 @@ from tunebook_kernels.rms_norm import (  # noqa: E402
 CAPABILITIES = [75, 80, 89, 90, 100]
 T4_SHARED_MEMORY = 64 * 1024
 TILE = {"ROWS": 1, "BLOCK": 4096}
+OF_ROWS = {"SMOOTHING": 0.0, "HAS_TOKENS": False, "NEEDS_GRADIENT": True, "N_COLS": 128256}
 OF_GATED = {"ROWS": 1, "BLOCK": 2048, "UNIT": 8}
 OF_4_BIT = {"PER_ABSMAX": 8, "PER_ABSMAX2": 256, "UNIT": 8, "WORDS": 512}
 TYPES = {
-    **dict.fromkeys(["rstd_ptr", "dweight_ptr", "scale_ptr"], "*fp32"),
+    **dict.fromkeys(["rstd_ptr", "dweight_ptr", "scale_ptr", "loss_ptr", "entropy_ptr"], "*fp32"),
+    **dict.fromkeys(["labels_ptr", "tokens_ptr"], "*i64"),
     **dict.fromkeys(["code_ptr", "code2_ptr", "absmax2_ptr", "offset_ptr"], "*fp32"),
-    **dict.fromkeys(["packed_ptr", "absmax_ptr"], "*u8"),
+    **dict.fromkeys(["packed_ptr", "absmax_ptr", "correct_ptr"], "*u8"),
     "quantized_ptr": "*i8",
     "eps": "fp32",
 }
@@ -48,6 +51,21 @@ KERNELS = {
     },
     "dequantize_4bit": (dequantize_4bit_kernel, {**OF_4_BIT, "NESTED": True}),
     "dequantize_8bit": (dequantize_8bit_kernel, {"ROWS": 1, "BLOCK": 4096, "UNIT": 8}),
+    "cross_entropy": (
+        cross_entropy_rows_kernel,
+        {**OF_ROWS, "SOFTCAP": 0.0, "LOGIT_SCALE": 1.0, "BLOCK": 4096},
+    ),
+    "cross_entropy_of_all_options": (
+        cross_entropy_rows_kernel,
+        {
+            **OF_ROWS,
+            "SOFTCAP": 30.0,
+            "LOGIT_SCALE": 0.5,
+            "SMOOTHING": 0.1,
+            "HAS_TOKENS": True,
+            "BLOCK": 4096,
+        },
+    ),
 }
 
 

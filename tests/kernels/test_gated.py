@@ -104,7 +104,7 @@ def test_the_backward_may_overwrite_what_it_reads(activation, dtype, padding):
     gated_backward(dh, gate, up, activation, dgate=gate, dup=up, h=dh)
 
     # where no kernel runs, autograd rounds to the dtype on its way
-    exact = dict(rtol=0, atol=0) if can_launch(gate) else {}
+    exact = {"rtol": 0, "atol": 0} if can_launch(gate) else {}
     for result, wanted in zip((gate, up, dh), (*expected, h.detach()), strict=True):
         torch.testing.assert_close(result, wanted, **exact)
     assert torch.equal(wide[:, 72:], before)

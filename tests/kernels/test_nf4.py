@@ -63,7 +63,9 @@ def test_the_values_are_those_of_the_formula():
 def test_another_dtype_is_rounded_once(dtype):
     packed = Packed4bit.of(weight := quantized((24, 104), torch.float16, quant_type="nf4"))
     assert torch.equal(packed.dequantize(dtype=dtype), theirs(weight, dtype))
-    assert torch.equal(packed.dequantize(dtype=dtype), packed.dequantize(dtype=torch.float32).to(dtype))
+    assert torch.equal(
+        packed.dequantize(dtype=dtype), packed.dequantize(dtype=torch.float32).to(dtype)
+    )
 
 
 @pytest.mark.parametrize("padding", [5, 8, 16])

@@ -6,11 +6,14 @@ Knows the list of kinds; whether the result is still the same function is `parit
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from tunebook.engine import attention
+from tunebook.engine.decoder import DECODER, forget
+from tunebook.engine.head import HEAD
 from tunebook.engine.locks import model_lock
 from tunebook.engine.mlp import MLP
 from tunebook.engine.modules import (
@@ -26,7 +29,7 @@ from tunebook.engine.modules import (
 from tunebook.engine.norm import NORM
 from tunebook_kernels import triton_runs_on
 
-KINDS: tuple[ModuleKind, ...] = (NORM, MLP)
+KINDS: tuple[ModuleKind, ...] = (HEAD, DECODER, NORM, MLP)
 
 _REPORTS: WeakKeyDictionary[nn.Module, Report] = WeakKeyDictionary()
 
@@ -53,6 +56,7 @@ def patch(
             for kind in KINDS:
                 if kinds is None or kind.name in kinds:
                     _patch_one(done, name, module, kind, device)
+        _replace_attention(done, model)
         _REPORTS[model] = done
     return done
 
@@ -62,7 +66,10 @@ def unpatch(model: nn.Module) -> None:
     with model_lock(model):
         for module in model.modules():
             restore_forward(module)
-            _REPORTS.pop(module, None)
+            forget(module)
+            done = _REPORTS.pop(module, None)
+            for config, before in done.attention if done else []:
+                config._attn_implementation = before
 
 
 def report(model: nn.Module) -> Report | None:
@@ -73,6 +80,17 @@ def report(model: nn.Module) -> Report | None:
 def remember(model: nn.Module, done: Report) -> None:
     """Make `done` what `report(model)` returns."""
     _REPORTS[model] = done
+
+
+def _replace_attention(done: Report, model: nn.Module) -> None:
+    """Fused layers make no mask; what runs beside them must understand that (see `attention`)."""
+    attention.register()
+    for module in model.modules():
+        if swapped_kind(module) == DECODER.name:
+            config: Any = module.self_attn.config  # type: ignore[union-attr]
+            if config._attn_implementation != attention.NAME:
+                done.attention.append((config, config._attn_implementation))
+                config._attn_implementation = attention.NAME
 
 
 def _patch_one(

@@ -6,10 +6,7 @@ no model family, no strategy and no budget.
 
 from __future__ import annotations
 
-import copy
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +14,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from tunebook.engine.activation import activation_of
 from tunebook.engine.decoder_blocks import (
     AttentionBlock,
     Attended,
@@ -27,21 +25,12 @@ from tunebook.engine.decoder_blocks import (
     MLPBlock,
     Norm,
 )
+from tunebook.engine.decoder_probe import difference
 from tunebook.engine.linear_group import LinearGroup, Unsupported
-from tunebook.engine.mlp import activation_of
 from tunebook.engine.modules import Leave, ModuleKind, Swap
 from tunebook.engine.norm import convention_of
 
-_ATTENTION = ("self_attn",)
 _SANDWICH = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
-_PROBE = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-}
-
 
 @dataclass(frozen=True)
 class Keep:
@@ -262,7 +251,7 @@ def examine(module: nn.Module) -> Swap | Leave | None:
         return Leave(str(error))
     except AttributeError as error:
         return Leave(f"it is laid out differently: {error}")
-    reason = _difference(type(module), _probe_key(module))
+    reason = difference(module)
     return Leave(reason) if reason else Swap(forward)
 
 

@@ -353,7 +353,7 @@ class AttentionBlock:
     ) -> Gradients:
         cos, sin = context.cos, context.sin
         if self.q_norm is None or self.k_norm is None:
-            rope_backward(*heads, cos, sin, out, **self._sizes)
+            rope_backward(*heads, cos, sin, out)
             return []
         q, k = self.q_norm, self.k_norm
         learn = self._head_weights()
@@ -368,7 +368,6 @@ class AttentionBlock:
             out,
             offset=q.offset,
             needs_dweight=bool(learn),
-            **self._sizes,
         )
         if weights is None:
             return []

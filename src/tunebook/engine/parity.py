@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from tunebook.engine.apply import patch, remember, unpatch
+from tunebook.engine.apply import patch, remember, report, unpatch
+from tunebook.engine.attention import NAME
 from tunebook.engine.locks import model_lock
 from tunebook.engine.modules import Report, restore_forward, swapped_kind
 from tunebook.engine.state import own_randomness, same_gradients, same_modes
@@ -94,13 +95,19 @@ def check_parity(
             if swapped_kind(module) is not None
         ]
         patched = _step(model, input_ids, labels)
+        replaced = report(model)
+        configs = replaced.attention if replaced else []
         for module, _ in swapped:
             restore_forward(module)
+        for config, before in configs:
+            config._attn_implementation = before
         try:
             plain = _step(model, input_ids, labels)
         finally:
             for module, forward in swapped:
                 module.__dict__["forward"] = forward
+            for config, _ in configs:
+                config._attn_implementation = NAME
     return _compare(patched, plain)
 
 
@@ -193,11 +200,12 @@ def _keep_only(
     device: Literal["auto", "any"],
 ) -> Report:
     unpatch(model)
-    patch(model, kinds=good, device=device)
+    again = patch(model, kinds=good, device=device)
     undone = [(name, kind, f"undone: {failures[kind]}") for name, kind in first.swapped]
     done = Report(
         swapped=[pair for pair in first.swapped if pair[1] in good],
         left=first.left + [row for row in undone if row[1] not in good],
+        attention=again.attention,
     )
     remember(model, done)
     return done
