@@ -7,27 +7,41 @@ import torch
 from torch import nn
 
 from tunebook.engine import patch, report, unpatch
+from tunebook.engine.mlp import examine as examine_mlp
 from tunebook.engine.modules import Leave, Swap, swapped_kind
 from tunebook.engine.norm import examine as examine_norm
 
 NORMS = {"llama": 5, "qwen2": 5, "qwen3": 9, "mistral": 5, "gemma2": 9, "phi3": 5}
-MLPS = {"llama": 2, "qwen2": 2, "qwen3": 2, "mistral": 2, "gemma2": 0, "phi3": 0}
+MLPS = {"llama": 2, "qwen2": 2, "qwen3": 2, "mistral": 2, "gemma2": 2, "phi3": 0}
 
 
 @pytest.mark.parametrize("family", NORMS)
-def test_every_norm_and_every_swiglu_of_a_family_is_swapped(tiny_model, family):
+def test_every_norm_and_every_gated_mlp_of_a_family_is_swapped(tiny_model, family):
     done = patch(tiny_model(family), device="any")
     kinds = [kind for _, kind in done.swapped]
     assert kinds.count("rms_norm") == NORMS[family]
-    assert kinds.count("swiglu_mlp") == MLPS[family]
+    assert kinds.count("gated_mlp") == MLPS[family]
     assert len(done.left) == 2 - MLPS[family]
 
 
 def test_a_block_that_is_left_says_why(tiny_model):
-    gemma, phi = (patch(tiny_model(family), device="any") for family in ("gemma2", "phi3"))
-    assert {reason for _, _, reason in gemma.left} == {"its activation is GELUTanh, not SiLU"}
+    relu = patch(tiny_model("llama", hidden_act="relu"), device="any")
+    assert {reason for _, _, reason in relu.left} == {"its activation is ReLU, not SiLU or GELU"}
+    phi = patch(tiny_model("phi3"), device="any")
     assert "one projection" in str(phi)
-    assert "left 2 x swiglu_mlp (such as model.layers.0.mlp)" in str(phi)
+    assert "left 2 x gated_mlp (such as model.layers.0.mlp)" in str(phi)
+
+
+@pytest.mark.parametrize("hidden_act", ["silu", "gelu", "gelu_pytorch_tanh", "gelu_new"])
+def test_a_gated_mlp_of_each_activation_computes_the_same_fused(tiny_model, hidden_act):
+    mlp = tiny_model("llama", hidden_act=hidden_act).model.layers[0].mlp
+    x = torch.randn((3, 5, 32), device=mlp.gate_proj.weight.device, requires_grad=True)
+    verdict = examine_mlp(mlp)
+    assert isinstance(verdict, Swap)
+    ours, theirs = verdict.forward(mlp, x), mlp(x)
+    torch.testing.assert_close(ours, theirs)
+    gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
 def test_gemma_and_llama_norms_are_told_apart(tiny_model):
@@ -137,7 +151,7 @@ def test_forward_hooks_and_foreign_forwards_survive(tiny_model, input_ids):
     foreign = model.model.layers[0].mlp.forward
     model.model.layers[0].mlp.forward = foreign
     done = patch(model, device="any")
-    assert ("model.layers.0.mlp", "swiglu_mlp", "its forward was replaced by something else") in (
+    assert ("model.layers.0.mlp", "gated_mlp", "its forward was replaced by something else") in (
         done.left
     )
     model(input_ids)

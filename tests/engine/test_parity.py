@@ -88,7 +88,7 @@ def test_a_gradient_that_a_swap_loses_is_seen(tiny_model, with_lora, input_ids):
     patch(model, device="any")
     block = model.base_model.model.model.layers[1].mlp
     fused = block.forward
-    swap_forward(block, "swiglu_mlp", lambda self, x: fused(x.detach()))
+    swap_forward(block, "gated_mlp", lambda self, x: fused(x.detach()))
     parity = check_parity(model, input_ids)
     assert parity.logits_difference < 1e-6
     assert not parity.ok
@@ -108,7 +108,7 @@ def test_a_kind_that_fails_is_undone_and_the_other_stays(
     monkeypatch.setattr(norm, "rms_norm", wrong)
     model = tiny_model("llama")
     done = patch_checked(model, input_ids, device="any")
-    assert {kind for _, kind in done.swapped} == {"swiglu_mlp"}
+    assert {kind for _, kind in done.swapped} == {"gated_mlp"}
     assert len(done.left) == 5
     assert all(
         kind == "rms_norm" and reason.startswith("undone: ") for _, kind, reason in done.left
@@ -116,7 +116,7 @@ def test_a_kind_that_fails_is_undone_and_the_other_stays(
     assert ("no compiler" in str(done)) == (broken == "raises")
     assert report(model) is done
     assert swapped_kind(model.model.norm) is None
-    assert swapped_kind(model.model.layers[0].mlp) == "swiglu_mlp"
+    assert swapped_kind(model.model.layers[0].mlp) == "gated_mlp"
 
 
 def test_twenty_training_steps_give_the_same_loss_curve(tiny_model, with_lora, input_ids):
