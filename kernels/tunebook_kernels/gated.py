@@ -101,14 +101,14 @@ def gated_forward(
     """act(gate) · up, without autograd.
 
     Args:
-        gate, up: (rows, n) of one dtype; any row strides, adjacent columns.
+        gate, up: (rows, n) of one dtype and device; any row strides, adjacent columns.
         activation: "silu", "gelu" or "gelu_tanh".
         out: where to write, (rows, n) with adjacent columns; may be gate or up itself.
 
     Returns:
         `out`, or a new contiguous tensor.
     """
-    if not can_launch(gate, up):
+    if not can_launch(gate):
         return torch.mul(_FORWARD[activation](gate), up, out=out)
     if out is None:
         out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
@@ -135,14 +135,14 @@ def gated_backward(
     """The gradients of `gated_forward`, and its output once more, without autograd.
 
     Args:
-        dh, gate, up: (rows, n) of one dtype; any row strides, adjacent columns.
+        dh, gate, up: (rows, n) of one dtype and device; any row strides, adjacent columns.
         activation: "silu", "gelu" or "gelu_tanh".
         dgate, dup: where to write, (rows, n) with adjacent columns.
         h: where to write act(gate) · up, if it is wanted.
 
     Each output may be any one of the inputs itself, but not overlap it shifted.
     """
-    if not can_launch(dh, gate, up):
+    if not can_launch(gate):
         _backward_reference(dh, gate, up, activation, dgate, dup, h)
         return
     n_rows, n_cols = gate.shape

@@ -24,10 +24,10 @@ Operation = Callable[..., torch.Tensor]
 def random(shape: tuple[int, ...], dtype: torch.dtype, seed: int, *, strided: bool = False):
     generator = torch.Generator().manual_seed(seed)
     if strided:  # every second column of a wider tensor whose first two dimensions were swapped
-        wide = torch.randn((shape[1], shape[0], *shape[2:-1], 2 * shape[-1]), generator=generator)
         if len(shape) == 2:
             wide = torch.randn((shape[1] * 2, shape[0]), generator=generator).t()
             return wide[:, ::2].to(DEVICE, dtype)
+        wide = torch.randn((shape[1], shape[0], *shape[2:-1], 2 * shape[-1]), generator=generator)
         return wide.to(DEVICE, dtype).transpose(0, 1)[..., ::2]
     return torch.randn(shape, generator=generator).to(DEVICE, dtype)
 
