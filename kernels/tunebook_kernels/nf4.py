@@ -54,7 +54,10 @@ class Nested(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Packed4bit:
-    """What `dequantize_4bit` takes, read once from a 4-bit parameter of bitsandbytes."""
+    """What `dequantize_4bit` takes, read once from a 4-bit parameter of bitsandbytes.
+
+    It shares the parameter's tensors, so read again after the parameter was moved or replaced.
+    """
 
     packed: torch.Tensor
     absmax: torch.Tensor
