@@ -39,8 +39,49 @@ __all__ = [
     "linear_cross_entropy_backward_of_head",
     "linear_cross_entropy_forward",
     "linear_cross_entropy_reference",
+from tunebook_kernels.layer_norm import (
+    layer_norm,
+    layer_norm_backward,
+    layer_norm_forward,
+    layer_norm_reference,
+)
+from tunebook_kernels.qk_norm_rope import (
+    qk_norm_rope,
+    qk_norm_rope_backward,
+    qk_norm_rope_forward,
+    qk_norm_rope_reference,
+)
+from tunebook_kernels.rms_norm import (
+    add_rms_norm,
+    add_rms_norm_reference,
+    rms_norm,
+    rms_norm_backward,
+    rms_norm_forward,
+    rms_norm_reference,
+)
+from tunebook_kernels.rope import apply_rope, apply_rope_reference, rope_backward, rope_forward
+from tunebook_kernels.swiglu import swiglu, swiglu_reference
+
+__all__ = [
+    "add_rms_norm",
+    "add_rms_norm_reference",
+    "apply_rope",
+    "apply_rope_reference",
+    "can_launch",
+    "layer_norm",
+    "layer_norm_backward",
+    "layer_norm_forward",
+    "layer_norm_reference",
+    "qk_norm_rope",
+    "qk_norm_rope_backward",
+    "qk_norm_rope_forward",
+    "qk_norm_rope_reference",
     "rms_norm",
+    "rms_norm_backward",
+    "rms_norm_forward",
     "rms_norm_reference",
+    "rope_backward",
+    "rope_forward",
     "swiglu",
     "swiglu_reference",
     "tokens_per_chunk",
