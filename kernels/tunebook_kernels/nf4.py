@@ -28,13 +28,12 @@ from tunebook_kernels._launch import (
     on_device_of,
     power_of_2,
     tl,
-    triton_runs_on,
 )
 
-_WORDS = 1024  # words of 8 weights that a program works on
-_TILE = 8192  # 8-bit weights that a program works on
+_WORDS = 512  # words of 8 weights that a program works on
+_TILE = 4096  # 8-bit weights that a program works on
 # A product and a sum must stay two roundings.
-_OPTIONS = {"num_warps": 8, "enable_fp_fusion": False}
+_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 
 class Nested(NamedTuple):
@@ -252,7 +251,9 @@ def dequantize_4bit_kernel(  # type: ignore[no-untyped-def]
     eight = tl.load(packed_ptr.to(tl.pointer_type(tl.int32)) + word, mask=mask, other=0)
     lane = tl.arange(0, 8)[None, :]
     nibble = (eight[:, None] >> ((lane * 4) ^ 4)) & 15
-    weight = tl.load(code_ptr + nibble) * absmax[:, None]
+    code = tl.load(code_ptr + tl.arange(0, 16))
+    value = tl.gather(code, nibble.reshape(WORDS * 8), axis=0).reshape(WORDS, 8)
+    weight = value * absmax[:, None]
     row = word // row_words
     col = (word - row * row_words) * 8
     start = row.to(tl.int64) * (out_stride // UNIT * UNIT) + col
@@ -262,10 +263,10 @@ def dequantize_4bit_kernel(  # type: ignore[no-untyped-def]
 
 @jit
 def dequantize_8bit_kernel(  # type: ignore[no-untyped-def]
-    weight_ptr,  # (n_rows, n_cols), int8
+    quantized_ptr,  # (n_rows, n_cols), int8
     scale_ptr,  # (n_rows,), float32
     out_ptr,  # (n_rows, n_cols)
-    weight_stride,
+    quantized_stride,
     out_stride,
     n_rows,
     n_cols,
@@ -278,8 +279,8 @@ def dequantize_8bit_kernel(  # type: ignore[no-untyped-def]
     rows = row.to(tl.int64)[:, None]
     cols = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :]
     mask = (rows < n_rows) & (cols < n_cols)
-    weight_at = weight_ptr + rows * (weight_stride // UNIT * UNIT) + cols
-    weight = tl.load(weight_at, mask=mask, other=0).to(tl.float32) * scale * (1 / 127)
+    quantized_at = quantized_ptr + rows * (quantized_stride // UNIT * UNIT) + cols
+    weight = tl.load(quantized_at, mask=mask, other=0).to(tl.float32) * scale * (1 / 127)
     out_at = out_ptr + rows * (out_stride // UNIT * UNIT) + cols
     tl.store(out_at, weight.to(out_ptr.dtype.element_ty), mask=mask)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from oracle import DEVICE, DTYPES, EPS, SHAPES, Operation, assert_as_exact, random
-from torch import nn
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from tunebook_kernels import can_launch, rms_norm, rms_norm_reference, swiglu, swiglu_reference
+from tunebook_kernels import can_launch, rms_norm, rms_norm_reference
 from tunebook_kernels._launch import INTERPRETED
 
 
@@ -82,40 +81,9 @@ def test_rms_norm_weight_gradient_over_more_rows_than_programs():
     )
 
 
-@pytest.mark.parametrize("strided", [False, True], ids=["dense", "strided"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [*SHAPES, (2, 2500)], ids=str)
-def test_swiglu_is_as_exact_as_the_hugging_face_expression(shape, dtype, strided):
-    act = nn.SiLU()
-    assert_as_exact(
-        swiglu,
-        lambda gate, up: act(gate) * up,
-        swiglu_reference,
-        random(shape, dtype, 3, strided=strided),
-        random(shape, dtype, 1, strided=strided),
-        random(shape, dtype, 2, strided=strided),
-    )
-
-
-def test_swiglu_takes_the_two_halves_of_one_projection():
-    both = random((6, 2 * 40), torch.float32, 11)
-    gate, up = both.chunk(2, dim=-1)
-    torch.testing.assert_close(swiglu(gate, up), nn.functional.silu(gate) * up)
-
-
-def test_swiglu_stays_finite_for_extreme_gates():
-    gate = torch.tensor([[-1e4, -90.0, 0.0, 90.0, 1e4]], device=DEVICE, requires_grad=True)
-    up = torch.ones_like(gate)
-    output = swiglu(gate, up)
-    output.sum().backward()
-    torch.testing.assert_close(output, torch.tensor([[0.0, 0, 0, 90, 1e4]], device=DEVICE))
-    torch.testing.assert_close(gate.grad, torch.tensor([[0.0, 0, 0.5, 1, 1]], device=DEVICE))
-
-
 def test_empty_inputs_keep_their_shape():
     x = torch.empty((0, 16), device=DEVICE)
     assert rms_norm(x, torch.ones(16, device=DEVICE), EPS).shape == (0, 16)
-    assert swiglu(x, x).shape == (0, 16)
 
 
 def test_kernels_are_taken_where_triton_runs_and_only_there():
