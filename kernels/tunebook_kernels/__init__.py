@@ -13,6 +13,12 @@ from tunebook_kernels.gated import (
     swiglu,
     swiglu_reference,
 )
+from tunebook_kernels.layer_norm import (
+    layer_norm,
+    layer_norm_backward,
+    layer_norm_forward,
+    layer_norm_reference,
+)
 from tunebook_kernels.linear_cross_entropy import (
     LinearCrossEntropy,
     gradient_scale,
@@ -24,13 +30,31 @@ from tunebook_kernels.linear_cross_entropy import (
     tokens_per_chunk,
 )
 from tunebook_kernels.nf4 import Nested, Packed4bit, dequantize_4bit, dequantize_8bit
-from tunebook_kernels.rms_norm import rms_norm, rms_norm_reference
+from tunebook_kernels.qk_norm_rope import (
+    qk_norm_rope,
+    qk_norm_rope_backward,
+    qk_norm_rope_forward,
+    qk_norm_rope_reference,
+)
+from tunebook_kernels.rms_norm import (
+    add_rms_norm,
+    add_rms_norm_reference,
+    rms_norm,
+    rms_norm_backward,
+    rms_norm_forward,
+    rms_norm_reference,
+)
+from tunebook_kernels.rope import apply_rope, apply_rope_reference, rope_backward, rope_forward
 
 __all__ = [
     "Head",
     "LinearCrossEntropy",
     "Nested",
     "Packed4bit",
+    "add_rms_norm",
+    "add_rms_norm_reference",
+    "apply_rope",
+    "apply_rope_reference",
     "can_launch",
     "dequantize_4bit",
     "dequantize_8bit",
@@ -39,13 +63,25 @@ __all__ = [
     "geglu",
     "geglu_reference",
     "gradient_scale",
+    "layer_norm",
+    "layer_norm_backward",
+    "layer_norm_forward",
+    "layer_norm_reference",
     "linear_cross_entropy",
     "linear_cross_entropy_backward",
     "linear_cross_entropy_backward_of_head",
     "linear_cross_entropy_forward",
     "linear_cross_entropy_reference",
+    "qk_norm_rope",
+    "qk_norm_rope_backward",
+    "qk_norm_rope_forward",
+    "qk_norm_rope_reference",
     "rms_norm",
+    "rms_norm_backward",
+    "rms_norm_forward",
     "rms_norm_reference",
+    "rope_backward",
+    "rope_forward",
     "swiglu",
     "swiglu_reference",
     "tokens_per_chunk",

@@ -110,6 +110,41 @@ def flatten_batch(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def lean_batch(batch: dict[str, Any]) -> dict[str, Any]:
+    """A padded or packed batch with what a fused loss wants, and without a needless mask.
+
+    With causal attention no token looks at padding on its right, and what padding looks at is never
+    learnt, so that a mask of rows padded on the right changes nothing but the time.
+
+    Args:
+        batch: of a collator, on the host: `input_ids`, `labels` and often `attention_mask`.
+
+    Returns:
+        The same with `loss_rows`, (learnt,) int64, the flat positions whose next token is learnt,
+        and `token_counts`: tokens without padding, and with a label.
+    """
+    batch = dict(batch)
+    tokens = batch["input_ids"].numel()
+    mask = batch.get("attention_mask")
+    if mask is not None:
+        tokens = int(mask.sum())
+        if mask.dim() == 2 and bool((mask[:, 1:] <= mask[:, :-1]).all()):
+            del batch["attention_mask"]
+    labels = batch["labels"]
+    batch["loss_rows"] = _loss_rows(labels)
+    batch["token_counts"] = (tokens, int((labels != MASKED).sum()))
+    return batch
+
+
+def _loss_rows(labels: torch.Tensor) -> torch.Tensor:
+    """Flat positions whose next token has a label."""
+    import torch
+
+    learnt = torch.zeros_like(labels, dtype=torch.bool)
+    learnt[:, :-1] = labels[:, 1:] != MASKED
+    return learnt.flatten().nonzero().squeeze(1)
+
+
 def block_diagonal_mask(
     position_ids: torch.Tensor, dtype: torch.dtype | None = None
 ) -> torch.Tensor:

@@ -81,9 +81,13 @@ def attend(
         return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     grouped = k.shape[1] != q.shape[1]
     if not q.is_cuda:
-        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=grouped)
+        return scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scale, enable_gqa=grouped
+        )
     with sdpa_kernel(_order(q), set_priority=True):
-        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=grouped)
+        return scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scale, enable_gqa=grouped
+        )
 
 
 def registered_attention(

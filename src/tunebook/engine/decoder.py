@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from tunebook.engine.activation import activation_of
 from tunebook.engine.decoder_blocks import (
-    AttentionBlock,
     Attended,
+    AttentionBlock,
     Context,
     Entrance,
     Exit,
@@ -31,6 +31,7 @@ from tunebook.engine.modules import Leave, ModuleKind, Swap
 from tunebook.engine.norm import convention_of
 
 _SANDWICH = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
+
 
 @dataclass(frozen=True)
 class Keep:
@@ -229,7 +230,10 @@ def _computable(layer: Any, hidden_states: torch.Tensor) -> bool:
     if layer.training and getattr(attention, "attention_dropout", 0.0):
         return False
     device = hidden_states.device.type
-    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) != hidden_states.dtype:
+    if (
+        torch.is_autocast_enabled(device)
+        and torch.get_autocast_dtype(device) != hidden_states.dtype
+    ):
         return False
     dtype: torch.dtype = layer.input_layernorm.weight.dtype
     return dtype == hidden_states.dtype

@@ -219,9 +219,7 @@ class Exit:
         if self.norm is not None:
             assert kept.unnormed is not None and kept.rstd is not None
             dy, gradients = self.norm.backward(dy, kept.unnormed, kept.rstd)
-        drows, g = self.group.input_gradient(
-            dy, self.group.operands(dy, again=True), seed=seed
-        )
+        drows, g = self.group.input_gradient(dy, self.group.operands(dy, again=True), seed=seed)
         assert drows is not None
         return drows, dy, g, gradients
 
@@ -322,9 +320,7 @@ class AttentionBlock:
         buffer = qkv.gradient_buffer(x.shape[0], x)
         gradients += self._rotate_back((dq, dk, dv), buffer[:, : qkv.out_features], kept, context)
         del dq, dk, dv
-        dx, more = self.entrance.backward(
-            buffer, x, kept.entered, dy, context.seed, needed=needed
-        )
+        dx, more = self.entrance.backward(buffer, x, kept.entered, dy, context.seed, needed=needed)
         return dx, gradients + more
 
     def _gone_again(self, x: torch.Tensor, kept: Attended, context: Context) -> Gone:

@@ -66,13 +66,10 @@ def _compare(kind: type[nn.Module], config: Any, index: int) -> str | None:
         output = run(start)
         return [output.detach(), *torch.autograd.grad(output, [start, *fused.trainable], upstream)]
 
-    theirs = step(
-        lambda start: layer(start, attention_mask=mask, position_embeddings=tables)
-    )
+    theirs = step(lambda start: layer(start, attention_mask=mask, position_embeddings=tables))
     ours = step(lambda start: fused.run(start, {"position_embeddings": tables}))
     worst = max(
-        float((a - b).norm() / b.norm().clamp_min(1e-6))
-        for a, b in zip(ours, theirs, strict=True)
+        float((a - b).norm() / b.norm().clamp_min(1e-6)) for a, b in zip(ours, theirs, strict=True)
     )
     if worst <= _TOLERANCE:
         return None

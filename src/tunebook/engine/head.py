@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from tunebook.engine.modules import Leave, ModuleKind, Swap
+from tunebook.engine.locks import unwrapped
+from tunebook.engine.modules import Leave, ModuleKind, Swap, swapped_kind
 from tunebook_kernels import LinearCrossEntropy, linear_cross_entropy
 
 IGNORED = -100
@@ -83,3 +84,8 @@ def examine(module: nn.Module) -> Swap | Leave | None:
 
 
 HEAD = ModuleKind("output_head", examine)
+
+
+def has_fused_head(model: nn.Module) -> bool:
+    """Whether a model, wrapped or not, takes `fused_loss`."""
+    return swapped_kind(unwrapped(model)) == HEAD.name

@@ -1,0 +1,597 @@
+"""RMSNorm of every head of Q and K followed by their rotation, in one launch each way.
+
+Knows packed projections (rows of q heads, k heads, v heads); composes `rms_norm` and `rope`, whose
+formulas it uses. Attention and the projection are others' business.
+
+Computed in float32. The normed heads are rounded where the norm's own module rounds them (see
+`rms_norm`: offset 0 is Llama's and Qwen3's convention, 1 is Gemma3's), then rotated and rounded
+once. The backward first turns the gradient back, then goes through the norm, and rounds once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from tunebook_kernels._launch import (
+    as_rows,
+    can_launch,
+    enough_programs,
+    jit,
+    on_device_of,
+    power_of_2,
+    tl,
+)
+from tunebook_kernels.rms_norm import normalise, normalise_backward, rms_norm_reference
+from tunebook_kernels.rope import (
+    angles_of_rows,
+    apply_rope_reference,
+    head_sources,
+    load_heads,
+    rotate,
+    rotate_in_torch,
+    tile_of_heads,
+)
+
+
+def qk_norm_rope(
+    qkv: torch.Tensor,
+    q_weight: torch.Tensor,
+    k_weight: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    eps: float,
+    *,
+    offset: float = 0.0,
+    q_heads: int,
+    kv_heads: int,
+    head_dim: int,
+) -> torch.Tensor:
+    """A packed projection with its q and k heads normalised and rotated, its v heads as they are.
+
+    Args:
+        qkv: (batch, seq, (q_heads + 2 kv_heads) head_dim), any strides.
+        q_weight, k_weight: (head_dim,), of the dtype of qkv; they get gradients only if they
+            require them.
+        cos, sin: (seq, rotary_dim), (1, seq, rotary_dim) or (batch, seq, rotary_dim), any float
+            dtype, with rotary_dim <= head_dim; they get no gradient.
+        eps: added to the mean square of a head.
+        offset: 0 for the Llama convention, 1 for Gemma's.
+
+    Returns:
+        (batch, seq, (q_heads + 2 kv_heads) head_dim), contiguous, of the dtype of qkv.
+    """
+    sizes = (q_heads, kv_heads, head_dim)
+    tensors = (qkv, q_weight, k_weight)
+    plain = cos.requires_grad or sin.requires_grad or len({t.dtype for t in tensors}) > 1
+    if plain or not can_launch(*tensors, cos, sin):
+        return qk_norm_rope_reference(
+            qkv,
+            q_weight,
+            k_weight,
+            cos,
+            sin,
+            eps,
+            offset=offset,
+            q_heads=q_heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+        )
+    result: torch.Tensor = _QKNormRoPE.apply(*tensors, cos, sin, eps, offset, sizes)  # type: ignore[no-untyped-call]
+    return result
+
+
+def qk_norm_rope_reference(
+    qkv: torch.Tensor,
+    q_weight: torch.Tensor,
+    k_weight: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    eps: float,
+    *,
+    offset: float = 0.0,
+    q_heads: int,
+    kv_heads: int,
+    head_dim: int,
+) -> torch.Tensor:
+    """The same function in plain torch: the references of its two parts, one after the other."""
+    heads = qkv.unflatten(-1, (q_heads + 2 * kv_heads, head_dim)).transpose(1, 2)
+    q, k, v = heads.split((q_heads, kv_heads, kv_heads), 1)
+    q = rms_norm_reference(q, q_weight, eps, offset=offset).type_as(qkv)
+    k = rms_norm_reference(k, k_weight, eps, offset=offset).type_as(qkv)
+    turned = torch.cat((*apply_rope_reference(q, k, cos, sin), v), 1)
+    return turned.transpose(1, 2).flatten(2)
+
+
+def qk_norm_rope_forward(
+    qkv: torch.Tensor,
+    q_weight: torch.Tensor,
+    k_weight: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    eps: float,
+    *,
+    offset: float = 0.0,
+    q_heads: int,
+    kv_heads: int,
+    head_dim: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The forward without autograd.
+
+    Args:
+        qkv: (rows, at least (q_heads + 2 kv_heads) head_dim) with adjacent columns, any row stride.
+        q_weight, k_weight: (head_dim,), any float dtype.
+        cos, sin: (..., rotary_dim) with as many rows as qkv, or with one sequence's rows, which
+            are then used again for each sequence.
+
+    Returns:
+        (rows, (q_heads + 2 kv_heads) head_dim), contiguous, of the dtype of qkv, and rstd
+        (rows, q_heads + kv_heads), float32.
+    """
+    cos, sin = as_rows(cos), as_rows(sin)
+    n_rows, heads = qkv.shape[0], q_heads + 2 * kv_heads
+    out = torch.empty((n_rows, heads * head_dim), dtype=qkv.dtype, device=qkv.device)
+    if not can_launch(qkv, q_weight, k_weight, cos, sin):
+        q, k, v = _split(qkv, q_heads, kv_heads, head_dim)
+        angles = angles_of_rows(cos, sin, qkv)
+        q, q_rstd = normalise(q, q_weight, eps, offset)
+        k, k_rstd = normalise(k, k_weight, eps, offset)
+        turned = [rotate_in_torch(part.type_as(qkv), *angles) for part in (q, k)]
+        out.copy_(torch.cat((*turned, v), 1).flatten(1))
+        return out, torch.cat((q_rstd, k_rstd), 1).squeeze(2)
+    rstd = torch.empty((n_rows, q_heads + kv_heads), dtype=torch.float32, device=qkv.device)
+    tile = tile_of_heads(heads, cos.shape[1] // 2)
+    rest = head_dim - cos.shape[1]
+    with on_device_of(qkv):
+        qk_norm_rope_forward_kernel[(n_rows * tile["TILES"],)](
+            qkv,
+            q_weight.contiguous(),
+            k_weight.contiguous(),
+            cos,
+            sin,
+            out,
+            rstd,
+            qkv.stride(0),
+            cos.stride(0),
+            sin.stride(0),
+            cos.shape[0],
+            eps,
+            OFFSET=offset,
+            Q_HEADS=q_heads,
+            KV_HEADS=kv_heads,
+            HEAD_DIM=head_dim,
+            HALF=cos.shape[1] // 2,
+            REST=rest,
+            REST_BLOCK=power_of_2(rest),
+            **tile,
+        )
+    return out, rstd
+
+
+def qk_norm_rope_backward(
+    dq: torch.Tensor,
+    dk: torch.Tensor,
+    dv: torch.Tensor,
+    qkv: torch.Tensor,
+    rstd: torch.Tensor,
+    q_weight: torch.Tensor,
+    k_weight: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    offset: float = 0.0,
+    needs_dweight: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Writes the gradient of the packed projection into `out`, without autograd.
+
+    Args:
+        dq: (batch, q_heads, seq, head_dim), gradient of the rotated q; any strides.
+        dk, dv: (batch, kv_heads, seq, head_dim), of the dtype of dq.
+        qkv, q_weight, k_weight, cos, sin: as for the forward.
+        rstd: as the forward returned it.
+        out: (batch · seq, at least (q_heads + 2 kv_heads) head_dim) with adjacent columns, any row
+            stride; may be qkv itself. Columns beyond the heads are left alone.
+
+    Returns:
+        The gradients of q_weight and k_weight, in their dtypes, if they are needed.
+    """
+    cos, sin = as_rows(cos), as_rows(sin)
+    _, q_heads, seq, head_dim = dq.shape
+    kv_heads = dk.shape[1]
+    if not can_launch(dq, dk, dv, qkv, q_weight, k_weight, cos, sin, out):
+        weights = (q_weight, k_weight)
+        sums = _backward_in_torch((dq, dk, dv), qkv, rstd, weights, cos, sin, out, offset)
+        return sums if needs_dweight else None
+    sources, strides = head_sources(dq, dk, dv)
+    tile = tile_of_heads(q_heads + 2 * kv_heads, cos.shape[1] // 2)
+    programs = qkv.shape[0] * tile["TILES"]
+    if needs_dweight:
+        programs = min(programs, enough_programs(qkv.device))
+    partial = torch.empty(
+        (programs if needs_dweight else 0, 2, head_dim), dtype=torch.float32, device=qkv.device
+    )
+    rest = head_dim - cos.shape[1]
+    with on_device_of(qkv):
+        qk_norm_rope_backward_kernel[(programs,)](
+            *sources,
+            qkv,
+            rstd,
+            q_weight.contiguous(),
+            k_weight.contiguous(),
+            cos,
+            sin,
+            out,
+            partial,
+            *strides,
+            qkv.stride(0),
+            cos.stride(0),
+            sin.stride(0),
+            out.stride(0),
+            qkv.shape[0],
+            seq,
+            cos.shape[0],
+            OFFSET=offset,
+            NEEDS_DWEIGHT=needs_dweight,
+            Q_HEADS=q_heads,
+            KV_HEADS=kv_heads,
+            HEAD_DIM=head_dim,
+            HALF=cos.shape[1] // 2,
+            REST=rest,
+            REST_BLOCK=power_of_2(rest),
+            **tile,
+        )
+    if not needs_dweight:
+        return None
+    dq_weight, dk_weight = partial.sum(0)
+    return dq_weight.to(q_weight.dtype), dk_weight.to(k_weight.dtype)
+
+
+def _split(rows: torch.Tensor, q_heads: int, kv_heads: int, head_dim: int) -> Any:
+    """q, k and v (rows, heads, head_dim) of packed rows, as views."""
+    counts = (q_heads, kv_heads, kv_heads)
+    heads = rows[:, : sum(counts) * head_dim].unflatten(1, (sum(counts), head_dim))
+    return heads.split(counts, 1)
+
+
+def _backward_in_torch(
+    gradients: tuple[torch.Tensor, ...],
+    qkv: torch.Tensor,
+    rstd: torch.Tensor,
+    weights: tuple[torch.Tensor, torch.Tensor],
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    out: torch.Tensor,
+    offset: float,
+) -> Any:
+    """Writes into `out`; returns the gradients of both weights."""
+    dq, dk, dv = (part.transpose(1, 2).flatten(0, 1) for part in gradients)
+    q_heads, kv_heads, head_dim = dq.shape[1], dk.shape[1], dq.shape[2]
+    q, k, _ = _split(qkv, q_heads, kv_heads, head_dim)
+    angles = angles_of_rows(cos, sin, qkv)
+    rstds = rstd.split((q_heads, kv_heads), 1)
+    packed, sums = [], []
+    for d, x, weight, scale in zip((dq, dk), (q, k), weights, rstds, strict=True):
+        turned_back = rotate_in_torch(d, *angles, inverse=True)
+        dx, dweight = normalise_backward(turned_back, x, weight, scale, offset)
+        packed.append(dx)
+        sums.append(dweight.to(weight.dtype))
+    result = torch.cat((*packed, dv), 1).flatten(1)
+    out[:, : result.shape[1]] = result
+    return tuple(sums)
+
+
+@jit
+def head_weights(  # type: ignore[no-untyped-def]
+    q_weight_ptr,  # (head_dim,)
+    k_weight_ptr,  # (head_dim,)
+    heads,
+    cols,
+    n_cols,
+    OFFSET: tl.constexpr,
+    Q_HEADS: tl.constexpr,
+):
+    """Columns of the scale of each head of a tile: q's or k's; float32."""
+    q_weight = tl.load(q_weight_ptr + cols, mask=cols < n_cols, other=0.0).to(tl.float32)
+    k_weight = tl.load(k_weight_ptr + cols, mask=cols < n_cols, other=0.0).to(tl.float32)
+    is_q = (heads < Q_HEADS)[:, None]
+    return tl.where(is_q, q_weight[None, :], k_weight[None, :]) + OFFSET
+
+
+@jit
+def scale_heads(x, rstd, weight, dtype: tl.constexpr, OFFSET: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Columns of normed heads, rounded as the norm's module rounds them; float32."""
+    normed = x * rstd
+    if OFFSET == 0.0:
+        normed = normed.to(dtype).to(tl.float32)
+    return (normed * weight).to(dtype).to(tl.float32)
+
+
+@jit
+def qk_norm_rope_forward_kernel(  # type: ignore[no-untyped-def]
+    qkv_ptr,  # (rows, heads · HEAD_DIM)
+    q_weight_ptr,  # (HEAD_DIM,)
+    k_weight_ptr,  # (HEAD_DIM,)
+    cos_ptr,  # (positions, 2 · HALF)
+    sin_ptr,  # (positions, 2 · HALF)
+    out_ptr,  # (rows, heads · HEAD_DIM), contiguous
+    rstd_ptr,  # (rows, Q_HEADS + KV_HEADS), float32
+    qkv_stride,
+    cos_stride,
+    sin_stride,
+    positions,
+    eps,
+    OFFSET: tl.constexpr,
+    Q_HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    HALF: tl.constexpr,
+    REST: tl.constexpr,
+    REST_BLOCK: tl.constexpr,
+    TILES: tl.constexpr,
+    HEADS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0) // TILES
+    heads = tl.program_id(0) % TILES * HEADS + tl.arange(0, HEADS)
+    position = (row % positions).to(tl.int64)
+    row = row.to(tl.int64)
+    exists = heads < Q_HEADS + 2 * KV_HEADS
+    is_qk = heads < Q_HEADS + KV_HEADS
+    dtype: tl.constexpr = out_ptr.dtype.element_ty
+
+    pairs = tl.arange(0, BLOCK)
+    mask = exists[:, None] & (pairs < HALF)[None, :]
+    at = heads[:, None] * HEAD_DIM + pairs[None, :]
+    qkv_ptr += row * qkv_stride
+    first = tl.load(qkv_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    second = tl.load(qkv_ptr + at + HALF, mask=mask, other=0.0).to(tl.float32)
+    squares = tl.sum(first * first + second * second, axis=1)
+    if REST > 0:
+        rest = 2 * HALF + tl.arange(0, REST_BLOCK)
+        rest_mask = exists[:, None] & (rest < HEAD_DIM)[None, :]
+        rest_at = heads[:, None] * HEAD_DIM + rest[None, :]
+        passed = tl.load(qkv_ptr + rest_at, mask=rest_mask, other=0.0).to(tl.float32)
+        squares += tl.sum(passed * passed, axis=1)
+    rstd = tl.rsqrt(squares / HEAD_DIM + eps)
+    tl.store(rstd_ptr + row * (Q_HEADS + KV_HEADS) + heads, rstd, mask=is_qk)
+
+    rstd, is_qk = rstd[:, None], is_qk[:, None]
+    weight_1 = head_weights(q_weight_ptr, k_weight_ptr, heads, pairs, HALF, OFFSET, Q_HEADS)
+    weight_2 = head_weights(
+        q_weight_ptr + HALF, k_weight_ptr + HALF, heads, pairs, HALF, OFFSET, Q_HEADS
+    )
+    turned_1, turned_2 = rotate(
+        scale_heads(first, rstd, weight_1, dtype, OFFSET),
+        scale_heads(second, rstd, weight_2, dtype, OFFSET),
+        cos_ptr + position * cos_stride,
+        sin_ptr + position * sin_stride,
+        pairs,
+        HALF,
+        False,
+    )
+    out_ptr += row * (Q_HEADS + 2 * KV_HEADS) * HEAD_DIM
+    tl.store(out_ptr + at, tl.where(is_qk, turned_1, first).to(dtype), mask=mask)
+    tl.store(out_ptr + at + HALF, tl.where(is_qk, turned_2, second).to(dtype), mask=mask)
+    if REST > 0:
+        weight = head_weights(q_weight_ptr, k_weight_ptr, heads, rest, HEAD_DIM, OFFSET, Q_HEADS)
+        scaled = scale_heads(passed, rstd, weight, dtype, OFFSET)
+        tl.store(out_ptr + rest_at, tl.where(is_qk, scaled, passed).to(dtype), mask=rest_mask)
+
+
+@jit
+def qk_norm_rope_backward_kernel(  # type: ignore[no-untyped-def]
+    dq_ptr,  # (batch, Q_HEADS, seq, HEAD_DIM)
+    dk_ptr,  # (batch, KV_HEADS, seq, HEAD_DIM)
+    dv_ptr,  # (batch, KV_HEADS, seq, HEAD_DIM)
+    qkv_ptr,  # (rows, heads · HEAD_DIM)
+    rstd_ptr,  # (rows, Q_HEADS + KV_HEADS), float32
+    q_weight_ptr,  # (HEAD_DIM,)
+    k_weight_ptr,  # (HEAD_DIM,)
+    cos_ptr,  # (positions, 2 · HALF)
+    sin_ptr,  # (positions, 2 · HALF)
+    out_ptr,  # (rows, heads · HEAD_DIM); may be qkv_ptr
+    dweight_ptr,  # (programs, 2, HEAD_DIM), float32: one partial sum for each program
+    dq_batch,
+    dq_head,
+    dq_row,
+    dk_batch,
+    dk_head,
+    dk_row,
+    dv_batch,
+    dv_head,
+    dv_row,
+    qkv_stride,
+    cos_stride,
+    sin_stride,
+    out_stride,
+    n_rows,
+    seq,
+    positions,
+    OFFSET: tl.constexpr,
+    NEEDS_DWEIGHT: tl.constexpr,
+    Q_HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    HALF: tl.constexpr,
+    REST: tl.constexpr,
+    REST_BLOCK: tl.constexpr,
+    TILES: tl.constexpr,
+    HEADS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    dtype: tl.constexpr = out_ptr.dtype.element_ty
+    pairs = tl.arange(0, BLOCK)
+    rest = 2 * HALF + tl.arange(0, REST_BLOCK)
+    dq_weight_1 = tl.zeros([BLOCK], dtype=tl.float32)
+    dq_weight_2 = tl.zeros([BLOCK], dtype=tl.float32)
+    dq_weight_rest = tl.zeros([REST_BLOCK], dtype=tl.float32)
+    dk_weight_1 = tl.zeros([BLOCK], dtype=tl.float32)
+    dk_weight_2 = tl.zeros([BLOCK], dtype=tl.float32)
+    dk_weight_rest = tl.zeros([REST_BLOCK], dtype=tl.float32)
+    tile = tl.program_id(0)
+    while tile < n_rows * TILES:  # triton 3.6 cannot interpret a range over its own numbers
+        row = tile // TILES
+        heads = tile % TILES * HEADS + tl.arange(0, HEADS)
+        batch, step = (row // seq).to(tl.int64), (row % seq).to(tl.int64)
+        position = (row % positions).to(tl.int64)
+        row = row.to(tl.int64)
+        exists = (heads < Q_HEADS + 2 * KV_HEADS)[:, None]
+        is_q = (heads < Q_HEADS)[:, None]
+        is_qk = (heads < Q_HEADS + KV_HEADS)[:, None]
+        mask = exists & (pairs < HALF)[None, :]
+        at = heads[:, None] * HEAD_DIM + pairs[None, :]
+
+        q_ptr = dq_ptr + batch * dq_batch + step * dq_row
+        k_ptr = dk_ptr + batch * dk_batch + step * dk_row
+        v_ptr = dv_ptr + batch * dv_batch + step * dv_row
+        first = load_heads(
+            q_ptr,
+            k_ptr,
+            v_ptr,
+            dq_head,
+            dk_head,
+            dv_head,
+            heads,
+            pairs,
+            HALF,
+            Q_HEADS,
+            KV_HEADS,
+            KV_HEADS,
+        )
+        second = load_heads(
+            q_ptr + HALF,
+            k_ptr + HALF,
+            v_ptr + HALF,
+            dq_head,
+            dk_head,
+            dv_head,
+            heads,
+            pairs,
+            HALF,
+            Q_HEADS,
+            KV_HEADS,
+            KV_HEADS,
+        )
+        dy_1, dy_2 = rotate(
+            first,
+            second,
+            cos_ptr + position * cos_stride,
+            sin_ptr + position * sin_stride,
+            pairs,
+            HALF,
+            True,
+        )
+        x_ptr = qkv_ptr + row * qkv_stride
+        rstd_at = rstd_ptr + row * (Q_HEADS + KV_HEADS) + heads
+        rstd = tl.load(rstd_at, mask=heads < Q_HEADS + KV_HEADS, other=0.0)[:, None]
+        normed_1 = tl.load(x_ptr + at, mask=mask & is_qk, other=0.0).to(tl.float32) * rstd
+        normed_2 = tl.load(x_ptr + at + HALF, mask=mask & is_qk, other=0.0).to(tl.float32) * rstd
+        m_1 = dy_1 * head_weights(q_weight_ptr, k_weight_ptr, heads, pairs, HALF, OFFSET, Q_HEADS)
+        m_2 = dy_2 * head_weights(
+            q_weight_ptr + HALF, k_weight_ptr + HALF, heads, pairs, HALF, OFFSET, Q_HEADS
+        )
+        projection = tl.sum(m_1 * normed_1 + m_2 * normed_2, axis=1)
+        if REST > 0:
+            rest_mask = exists & (rest < HEAD_DIM)[None, :]
+            rest_at = heads[:, None] * HEAD_DIM + rest[None, :]
+            dy = load_heads(
+                q_ptr,
+                k_ptr,
+                v_ptr,
+                dq_head,
+                dk_head,
+                dv_head,
+                heads,
+                rest,
+                HEAD_DIM,
+                Q_HEADS,
+                KV_HEADS,
+                KV_HEADS,
+            )
+            x = tl.load(x_ptr + rest_at, mask=rest_mask & is_qk, other=0.0)
+            normed = x.to(tl.float32) * rstd
+            m = dy * head_weights(
+                q_weight_ptr, k_weight_ptr, heads, rest, HEAD_DIM, OFFSET, Q_HEADS
+            )
+            projection += tl.sum(m * normed, axis=1)
+        projection = projection[:, None] / HEAD_DIM
+
+        row_ptr = out_ptr + row * out_stride
+        dx_1 = tl.where(is_qk, rstd * (m_1 - normed_1 * projection), first)
+        dx_2 = tl.where(is_qk, rstd * (m_2 - normed_2 * projection), second)
+        tl.store(row_ptr + at, dx_1.to(dtype), mask=mask)
+        tl.store(row_ptr + at + HALF, dx_2.to(dtype), mask=mask)
+        if REST > 0:
+            dx = tl.where(is_qk, rstd * (m - normed * projection), dy)
+            tl.store(row_ptr + rest_at, dx.to(dtype), mask=rest_mask)
+        if NEEDS_DWEIGHT:  # normed is 0 in the heads of v
+            dq_weight_1 += tl.sum(tl.where(is_q, dy_1 * normed_1, 0.0), axis=0)
+            dq_weight_2 += tl.sum(tl.where(is_q, dy_2 * normed_2, 0.0), axis=0)
+            dk_weight_1 += tl.sum(tl.where(is_q, 0.0, dy_1 * normed_1), axis=0)
+            dk_weight_2 += tl.sum(tl.where(is_q, 0.0, dy_2 * normed_2), axis=0)
+            if REST > 0:
+                dq_weight_rest += tl.sum(tl.where(is_q, dy * normed, 0.0), axis=0)
+                dk_weight_rest += tl.sum(tl.where(is_q, 0.0, dy * normed), axis=0)
+        tile += tl.num_programs(0)
+    if NEEDS_DWEIGHT:
+        q_at = dweight_ptr + tl.program_id(0).to(tl.int64) * 2 * HEAD_DIM
+        k_at = q_at + HEAD_DIM
+        tl.store(q_at + pairs, dq_weight_1, mask=pairs < HALF)
+        tl.store(q_at + HALF + pairs, dq_weight_2, mask=pairs < HALF)
+        tl.store(k_at + pairs, dk_weight_1, mask=pairs < HALF)
+        tl.store(k_at + HALF + pairs, dk_weight_2, mask=pairs < HALF)
+        if REST > 0:
+            tl.store(q_at + rest, dq_weight_rest, mask=rest < HEAD_DIM)
+            tl.store(k_at + rest, dk_weight_rest, mask=rest < HEAD_DIM)
+
+
+class _QKNormRoPE(torch.autograd.Function):
+    """Saves the projection and rstd (one float32 a head)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        qkv: torch.Tensor,
+        q_weight: torch.Tensor,
+        k_weight: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        eps: float,
+        offset: float,
+        sizes: tuple[int, int, int],
+    ) -> torch.Tensor:
+        q_heads, kv_heads, head_dim = sizes
+        rows = as_rows(qkv)
+        out, rstd = qk_norm_rope_forward(
+            rows,
+            q_weight,
+            k_weight,
+            cos,
+            sin,
+            eps,
+            offset=offset,
+            q_heads=q_heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+        )
+        ctx.save_for_backward(rows, rstd, q_weight, k_weight, cos, sin)
+        ctx.offset, ctx.sizes = offset, sizes
+        return out.view(qkv.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        q_heads, kv_heads, head_dim = ctx.sizes
+        heads = dout.unflatten(-1, (q_heads + 2 * kv_heads, head_dim)).transpose(1, 2)
+        dqkv = torch.empty(dout.shape, dtype=dout.dtype, device=dout.device)
+        sums = qk_norm_rope_backward(
+            *heads.split((q_heads, kv_heads, kv_heads), 1),
+            *ctx.saved_tensors,
+            dqkv.view(-1, dqkv.shape[-1]),
+            offset=ctx.offset,
+            needs_dweight=any(ctx.needs_input_grad[1:3]),
+        )
+        return dqkv, *(sums or (None, None)), None, None, None, None, None

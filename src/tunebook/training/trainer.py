@@ -1,0 +1,250 @@
+"""TRL's SFTTrainer where its numbers or its waiting would differ from ours; subclassed, never rewritten.
+
+Knows batches and a model that may be patched; knows no recipe, no run folder and no event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+from packaging.version import Version
+from transformers import Trainer
+from trl.trainer.sft_trainer import SFTTrainer as TrlSFTTrainer
+
+from tunebook.data.packing import lean_batch
+from tunebook.engine import CAUSAL, LossRequest, has_fused_head
+from tunebook.training.meter import MemoryMeter
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import nn
+    from transformers import PreTrainedModel
+
+_HEAD_NEEDS_A_GPU = Version(version("trl")) < Version("1.16")
+
+Count = int | torch.Tensor
+
+
+@dataclass
+class StepRecord:
+    """What was known when a step ended; tensors may still be on their way."""
+
+    step: int
+    epoch: float
+    loss: torch.Tensor
+    grad_norm: torch.Tensor | float | None
+    learning_rate: float
+    tokens: Count
+    trained: Count
+    metrics: dict[str, torch.Tensor]
+    start_time: float
+
+
+class SFTTrainer(TrlSFTTrainer):
+    """TRL's trainer with the adapter's dtype kept, and no wait for the device inside of a step.
+
+    TRL casts LoRA weights to bfloat16 whenever the base is quantized; at LoRA's learning rates most
+    of an update is then smaller than a bfloat16 step. Here they stay as PEFT made them (float32).
+
+    On a patched model with a fused head the loss is taken without logits, and on a GPU a step is
+    logged when the next one has been sent to the device, so that it never runs dry.
+    """
+
+    meter: MemoryMeter | None = None
+    loss_chunk: int | None = None
+
+    def __init__(self, model: PreTrainedModel | PeftModel | str, *args: Any, **kwargs: Any) -> None:
+        with _adapter_dtype_kept(model):
+            super().__init__(model, *args, **kwargs)
+        self._seen: tuple[Count, Count] = (0, 0)
+        self._logged: tuple[Count, Count] = (0, 0)
+        self._sums: dict[str, list[torch.Tensor]] = {}
+        self._pending: StepRecord | None = None
+        self._fused = has_fused_head(self.model)
+        if self._fused:
+            collate = self.data_collator
+            self.data_collator = lambda rows: lean_batch(collate(rows))
+
+    # ------------------------------------------------------------------ a step
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """One forward and backward pass; counts its tokens without waiting for the device."""
+        self._count(inputs)
+        size = inputs["input_ids"].numel()
+        take: Callable[..., torch.Tensor] = super().training_step
+        if self._fused:
+            take = self._fused_step
+        step = partial(take, model, inputs, num_items_in_batch)
+        return step() if self.meter is None else self.meter.around(step, size)
+
+    def _fused_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any
+    ) -> torch.Tensor:
+        """As transformers' step, without its walk over all modules and what it prepares for others."""
+        if not model.training:
+            model.train()
+        inputs = self._prepare_inputs(inputs)
+        with self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        if num_items_in_batch is None:
+            loss = loss / self.current_gradient_accumulation_steps
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The loss of a batch: by the fused head, by TRL's, or by the model's own.
+
+        TRL before 1.16 has an output head that is a Triton kernel alone; on a CPU the model's own
+        loss serves there.
+        """
+        if self._fused and not return_outputs:
+            return self._fused_loss(model, inputs, num_items_in_batch)
+        inputs = {key: value for key, value in inputs.items() if key not in _OURS}
+        head: Any = super().compute_loss
+        if self.args.device.type == "cpu" and _HEAD_NEEDS_A_GPU:
+            inputs["use_cache"] = False
+            head = partial(Trainer.compute_loss, self)
+        return head(model, inputs, return_outputs, num_items_in_batch)
+
+    def _fused_loss(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any
+    ) -> torch.Tensor:
+        given = {key: value for key, value in inputs.items() if key not in (*_OURS, "labels")}
+        rows = inputs.get("loss_rows")
+        request = LossRequest(inputs["labels"], num_items_in_batch, rows, self.loss_chunk)
+        if given.get("attention_mask") is None:
+            given["attention_mask"] = CAUSAL
+        loss: torch.Tensor = model(**given, use_cache=False, fused_loss=request).loss
+        result = request.result
+        assert result is not None
+        mode = self._sums.setdefault("train" if self.model.training else "eval", [])
+        labelled = (request.labels[..., 1:] != -100).sum()
+        mode.append(torch.stack([labelled.float(), result.entropy.sum(), result.correct.sum()]))
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes
+        return loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """0: transformers' count walks over all parameters at every step, and nobody reads it."""
+        return 0
+
+    def _count(self, inputs: dict[str, Any]) -> None:
+        if "token_counts" in inputs:  # made on the host
+            tokens, trained = inputs["token_counts"]
+        else:
+            mask = inputs.get("attention_mask")
+            tokens = inputs["input_ids"].numel() if mask is None else mask.sum()
+            trained = (inputs["labels"] != -100).sum() if "labels" in inputs else 0
+        self._seen = (self._seen[0] + tokens, self._seen[1] + trained)
+
+    def token_counts(self) -> tuple[int, int]:
+        """Tokens without padding, and tokens with a label, up to the step that is being logged."""
+        return int(self._logged[0]), int(self._logged[1])
+
+    # ----------------------------------------------------------------- logging
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: torch.Tensor, grad_norm: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Log the step before this one if nothing else happens now, so that nothing waits."""
+        due = self.control.should_log and self.state.global_step > self._globalstep_last_logged
+        alone = not (
+            self.control.should_save
+            or self.control.should_evaluate
+            or self.control.should_training_stop
+            or self.state.global_step >= self.state.max_steps
+        )
+        before, self._pending = self._pending, None
+        if due and alone and self._fused and tr_loss.is_cuda:
+            self._pending = self._record(tr_loss, grad_norm, args, kwargs)
+        if before is not None:
+            self._write(before)
+        self._logged = self._seen
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+    def _record(
+        self, tr_loss: torch.Tensor, grad_norm: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> StepRecord:
+        steps = self.state.global_step - self._globalstep_last_logged
+        rate = kwargs.get("learning_rate")
+        record = StepRecord(
+            step=self.state.global_step,
+            epoch=float(self.state.epoch or 0.0),
+            loss=tr_loss / steps,
+            grad_norm=grad_norm,
+            learning_rate=self._get_learning_rate() if rate is None else rate,
+            tokens=self._seen[0],
+            trained=self._seen[1],
+            metrics=self._taken("train"),
+            start_time=kwargs.get("start_time", args[4] if len(args) > 4 else 0.0),
+        )
+        tr_loss.zero_()
+        self._globalstep_last_logged = self.state.global_step
+        return record
+
+    def _write(self, record: StepRecord) -> None:
+        """Log a step that has ended; the state shows its number meanwhile."""
+        loss = float(record.loss)
+        logs = {"loss": loss, "learning_rate": record.learning_rate}
+        if record.grad_norm is not None:
+            logs["grad_norm"] = float(record.grad_norm)
+        logs |= {name: float(value) for name, value in record.metrics.items()}
+        self._total_loss_scalar += loss
+        now, self.state.global_step = self.state.global_step, record.step
+        epoch, self.state.epoch = self.state.epoch, record.epoch
+        self._logged = (record.tokens, record.trained)
+        try:
+            self.log(logs, record.start_time)
+        finally:
+            self.state.global_step, self.state.epoch = now, epoch
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """TRL's log with entropy and accuracy of the fused head among the numbers."""
+        mode = "train" if self.model.training else "eval"
+        prefix = "" if mode == "train" else "eval_"
+        for name, value in self._taken(mode).items():
+            logs[prefix + name] = float(value)
+        super().log(logs, start_time)
+
+    def _taken(self, mode: str) -> dict[str, torch.Tensor]:
+        """Means over the tokens since the last call; empty without any."""
+        sums = self._sums.pop(mode, None)
+        if not sums:
+            return {}
+        labelled, entropy, correct = torch.stack(sums).sum(0)
+        labelled = labelled.clamp(min=1)
+        return {"entropy": entropy / labelled, "mean_token_accuracy": correct / labelled}
+
+
+_OURS = ("loss_rows", "token_counts")
+
+
+@contextmanager
+def _adapter_dtype_kept(model: nn.Module | str) -> Iterator[None]:
+    before: dict[str, torch.Tensor] = {}
+    if not isinstance(model, str):
+        before = {
+            name: parameter.data
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
+    yield
+    if isinstance(model, str):
+        return
+    for name, parameter in model.named_parameters():
+        if name in before and parameter.dtype != before[name].dtype:
+            parameter.data = before[name].to(parameter.device)
