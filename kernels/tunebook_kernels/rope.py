@@ -227,46 +227,28 @@ def tile_of_heads(heads: int, half: int) -> dict[str, Any]:
 
 @jit
 def load_heads(  # type: ignore[no-untyped-def]
-    q_ptr,  # one row of each: (heads, head_dim)
-    k_ptr,
-    v_ptr,
-    q_head,
-    k_head,
-    v_head,
-    heads,
-    cols,
-    n_cols,
-    Q_HEADS: tl.constexpr,
-    K_HEADS: tl.constexpr,
-    V_HEADS: tl.constexpr,
+    q_at, k_at, v_at, heads, cols, mask, Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr
 ):
-    """Columns of a tile of heads, each from the tensor that has it; float32."""
-    inside = (cols < n_cols)[None, :]
-    at = heads.to(tl.int64)[:, None]
-    mask = inside & (heads < Q_HEADS)[:, None]
-    x = tl.load(q_ptr + at * q_head + cols[None, :], mask=mask, other=0.0)
+    """Columns of a tile of heads, of which some are in q, some in k and some in v; float32."""
+    # One load through selected pointers would be shorter, but triton 3.9 does not vectorise it.
+    x = tl.load(q_at + cols, mask=mask & (heads < Q_HEADS), other=0.0)
     if K_HEADS > 0:
-        at -= Q_HEADS
-        is_k = ((heads >= Q_HEADS) & (heads < Q_HEADS + K_HEADS))[:, None]
-        k = tl.load(k_ptr + at * k_head + cols[None, :], mask=inside & is_k, other=0.0)
-        x = tl.where(is_k, k, x)
-    if V_HEADS > 0:
-        at -= K_HEADS
-        after = Q_HEADS + K_HEADS
-        is_v = ((heads >= after) & (heads < after + V_HEADS))[:, None]
-        v = tl.load(v_ptr + at * v_head + cols[None, :], mask=inside & is_v, other=0.0)
-        x = tl.where(is_v, v, x)
+        is_k = (heads >= Q_HEADS) & (heads < Q_HEADS + K_HEADS)
+        is_v = heads >= Q_HEADS + K_HEADS
+        x = tl.where(is_k, tl.load(k_at + cols, mask=mask & is_k, other=0.0), x)
+        x = tl.where(is_v, tl.load(v_at + cols, mask=mask & is_v, other=0.0), x)
     return x.to(tl.float32)
 
 
 @jit
-def rotate(first, second, cos_ptr, sin_ptr, pairs, HALF: tl.constexpr, INVERSE: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Both halves (heads, pairs), rotated by the angles of one row."""
-    mask = pairs < HALF
-    cos_1 = tl.load(cos_ptr + pairs, mask=mask, other=0.0).to(tl.float32)[None, :]
-    cos_2 = tl.load(cos_ptr + HALF + pairs, mask=mask, other=0.0).to(tl.float32)[None, :]
-    sin_1 = tl.load(sin_ptr + pairs, mask=mask, other=0.0).to(tl.float32)[None, :]
-    sin_2 = tl.load(sin_ptr + HALF + pairs, mask=mask, other=0.0).to(tl.float32)[None, :]
+def rotate(  # type: ignore[no-untyped-def]
+    first, second, cos_ptr, sin_ptr, pairs, mask, HALF: tl.constexpr, INVERSE: tl.constexpr
+):
+    """Both halves of a tile of heads, rotated by the angles of one row."""
+    cos_1 = tl.load(cos_ptr + pairs, mask=mask, other=0.0).to(tl.float32)
+    cos_2 = tl.load(cos_ptr + HALF + pairs, mask=mask, other=0.0).to(tl.float32)
+    sin_1 = tl.load(sin_ptr + pairs, mask=mask, other=0.0).to(tl.float32)
+    sin_2 = tl.load(sin_ptr + HALF + pairs, mask=mask, other=0.0).to(tl.float32)
     if INVERSE:
         turned_1 = first * cos_1 + second * sin_2
         turned_2 = second * cos_2 - first * sin_1
@@ -311,67 +293,34 @@ def rope_kernel(  # type: ignore[no-untyped-def]
     BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0) // TILES
-    heads = tl.program_id(0) % TILES * HEADS + tl.arange(0, HEADS)
+    heads = (tl.program_id(0) % TILES * HEADS + tl.arange(0, HEADS)).to(tl.int64)[:, None]
     batch, step = (row // seq).to(tl.int64), (row % seq).to(tl.int64)
     position = (row % positions).to(tl.int64)
-    q_ptr += batch * q_batch + step * q_row
-    k_ptr += batch * k_batch + step * k_row
-    v_ptr += batch * v_batch + step * v_row
-    pairs = tl.arange(0, BLOCK)
-    first = load_heads(
-        q_ptr, k_ptr, v_ptr, q_head, k_head, v_head, heads, pairs, HALF, Q_HEADS, K_HEADS, V_HEADS
-    )
-    second = load_heads(
-        q_ptr + HALF,
-        k_ptr + HALF,
-        v_ptr + HALF,
-        q_head,
-        k_head,
-        v_head,
-        heads,
-        pairs,
-        HALF,
-        Q_HEADS,
-        K_HEADS,
-        V_HEADS,
-    )
-    turned_1, turned_2 = rotate(
-        first,
-        second,
-        cos_ptr + position * cos_stride,
-        sin_ptr + position * sin_stride,
-        pairs,
-        HALF,
-        INVERSE,
-    )
+    q_at = q_ptr + batch * q_batch + step * q_row + heads * q_head
+    k_at = k_ptr + batch * k_batch + step * k_row + (heads - Q_HEADS) * k_head
+    v_at = v_ptr + batch * v_batch + step * v_row + (heads - Q_HEADS - K_HEADS) * v_head
+    # Pairs for each head, not once for all: the angles are then loaded as the heads need them.
+    pairs = tl.broadcast_to(tl.arange(0, BLOCK)[None, :], (HEADS, BLOCK))
+    exists = heads < Q_HEADS + K_HEADS + V_HEADS
+    mask = exists & (pairs < HALF)
+    first = load_heads(q_at, k_at, v_at, heads, pairs, mask, Q_HEADS, K_HEADS)
+    second = load_heads(q_at, k_at, v_at, heads, HALF + pairs, mask, Q_HEADS, K_HEADS)
+    cos_ptr += position * cos_stride
+    sin_ptr += position * sin_stride
+    turned_1, turned_2 = rotate(first, second, cos_ptr, sin_ptr, pairs, mask, HALF, INVERSE)
     if V_HEADS > 0:
-        is_v = (heads >= Q_HEADS + K_HEADS)[:, None]
+        is_v = heads >= Q_HEADS + K_HEADS
         turned_1 = tl.where(is_v, first, turned_1)
         turned_2 = tl.where(is_v, second, turned_2)
-    exists = (heads < Q_HEADS + K_HEADS + V_HEADS)[:, None]
-    mask = exists & (pairs < HALF)[None, :]
-    out_ptr += row.to(tl.int64) * out_stride
-    at = out_ptr + heads[:, None] * HEAD_DIM + pairs[None, :]
-    tl.store(at, turned_1.to(out_ptr.dtype.element_ty), mask=mask)
-    tl.store(at + HALF, turned_2.to(out_ptr.dtype.element_ty), mask=mask)
+    dtype = out_ptr.dtype.element_ty
+    out_at = out_ptr + row.to(tl.int64) * out_stride + heads * HEAD_DIM
+    tl.store(out_at + pairs, turned_1.to(dtype), mask=mask)
+    tl.store(out_at + HALF + pairs, turned_2.to(dtype), mask=mask)
     if REST > 0:
-        rest = 2 * HALF + tl.arange(0, REST_BLOCK)
-        passed = load_heads(
-            q_ptr,
-            k_ptr,
-            v_ptr,
-            q_head,
-            k_head,
-            v_head,
-            heads,
-            rest,
-            HEAD_DIM,
-            Q_HEADS,
-            K_HEADS,
-            V_HEADS,
-        )
-        at = out_ptr + heads[:, None] * HEAD_DIM + rest[None, :]
-        tl.store(at, passed.to(out_ptr.dtype.element_ty), mask=exists & (rest < HEAD_DIM)[None, :])
+        rest = 2 * HALF + tl.arange(0, REST_BLOCK)[None, :]
+        mask = exists & (rest < HEAD_DIM)
+        passed = load_heads(q_at, k_at, v_at, heads, rest, mask, Q_HEADS, K_HEADS)
+        tl.store(out_at + rest, passed.to(dtype), mask=mask)
 
 
 class _RoPE(torch.autograd.Function):
