@@ -21,7 +21,6 @@ from tunebook_kernels._launch import (
     enough_programs,
     jit,
     on_device_of,
-    power_of_2,
     tl,
 )
 from tunebook_kernels.rms_norm import normalise, normalise_backward, rms_norm_reference
@@ -32,6 +31,8 @@ from tunebook_kernels.rope import (
     load_heads,
     rotate,
     rotate_in_torch,
+    rows_of,
+    split_heads,
     tile_of_heads,
 )
 
@@ -63,13 +64,13 @@ def qk_norm_rope(
     Returns:
         (batch, seq, (q_heads + 2 kv_heads) head_dim), contiguous, of the dtype of qkv.
     """
-    sizes = (q_heads, kv_heads, head_dim)
-    tensors = (qkv, q_weight, k_weight)
-    plain = cos.requires_grad or sin.requires_grad or len({t.dtype for t in tensors}) > 1
-    if plain or not can_launch(*tensors, cos, sin):
-        sizes_by_name = dict(zip(("q_heads", "kv_heads", "head_dim"), sizes, strict=True))
-        return qk_norm_rope_reference(*tensors, cos, sin, eps, offset=offset, **sizes_by_name)
-    result: torch.Tensor = _QKNormRoPE.apply(*tensors, cos, sin, eps, offset, sizes)  # type: ignore[no-untyped-call]
+    how = {"offset": offset, "q_heads": q_heads, "kv_heads": kv_heads, "head_dim": head_dim}
+    tensors = (qkv, q_weight, k_weight, cos, sin)
+    angles_learn = cos.requires_grad or sin.requires_grad
+    same_dtype = qkv.dtype == q_weight.dtype == k_weight.dtype
+    if angles_learn or not same_dtype or not can_launch(*tensors):
+        return qk_norm_rope_reference(*tensors, eps, **how)  # type: ignore[arg-type]
+    result: torch.Tensor = _QKNormRoPE.apply(*tensors, eps, how)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -87,8 +88,7 @@ def qk_norm_rope_reference(
     head_dim: int,
 ) -> torch.Tensor:
     """The same function in plain torch: the references of its two parts, one after the other."""
-    heads = qkv.unflatten(-1, (q_heads + 2 * kv_heads, head_dim)).transpose(1, 2)
-    q, k, v = heads.split((q_heads, kv_heads, kv_heads), 1)
+    q, k, v = (part.transpose(1, 2) for part in split_heads(qkv, q_heads, kv_heads, head_dim))
     q = rms_norm_reference(q, q_weight, eps, offset=offset).type_as(qkv)
     k = rms_norm_reference(k, k_weight, eps, offset=offset).type_as(qkv)
     turned = torch.cat((*apply_rope_reference(q, k, cos, sin), v), 1)
@@ -124,7 +124,7 @@ def qk_norm_rope_forward(
     n_rows, heads = qkv.shape[0], q_heads + 2 * kv_heads
     out = torch.empty((n_rows, heads * head_dim), dtype=qkv.dtype, device=qkv.device)
     if not can_launch(qkv, q_weight, k_weight, cos, sin):
-        q, k, v = _split(qkv, q_heads, kv_heads, head_dim)
+        q, k, v = split_heads(qkv, q_heads, kv_heads, head_dim)
         angles = angles_of_rows(cos, sin, qkv)
         q, q_rstd = normalise(q, q_weight, eps, offset)
         k, k_rstd = normalise(k, k_weight, eps, offset)
@@ -132,8 +132,7 @@ def qk_norm_rope_forward(
         out.copy_(torch.cat((*turned, v), 1).flatten(1))
         return out, torch.cat((q_rstd, k_rstd), 1).squeeze(2)
     rstd = torch.empty((n_rows, q_heads + kv_heads), dtype=torch.float32, device=qkv.device)
-    tile = tile_of_heads(heads, cos.shape[1] // 2)
-    rest = head_dim - cos.shape[1]
+    tile = tile_of_heads(heads, head_dim, cos.shape[1])
     with on_device_of(qkv):
         qk_norm_rope_forward_kernel[(n_rows * tile["TILES"],)](
             qkv,
@@ -151,10 +150,6 @@ def qk_norm_rope_forward(
             OFFSET=offset,
             Q_HEADS=q_heads,
             KV_HEADS=kv_heads,
-            HEAD_DIM=head_dim,
-            HALF=cos.shape[1] // 2,
-            REST=rest,
-            REST_BLOCK=power_of_2(rest),
             **tile,
         )
     return out, rstd
@@ -192,18 +187,17 @@ def qk_norm_rope_backward(
     _, q_heads, seq, head_dim = dq.shape
     kv_heads = dk.shape[1]
     if not can_launch(dq, dk, dv, qkv, q_weight, k_weight, cos, sin, out):
-        weights = (q_weight, k_weight)
-        sums = _backward_in_torch((dq, dk, dv), qkv, rstd, weights, cos, sin, out, offset)
+        norms = (q_weight, k_weight, rstd, offset)
+        sums = _backward_in_torch((dq, dk, dv), qkv, *norms, *angles_of_rows(cos, sin, qkv), out)
         return sums if needs_dweight else None
     sources, strides = head_sources(dq, dk, dv)
-    tile = tile_of_heads(q_heads + 2 * kv_heads, cos.shape[1] // 2)
+    tile = tile_of_heads(q_heads + 2 * kv_heads, head_dim, cos.shape[1])
     programs = qkv.shape[0] * tile["TILES"]
     if needs_dweight:
         programs = min(programs, enough_programs(qkv.device))
     partial = torch.empty(
         (programs if needs_dweight else 0, 2, head_dim), dtype=torch.float32, device=qkv.device
     )
-    rest = head_dim - cos.shape[1]
     with on_device_of(qkv):
         qk_norm_rope_backward_kernel[(programs,)](
             *sources,
@@ -227,10 +221,6 @@ def qk_norm_rope_backward(
             NEEDS_DWEIGHT=needs_dweight,
             Q_HEADS=q_heads,
             KV_HEADS=kv_heads,
-            HEAD_DIM=head_dim,
-            HALF=cos.shape[1] // 2,
-            REST=rest,
-            REST_BLOCK=power_of_2(rest),
             **tile,
         )
     if not needs_dweight:
@@ -239,38 +229,27 @@ def qk_norm_rope_backward(
     return dq_weight.to(q_weight.dtype), dk_weight.to(k_weight.dtype)
 
 
-def _split(rows: torch.Tensor, q_heads: int, kv_heads: int, head_dim: int) -> Any:
-    """q, k and v (rows, heads, head_dim) of packed rows, as views."""
-    counts = (q_heads, kv_heads, kv_heads)
-    heads = rows[:, : sum(counts) * head_dim].unflatten(1, (sum(counts), head_dim))
-    return heads.split(counts, 1)
-
-
 def _backward_in_torch(
-    gradients: tuple[torch.Tensor, ...],
+    gradients: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     qkv: torch.Tensor,
+    q_weight: torch.Tensor,
+    k_weight: torch.Tensor,
     rstd: torch.Tensor,
-    weights: tuple[torch.Tensor, torch.Tensor],
+    offset: float,
     cos: torch.Tensor,
     sin: torch.Tensor,
     out: torch.Tensor,
-    offset: float,
-) -> Any:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Writes into `out`; returns the gradients of both weights."""
-    dq, dk, dv = (part.transpose(1, 2).flatten(0, 1) for part in gradients)
+    dq, dk, dv = (rows_of(part) for part in gradients)
     q_heads, kv_heads, head_dim = dq.shape[1], dk.shape[1], dq.shape[2]
-    q, k, _ = _split(qkv, q_heads, kv_heads, head_dim)
-    angles = angles_of_rows(cos, sin, qkv)
-    rstds = rstd.split((q_heads, kv_heads), 1)
-    packed, sums = [], []
-    for d, x, weight, scale in zip((dq, dk), (q, k), weights, rstds, strict=True):
-        turned_back = rotate_in_torch(d, *angles, inverse=True)
-        dx, dweight = normalise_backward(turned_back, x, weight, scale, offset)
-        packed.append(dx)
-        sums.append(dweight.to(weight.dtype))
-    result = torch.cat((*packed, dv), 1).flatten(1)
-    out[:, : result.shape[1]] = result
-    return tuple(sums)
+    q, k, _ = split_heads(qkv, q_heads, kv_heads, head_dim)
+    dq, dk = (rotate_in_torch(part, cos, sin, inverse=True) for part in (dq, dk))
+    dq, dq_weight = normalise_backward(dq, q, q_weight, rstd[:, :q_heads], offset)
+    dk, dk_weight = normalise_backward(dk, k, k_weight, rstd[:, q_heads:], offset)
+    packed = torch.cat((dq, dk, dv), 1).flatten(1)
+    out[:, : packed.shape[1]] = packed
+    return dq_weight.to(q_weight.dtype), dk_weight.to(k_weight.dtype)
 
 
 @jit
@@ -493,38 +472,27 @@ class _QKNormRoPE(torch.autograd.Function):
         cos: torch.Tensor,
         sin: torch.Tensor,
         eps: float,
-        offset: float,
-        sizes: tuple[int, int, int],
+        how: dict[str, Any],
     ) -> torch.Tensor:
-        q_heads, kv_heads, head_dim = sizes
         rows = as_rows(qkv)
-        out, rstd = qk_norm_rope_forward(
-            rows,
-            q_weight,
-            k_weight,
-            cos,
-            sin,
-            eps,
-            offset=offset,
-            q_heads=q_heads,
-            kv_heads=kv_heads,
-            head_dim=head_dim,
-        )
+        out, rstd = qk_norm_rope_forward(rows, q_weight, k_weight, cos, sin, eps, **how)
         ctx.save_for_backward(rows, rstd, q_weight, k_weight, cos, sin)
-        ctx.offset, ctx.sizes = offset, sizes
+        ctx.offset = how["offset"]
+        ctx.sizes = how["q_heads"], how["kv_heads"], how["head_dim"]
         return out.view(qkv.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q_heads, kv_heads, head_dim = ctx.sizes
-        heads = dout.unflatten(-1, (q_heads + 2 * kv_heads, head_dim)).transpose(1, 2)
+        dq, dk, dv = (part.transpose(1, 2) for part in split_heads(dout, *ctx.sizes))
         dqkv = torch.empty(dout.shape, dtype=dout.dtype, device=dout.device)
-        sums = qk_norm_rope_backward(
-            *heads.split((q_heads, kv_heads, kv_heads), 1),
+        dweights = qk_norm_rope_backward(
+            dq,
+            dk,
+            dv,
             *ctx.saved_tensors,
-            dqkv.view(-1, dqkv.shape[-1]),
+            out=dqkv.view(-1, dqkv.shape[-1]),
             offset=ctx.offset,
             needs_dweight=any(ctx.needs_input_grad[1:3]),
         )
-        return dqkv, *(sums or (None, None)), None, None, None, None, None
+        return dqkv, *(dweights or (None, None)), None, None, None, None
