@@ -59,8 +59,9 @@ def layer_norm_reference(
 ) -> torch.Tensor:
     """The same function in plain torch: computed in float32 or wider, rounded once."""
     wide = torch.promote_types(x.dtype, torch.float32)
-    parameters = [None if p is None else p.to(wide) for p in (weight, bias)]
-    return torch.nn.functional.layer_norm(x.to(wide), x.shape[-1:], *parameters, eps).type_as(x)
+    weight, bias = (None if p is None else p.to(wide) for p in (weight, bias))
+    y = torch.nn.functional.layer_norm(x.to(wide), x.shape[-1:], weight, bias, eps)
+    return y.type_as(x)
 
 
 def layer_norm_forward(

@@ -21,7 +21,6 @@ from tunebook_kernels._launch import (
     enough_programs,
     jit,
     on_device_of,
-    power_of_2,
     tl,
 )
 from tunebook_kernels.rms_norm import normalise, normalise_backward, rms_norm_reference
@@ -32,6 +31,8 @@ from tunebook_kernels.rope import (
     load_heads,
     rotate,
     rotate_in_torch,
+    rows_of,
+    split_heads,
     tile_of_heads,
 )
 
@@ -63,23 +64,13 @@ def qk_norm_rope(
     Returns:
         (batch, seq, (q_heads + 2 kv_heads) head_dim), contiguous, of the dtype of qkv.
     """
-    sizes = (q_heads, kv_heads, head_dim)
-    tensors = (qkv, q_weight, k_weight)
-    plain = cos.requires_grad or sin.requires_grad or len({t.dtype for t in tensors}) > 1
-    if plain or not can_launch(*tensors, cos, sin):
-        return qk_norm_rope_reference(
-            qkv,
-            q_weight,
-            k_weight,
-            cos,
-            sin,
-            eps,
-            offset=offset,
-            q_heads=q_heads,
-            kv_heads=kv_heads,
-            head_dim=head_dim,
-        )
-    result: torch.Tensor = _QKNormRoPE.apply(*tensors, cos, sin, eps, offset, sizes)  # type: ignore[no-untyped-call]
+    how = {"offset": offset, "q_heads": q_heads, "kv_heads": kv_heads, "head_dim": head_dim}
+    tensors = (qkv, q_weight, k_weight, cos, sin)
+    angles_learn = cos.requires_grad or sin.requires_grad
+    same_dtype = qkv.dtype == q_weight.dtype == k_weight.dtype
+    if angles_learn or not same_dtype or not can_launch(*tensors):
+        return qk_norm_rope_reference(*tensors, eps, **how)  # type: ignore[arg-type]
+    result: torch.Tensor = _QKNormRoPE.apply(*tensors, eps, how)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -97,8 +88,7 @@ def qk_norm_rope_reference(
     head_dim: int,
 ) -> torch.Tensor:
     """The same function in plain torch: the references of its two parts, one after the other."""
-    heads = qkv.unflatten(-1, (q_heads + 2 * kv_heads, head_dim)).transpose(1, 2)
-    q, k, v = heads.split((q_heads, kv_heads, kv_heads), 1)
+    q, k, v = (part.transpose(1, 2) for part in split_heads(qkv, q_heads, kv_heads, head_dim))
     q = rms_norm_reference(q, q_weight, eps, offset=offset).type_as(qkv)
     k = rms_norm_reference(k, k_weight, eps, offset=offset).type_as(qkv)
     turned = torch.cat((*apply_rope_reference(q, k, cos, sin), v), 1)
@@ -134,7 +124,7 @@ def qk_norm_rope_forward(
     n_rows, heads = qkv.shape[0], q_heads + 2 * kv_heads
     out = torch.empty((n_rows, heads * head_dim), dtype=qkv.dtype, device=qkv.device)
     if not can_launch(qkv, q_weight, k_weight, cos, sin):
-        q, k, v = _split(qkv, q_heads, kv_heads, head_dim)
+        q, k, v = split_heads(qkv, q_heads, kv_heads, head_dim)
         angles = angles_of_rows(cos, sin, qkv)
         q, q_rstd = normalise(q, q_weight, eps, offset)
         k, k_rstd = normalise(k, k_weight, eps, offset)
@@ -142,8 +132,7 @@ def qk_norm_rope_forward(
         out.copy_(torch.cat((*turned, v), 1).flatten(1))
         return out, torch.cat((q_rstd, k_rstd), 1).squeeze(2)
     rstd = torch.empty((n_rows, q_heads + kv_heads), dtype=torch.float32, device=qkv.device)
-    tile = tile_of_heads(heads, cos.shape[1] // 2)
-    rest = head_dim - cos.shape[1]
+    tile = tile_of_heads(heads, head_dim, cos.shape[1])
     with on_device_of(qkv):
         qk_norm_rope_forward_kernel[(n_rows * tile["TILES"],)](
             qkv,
@@ -161,10 +150,6 @@ def qk_norm_rope_forward(
             OFFSET=offset,
             Q_HEADS=q_heads,
             KV_HEADS=kv_heads,
-            HEAD_DIM=head_dim,
-            HALF=cos.shape[1] // 2,
-            REST=rest,
-            REST_BLOCK=power_of_2(rest),
             **tile,
         )
     return out, rstd
@@ -202,18 +187,17 @@ def qk_norm_rope_backward(
     _, q_heads, seq, head_dim = dq.shape
     kv_heads = dk.shape[1]
     if not can_launch(dq, dk, dv, qkv, q_weight, k_weight, cos, sin, out):
-        weights = (q_weight, k_weight)
-        sums = _backward_in_torch((dq, dk, dv), qkv, rstd, weights, cos, sin, out, offset)
+        norms = (q_weight, k_weight, rstd, offset)
+        sums = _backward_in_torch((dq, dk, dv), qkv, *norms, *angles_of_rows(cos, sin, qkv), out)
         return sums if needs_dweight else None
     sources, strides = head_sources(dq, dk, dv)
-    tile = tile_of_heads(q_heads + 2 * kv_heads, cos.shape[1] // 2)
+    tile = tile_of_heads(q_heads + 2 * kv_heads, head_dim, cos.shape[1])
     programs = qkv.shape[0] * tile["TILES"]
     if needs_dweight:
         programs = min(programs, enough_programs(qkv.device))
     partial = torch.empty(
         (programs if needs_dweight else 0, 2, head_dim), dtype=torch.float32, device=qkv.device
     )
-    rest = head_dim - cos.shape[1]
     with on_device_of(qkv):
         qk_norm_rope_backward_kernel[(programs,)](
             *sources,
@@ -237,10 +221,6 @@ def qk_norm_rope_backward(
             NEEDS_DWEIGHT=needs_dweight,
             Q_HEADS=q_heads,
             KV_HEADS=kv_heads,
-            HEAD_DIM=head_dim,
-            HALF=cos.shape[1] // 2,
-            REST=rest,
-            REST_BLOCK=power_of_2(rest),
             **tile,
         )
     if not needs_dweight:
@@ -249,55 +229,37 @@ def qk_norm_rope_backward(
     return dq_weight.to(q_weight.dtype), dk_weight.to(k_weight.dtype)
 
 
-def _split(rows: torch.Tensor, q_heads: int, kv_heads: int, head_dim: int) -> Any:
-    """q, k and v (rows, heads, head_dim) of packed rows, as views."""
-    counts = (q_heads, kv_heads, kv_heads)
-    heads = rows[:, : sum(counts) * head_dim].unflatten(1, (sum(counts), head_dim))
-    return heads.split(counts, 1)
-
-
 def _backward_in_torch(
-    gradients: tuple[torch.Tensor, ...],
+    gradients: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     qkv: torch.Tensor,
+    q_weight: torch.Tensor,
+    k_weight: torch.Tensor,
     rstd: torch.Tensor,
-    weights: tuple[torch.Tensor, torch.Tensor],
+    offset: float,
     cos: torch.Tensor,
     sin: torch.Tensor,
     out: torch.Tensor,
-    offset: float,
-) -> Any:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Writes into `out`; returns the gradients of both weights."""
-    dq, dk, dv = (part.transpose(1, 2).flatten(0, 1) for part in gradients)
+    dq, dk, dv = (rows_of(part) for part in gradients)
     q_heads, kv_heads, head_dim = dq.shape[1], dk.shape[1], dq.shape[2]
-    q, k, _ = _split(qkv, q_heads, kv_heads, head_dim)
-    angles = angles_of_rows(cos, sin, qkv)
-    rstds = rstd.split((q_heads, kv_heads), 1)
-    packed, sums = [], []
-    for d, x, weight, scale in zip((dq, dk), (q, k), weights, rstds, strict=True):
-        turned_back = rotate_in_torch(d, *angles, inverse=True)
-        dx, dweight = normalise_backward(turned_back, x, weight, scale, offset)
-        packed.append(dx)
-        sums.append(dweight.to(weight.dtype))
-    result = torch.cat((*packed, dv), 1).flatten(1)
-    out[:, : result.shape[1]] = result
-    return tuple(sums)
+    q, k, _ = split_heads(qkv, q_heads, kv_heads, head_dim)
+    dq, dk = (rotate_in_torch(part, cos, sin, inverse=True) for part in (dq, dk))
+    dq, dq_weight = normalise_backward(dq, q, q_weight, rstd[:, :q_heads], offset)
+    dk, dk_weight = normalise_backward(dk, k, k_weight, rstd[:, q_heads:], offset)
+    packed = torch.cat((dq, dk, dv), 1).flatten(1)
+    out[:, : packed.shape[1]] = packed
+    return dq_weight.to(q_weight.dtype), dk_weight.to(k_weight.dtype)
 
 
 @jit
 def head_weights(  # type: ignore[no-untyped-def]
-    q_weight_ptr,  # (head_dim,)
-    k_weight_ptr,  # (head_dim,)
-    heads,
-    cols,
-    n_cols,
-    OFFSET: tl.constexpr,
-    Q_HEADS: tl.constexpr,
+    q_weight_ptr, k_weight_ptr, cols, mask, is_q, OFFSET: tl.constexpr
 ):
     """Columns of the scale of each head of a tile: q's or k's; float32."""
-    q_weight = tl.load(q_weight_ptr + cols, mask=cols < n_cols, other=0.0).to(tl.float32)
-    k_weight = tl.load(k_weight_ptr + cols, mask=cols < n_cols, other=0.0).to(tl.float32)
-    is_q = (heads < Q_HEADS)[:, None]
-    return tl.where(is_q, q_weight[None, :], k_weight[None, :]) + OFFSET
+    q_weight = tl.load(q_weight_ptr + cols, mask=mask & is_q, other=0.0)
+    k_weight = tl.load(k_weight_ptr + cols, mask=mask & ~is_q, other=0.0)
+    return tl.where(is_q, q_weight.to(tl.float32), k_weight.to(tl.float32)) + OFFSET
 
 
 @jit
@@ -335,50 +297,51 @@ def qk_norm_rope_forward_kernel(  # type: ignore[no-untyped-def]
     BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0) // TILES
-    heads = tl.program_id(0) % TILES * HEADS + tl.arange(0, HEADS)
+    heads = (tl.program_id(0) % TILES * HEADS + tl.arange(0, HEADS))[:, None]
     position = (row % positions).to(tl.int64)
     row = row.to(tl.int64)
     exists = heads < Q_HEADS + 2 * KV_HEADS
+    is_q = heads < Q_HEADS
     is_qk = heads < Q_HEADS + KV_HEADS
     dtype: tl.constexpr = out_ptr.dtype.element_ty
 
-    pairs = tl.arange(0, BLOCK)
-    mask = exists[:, None] & (pairs < HALF)[None, :]
-    at = heads[:, None] * HEAD_DIM + pairs[None, :]
+    pairs = tl.broadcast_to(tl.arange(0, BLOCK)[None, :], (HEADS, BLOCK))
+    mask = exists & (pairs < HALF)
+    at = heads * HEAD_DIM + pairs
     qkv_ptr += row * qkv_stride
     first = tl.load(qkv_ptr + at, mask=mask, other=0.0).to(tl.float32)
-    second = tl.load(qkv_ptr + at + HALF, mask=mask, other=0.0).to(tl.float32)
-    squares = tl.sum(first * first + second * second, axis=1)
+    second = tl.load(qkv_ptr + HALF + at, mask=mask, other=0.0).to(tl.float32)
+    squares = tl.sum(first * first + second * second, axis=1, keep_dims=True)
     if REST > 0:
-        rest = 2 * HALF + tl.arange(0, REST_BLOCK)
-        rest_mask = exists[:, None] & (rest < HEAD_DIM)[None, :]
-        rest_at = heads[:, None] * HEAD_DIM + rest[None, :]
+        rest = 2 * HALF + tl.arange(0, REST_BLOCK)[None, :]
+        rest_mask = exists & (rest < HEAD_DIM)
+        rest_at = heads * HEAD_DIM + rest
         passed = tl.load(qkv_ptr + rest_at, mask=rest_mask, other=0.0).to(tl.float32)
-        squares += tl.sum(passed * passed, axis=1)
+        squares += tl.sum(passed * passed, axis=1, keep_dims=True)
     rstd = tl.rsqrt(squares / HEAD_DIM + eps)
     tl.store(rstd_ptr + row * (Q_HEADS + KV_HEADS) + heads, rstd, mask=is_qk)
 
-    rstd, is_qk = rstd[:, None], is_qk[:, None]
-    weight_1 = head_weights(q_weight_ptr, k_weight_ptr, heads, pairs, HALF, OFFSET, Q_HEADS)
-    weight_2 = head_weights(
-        q_weight_ptr + HALF, k_weight_ptr + HALF, heads, pairs, HALF, OFFSET, Q_HEADS
-    )
-    turned_1, turned_2 = rotate(
-        scale_heads(first, rstd, weight_1, dtype, OFFSET),
-        scale_heads(second, rstd, weight_2, dtype, OFFSET),
-        cos_ptr + position * cos_stride,
-        sin_ptr + position * sin_stride,
-        pairs,
-        HALF,
-        False,
-    )
+    weight_1 = head_weights(q_weight_ptr, k_weight_ptr, pairs, mask, is_q, OFFSET)
+    weight_2 = head_weights(q_weight_ptr, k_weight_ptr, HALF + pairs, mask, is_q, OFFSET)
+    scaled_1 = scale_heads(first, rstd, weight_1, dtype, OFFSET)
+    scaled_2 = scale_heads(second, rstd, weight_2, dtype, OFFSET)
+    cos_ptr += position * cos_stride
+    sin_ptr += position * sin_stride
+    turned_1, turned_2 = rotate(scaled_1, scaled_2, cos_ptr, sin_ptr, pairs, mask, HALF, False)
     out_ptr += row * (Q_HEADS + 2 * KV_HEADS) * HEAD_DIM
     tl.store(out_ptr + at, tl.where(is_qk, turned_1, first).to(dtype), mask=mask)
-    tl.store(out_ptr + at + HALF, tl.where(is_qk, turned_2, second).to(dtype), mask=mask)
+    tl.store(out_ptr + HALF + at, tl.where(is_qk, turned_2, second).to(dtype), mask=mask)
     if REST > 0:
-        weight = head_weights(q_weight_ptr, k_weight_ptr, heads, rest, HEAD_DIM, OFFSET, Q_HEADS)
+        weight = head_weights(q_weight_ptr, k_weight_ptr, rest, rest_mask, is_q, OFFSET)
         scaled = scale_heads(passed, rstd, weight, dtype, OFFSET)
         tl.store(out_ptr + rest_at, tl.where(is_qk, scaled, passed).to(dtype), mask=rest_mask)
+
+
+@jit
+def store_sums(ptr, tile, first: tl.constexpr, number: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The sum over a tile's heads, written as `number` columns from `first` on."""
+    cols = tl.arange(0, tile.shape[1])
+    tl.store(ptr + first + cols, tl.sum(tile, axis=0), mask=cols < number)
 
 
 @jit
@@ -423,129 +386,78 @@ def qk_norm_rope_backward_kernel(  # type: ignore[no-untyped-def]
     BLOCK: tl.constexpr,
 ):
     dtype: tl.constexpr = out_ptr.dtype.element_ty
-    pairs = tl.arange(0, BLOCK)
-    rest = 2 * HALF + tl.arange(0, REST_BLOCK)
-    dq_weight_1 = tl.zeros([BLOCK], dtype=tl.float32)
-    dq_weight_2 = tl.zeros([BLOCK], dtype=tl.float32)
-    dq_weight_rest = tl.zeros([REST_BLOCK], dtype=tl.float32)
-    dk_weight_1 = tl.zeros([BLOCK], dtype=tl.float32)
-    dk_weight_2 = tl.zeros([BLOCK], dtype=tl.float32)
-    dk_weight_rest = tl.zeros([REST_BLOCK], dtype=tl.float32)
+    pairs = tl.broadcast_to(tl.arange(0, BLOCK)[None, :], (HEADS, BLOCK))
+    rest = 2 * HALF + tl.arange(0, REST_BLOCK)[None, :]
+    dq_weight_1 = tl.zeros([HEADS, BLOCK], dtype=tl.float32)
+    dq_weight_2 = tl.zeros([HEADS, BLOCK], dtype=tl.float32)
+    dk_weight_1 = tl.zeros([HEADS, BLOCK], dtype=tl.float32)
+    dk_weight_2 = tl.zeros([HEADS, BLOCK], dtype=tl.float32)
+    dq_weight_rest = tl.zeros([HEADS, REST_BLOCK], dtype=tl.float32)
+    dk_weight_rest = tl.zeros([HEADS, REST_BLOCK], dtype=tl.float32)
     tile = tl.program_id(0)
     while tile < n_rows * TILES:  # triton 3.6 cannot interpret a range over its own numbers
         row = tile // TILES
-        heads = tile % TILES * HEADS + tl.arange(0, HEADS)
+        heads = (tile % TILES * HEADS + tl.arange(0, HEADS)).to(tl.int64)[:, None]
         batch, step = (row // seq).to(tl.int64), (row % seq).to(tl.int64)
         position = (row % positions).to(tl.int64)
         row = row.to(tl.int64)
-        exists = (heads < Q_HEADS + 2 * KV_HEADS)[:, None]
-        is_q = (heads < Q_HEADS)[:, None]
-        is_qk = (heads < Q_HEADS + KV_HEADS)[:, None]
-        mask = exists & (pairs < HALF)[None, :]
-        at = heads[:, None] * HEAD_DIM + pairs[None, :]
+        exists = heads < Q_HEADS + 2 * KV_HEADS
+        is_q = heads < Q_HEADS
+        is_qk = heads < Q_HEADS + KV_HEADS
+        mask = exists & (pairs < HALF)
 
-        q_ptr = dq_ptr + batch * dq_batch + step * dq_row
-        k_ptr = dk_ptr + batch * dk_batch + step * dk_row
-        v_ptr = dv_ptr + batch * dv_batch + step * dv_row
-        first = load_heads(
-            q_ptr,
-            k_ptr,
-            v_ptr,
-            dq_head,
-            dk_head,
-            dv_head,
-            heads,
-            pairs,
-            HALF,
-            Q_HEADS,
-            KV_HEADS,
-            KV_HEADS,
-        )
-        second = load_heads(
-            q_ptr + HALF,
-            k_ptr + HALF,
-            v_ptr + HALF,
-            dq_head,
-            dk_head,
-            dv_head,
-            heads,
-            pairs,
-            HALF,
-            Q_HEADS,
-            KV_HEADS,
-            KV_HEADS,
-        )
-        dy_1, dy_2 = rotate(
-            first,
-            second,
-            cos_ptr + position * cos_stride,
-            sin_ptr + position * sin_stride,
-            pairs,
-            HALF,
-            True,
-        )
-        x_ptr = qkv_ptr + row * qkv_stride
+        dq_at = dq_ptr + batch * dq_batch + step * dq_row + heads * dq_head
+        dk_at = dk_ptr + batch * dk_batch + step * dk_row + (heads - Q_HEADS) * dk_head
+        dv_at = dv_ptr + batch * dv_batch + step * dv_row + (heads - Q_HEADS - KV_HEADS) * dv_head
+        first = load_heads(dq_at, dk_at, dv_at, heads, pairs, mask, Q_HEADS, KV_HEADS)
+        second = load_heads(dq_at, dk_at, dv_at, heads, HALF + pairs, mask, Q_HEADS, KV_HEADS)
+        cos_at = cos_ptr + position * cos_stride
+        sin_at = sin_ptr + position * sin_stride
+        dy_1, dy_2 = rotate(first, second, cos_at, sin_at, pairs, mask, HALF, True)
+
+        x_at = qkv_ptr + row * qkv_stride + heads * HEAD_DIM
         rstd_at = rstd_ptr + row * (Q_HEADS + KV_HEADS) + heads
-        rstd = tl.load(rstd_at, mask=heads < Q_HEADS + KV_HEADS, other=0.0)[:, None]
-        normed_1 = tl.load(x_ptr + at, mask=mask & is_qk, other=0.0).to(tl.float32) * rstd
-        normed_2 = tl.load(x_ptr + at + HALF, mask=mask & is_qk, other=0.0).to(tl.float32) * rstd
-        m_1 = dy_1 * head_weights(q_weight_ptr, k_weight_ptr, heads, pairs, HALF, OFFSET, Q_HEADS)
-        m_2 = dy_2 * head_weights(
-            q_weight_ptr + HALF, k_weight_ptr + HALF, heads, pairs, HALF, OFFSET, Q_HEADS
-        )
-        projection = tl.sum(m_1 * normed_1 + m_2 * normed_2, axis=1)
+        rstd = tl.load(rstd_at, mask=is_qk, other=0.0)
+        normed_1 = tl.load(x_at + pairs, mask=mask & is_qk, other=0.0).to(tl.float32) * rstd
+        normed_2 = tl.load(x_at + HALF + pairs, mask=mask & is_qk, other=0.0).to(tl.float32) * rstd
+        weight_1 = head_weights(q_weight_ptr, k_weight_ptr, pairs, mask, is_q, OFFSET)
+        weight_2 = head_weights(q_weight_ptr, k_weight_ptr, HALF + pairs, mask, is_q, OFFSET)
+        m_1, m_2 = dy_1 * weight_1, dy_2 * weight_2
+        projection = tl.sum(m_1 * normed_1 + m_2 * normed_2, axis=1, keep_dims=True)
         if REST > 0:
-            rest_mask = exists & (rest < HEAD_DIM)[None, :]
-            rest_at = heads[:, None] * HEAD_DIM + rest[None, :]
-            dy = load_heads(
-                q_ptr,
-                k_ptr,
-                v_ptr,
-                dq_head,
-                dk_head,
-                dv_head,
-                heads,
-                rest,
-                HEAD_DIM,
-                Q_HEADS,
-                KV_HEADS,
-                KV_HEADS,
-            )
-            x = tl.load(x_ptr + rest_at, mask=rest_mask & is_qk, other=0.0)
-            normed = x.to(tl.float32) * rstd
-            m = dy * head_weights(
-                q_weight_ptr, k_weight_ptr, heads, rest, HEAD_DIM, OFFSET, Q_HEADS
-            )
-            projection += tl.sum(m * normed, axis=1)
-        projection = projection[:, None] / HEAD_DIM
+            rest_mask = exists & (rest < HEAD_DIM)
+            dy = load_heads(dq_at, dk_at, dv_at, heads, rest, rest_mask, Q_HEADS, KV_HEADS)
+            normed = tl.load(x_at + rest, mask=rest_mask & is_qk, other=0.0).to(tl.float32) * rstd
+            m = dy * head_weights(q_weight_ptr, k_weight_ptr, rest, rest_mask, is_q, OFFSET)
+            projection += tl.sum(m * normed, axis=1, keep_dims=True)
+        projection /= HEAD_DIM
 
-        row_ptr = out_ptr + row * out_stride
+        out_at = out_ptr + row * out_stride + heads * HEAD_DIM
         dx_1 = tl.where(is_qk, rstd * (m_1 - normed_1 * projection), first)
         dx_2 = tl.where(is_qk, rstd * (m_2 - normed_2 * projection), second)
-        tl.store(row_ptr + at, dx_1.to(dtype), mask=mask)
-        tl.store(row_ptr + at + HALF, dx_2.to(dtype), mask=mask)
+        tl.store(out_at + pairs, dx_1.to(dtype), mask=mask)
+        tl.store(out_at + HALF + pairs, dx_2.to(dtype), mask=mask)
         if REST > 0:
             dx = tl.where(is_qk, rstd * (m - normed * projection), dy)
-            tl.store(row_ptr + rest_at, dx.to(dtype), mask=rest_mask)
+            tl.store(out_at + rest, dx.to(dtype), mask=rest_mask)
         if NEEDS_DWEIGHT:  # normed is 0 in the heads of v
-            dq_weight_1 += tl.sum(tl.where(is_q, dy_1 * normed_1, 0.0), axis=0)
-            dq_weight_2 += tl.sum(tl.where(is_q, dy_2 * normed_2, 0.0), axis=0)
-            dk_weight_1 += tl.sum(tl.where(is_q, 0.0, dy_1 * normed_1), axis=0)
-            dk_weight_2 += tl.sum(tl.where(is_q, 0.0, dy_2 * normed_2), axis=0)
+            dq_weight_1 += tl.where(is_q, dy_1 * normed_1, 0.0)
+            dq_weight_2 += tl.where(is_q, dy_2 * normed_2, 0.0)
+            dk_weight_1 += tl.where(is_q, 0.0, dy_1 * normed_1)
+            dk_weight_2 += tl.where(is_q, 0.0, dy_2 * normed_2)
             if REST > 0:
-                dq_weight_rest += tl.sum(tl.where(is_q, dy * normed, 0.0), axis=0)
-                dk_weight_rest += tl.sum(tl.where(is_q, 0.0, dy * normed), axis=0)
+                dq_weight_rest += tl.where(is_q, dy * normed, 0.0)
+                dk_weight_rest += tl.where(is_q, 0.0, dy * normed)
         tile += tl.num_programs(0)
     if NEEDS_DWEIGHT:
-        q_at = dweight_ptr + tl.program_id(0).to(tl.int64) * 2 * HEAD_DIM
-        k_at = q_at + HEAD_DIM
-        tl.store(q_at + pairs, dq_weight_1, mask=pairs < HALF)
-        tl.store(q_at + HALF + pairs, dq_weight_2, mask=pairs < HALF)
-        tl.store(k_at + pairs, dk_weight_1, mask=pairs < HALF)
-        tl.store(k_at + HALF + pairs, dk_weight_2, mask=pairs < HALF)
+        dweight_ptr += tl.program_id(0).to(tl.int64) * 2 * HEAD_DIM
+        store_sums(dweight_ptr, dq_weight_1, 0, HALF)
+        store_sums(dweight_ptr, dq_weight_2, HALF, HALF)
+        store_sums(dweight_ptr, dk_weight_1, HEAD_DIM, HALF)
+        store_sums(dweight_ptr, dk_weight_2, HEAD_DIM + HALF, HALF)
         if REST > 0:
-            tl.store(q_at + rest, dq_weight_rest, mask=rest < HEAD_DIM)
-            tl.store(k_at + rest, dk_weight_rest, mask=rest < HEAD_DIM)
+            store_sums(dweight_ptr, dq_weight_rest, 2 * HALF, REST)
+            store_sums(dweight_ptr, dk_weight_rest, HEAD_DIM + 2 * HALF, REST)
 
 
 class _QKNormRoPE(torch.autograd.Function):
@@ -560,38 +472,27 @@ class _QKNormRoPE(torch.autograd.Function):
         cos: torch.Tensor,
         sin: torch.Tensor,
         eps: float,
-        offset: float,
-        sizes: tuple[int, int, int],
+        how: dict[str, Any],
     ) -> torch.Tensor:
-        q_heads, kv_heads, head_dim = sizes
         rows = as_rows(qkv)
-        out, rstd = qk_norm_rope_forward(
-            rows,
-            q_weight,
-            k_weight,
-            cos,
-            sin,
-            eps,
-            offset=offset,
-            q_heads=q_heads,
-            kv_heads=kv_heads,
-            head_dim=head_dim,
-        )
+        out, rstd = qk_norm_rope_forward(rows, q_weight, k_weight, cos, sin, eps, **how)
         ctx.save_for_backward(rows, rstd, q_weight, k_weight, cos, sin)
-        ctx.offset, ctx.sizes = offset, sizes
+        ctx.offset = how["offset"]
+        ctx.sizes = how["q_heads"], how["kv_heads"], how["head_dim"]
         return out.view(qkv.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q_heads, kv_heads, head_dim = ctx.sizes
-        heads = dout.unflatten(-1, (q_heads + 2 * kv_heads, head_dim)).transpose(1, 2)
+        dq, dk, dv = (part.transpose(1, 2) for part in split_heads(dout, *ctx.sizes))
         dqkv = torch.empty(dout.shape, dtype=dout.dtype, device=dout.device)
-        sums = qk_norm_rope_backward(
-            *heads.split((q_heads, kv_heads, kv_heads), 1),
+        dweights = qk_norm_rope_backward(
+            dq,
+            dk,
+            dv,
             *ctx.saved_tensors,
-            dqkv.view(-1, dqkv.shape[-1]),
+            out=dqkv.view(-1, dqkv.shape[-1]),
             offset=ctx.offset,
             needs_dweight=any(ctx.needs_input_grad[1:3]),
         )
-        return dqkv, *(sums or (None, None)), None, None, None, None, None
+        return dqkv, *(dweights or (None, None)), None, None, None, None

@@ -85,13 +85,14 @@ def rope_forward(
         qkv.
     """
     cos, sin = as_rows(cos), as_rows(sin)
-    heads = q_heads + kv_heads
     if can_launch(qkv, cos, sin):
-        strides = (0, head_dim, qkv.stride(0))
-        _launch((qkv,) * 3, strides * 3, (heads, 0, 0), len(qkv), head_dim, cos, sin, qkv)
+        heads, strides = q_heads + kv_heads, (0, head_dim, qkv.stride(0))
+        tile = tile_of_heads(heads, head_dim, cos.shape[1], copies=False)
+        _launch((qkv,) * 3, strides * 3, (heads, 0, 0), qkv.shape[0], cos, sin, qkv, tile)
         return qkv
-    packed = qkv[:, : heads * head_dim].unflatten(1, (heads, head_dim))
-    packed.copy_(rotate_in_torch(packed, *angles_of_rows(cos, sin, packed)))
+    angles = angles_of_rows(cos, sin, qkv)
+    for part in split_heads(qkv, q_heads, kv_heads, head_dim)[:2]:
+        part.copy_(rotate_in_torch(part, *angles))
     return qkv
 
 
@@ -115,32 +116,31 @@ def rope_backward(
     Returns:
         out.
     """
-    return _rotate_into(out, (dq, dk, dv), as_rows(cos), as_rows(sin), inverse=True)
+    return _rotate_into(out, dq, dk, dv, as_rows(cos), as_rows(sin), inverse=True)
 
 
 def _rotate_into(
     out: torch.Tensor,
-    heads: tuple[torch.Tensor, ...],
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor | None,
     cos: torch.Tensor,
     sin: torch.Tensor,
     *,
     inverse: bool,
 ) -> torch.Tensor:
     """Packs q, k and perhaps v (batch, heads, seq, head_dim) into `out`, q and k rotated."""
-    q, k, *v = heads
-    head_dim = q.shape[3]
-    if not can_launch(*heads, cos, sin, out):
-        rows = [part.transpose(1, 2).flatten(0, 1) for part in (q, k, *v)]
-        angles = angles_of_rows(cos, sin, rows[0])
-        rows[:2] = [rotate_in_torch(part, *angles, inverse=inverse) for part in rows[:2]]
-        packed = torch.cat(rows, 1).flatten(1)
-        out[:, : packed.shape[1]] = packed
+    counts = (q.shape[1], k.shape[1], 0 if v is None else v.shape[1])
+    seq, head_dim = q.shape[2:]
+    if can_launch(q, k, cos, sin, out):
+        tile = tile_of_heads(sum(counts), head_dim, cos.shape[1])
+        sources, strides = head_sources(q, k, k if v is None else v)
+        _launch(sources, strides, counts, seq, cos, sin, out, tile, inverse=inverse)
         return out
-    sources, strides = head_sources(q, k, v[0] if v else k)
-    counts = (q.shape[1], k.shape[1], v[0].shape[1] if v else 0)
-    _launch(
-        sources, strides, counts, q.shape[2], head_dim, cos, sin, out, inverse=inverse, moved=True
-    )
+    angles = angles_of_rows(cos, sin, out)
+    rows = [rotate_in_torch(rows_of(part), *angles, inverse=inverse) for part in (q, k)]
+    rows += [] if v is None else [rows_of(v)]
+    out[:, : sum(counts) * head_dim] = torch.cat(rows, 1).flatten(1)
     return out
 
 
@@ -152,12 +152,27 @@ def head_sources(
     return sources, tuple(stride for t in sources for stride in t.stride()[:3])
 
 
+def split_heads(
+    packed: torch.Tensor, q_heads: int, kv_heads: int, head_dim: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """q, k and v (..., heads, head_dim) of a packed projection (..., columns), as views."""
+    k_heads = q_heads + kv_heads
+    columns = packed[..., : (k_heads + kv_heads) * head_dim]
+    heads = columns.view(*packed.shape[:-1], k_heads + kv_heads, head_dim)
+    return heads[..., :q_heads, :], heads[..., q_heads:k_heads, :], heads[..., k_heads:, :]
+
+
+def rows_of(heads: torch.Tensor) -> torch.Tensor:
+    """(batch, heads, seq, head_dim) as (batch · seq, heads, head_dim)."""
+    return heads.transpose(1, 2).flatten(0, 1)
+
+
 def angles_of_rows(
     cos: torch.Tensor, sin: torch.Tensor, rows: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin (positions, rotary_dim) for each of `rows` (rows, heads, head_dim), wide."""
+    """cos and sin (positions, rotary_dim) of each of `rows`, (rows, 1, rotary_dim), wide."""
     wide = torch.promote_types(rows.dtype, torch.float32)
-    at = torch.arange(len(rows), device=rows.device) % len(cos)
+    at = torch.arange(rows.shape[0], device=rows.device) % cos.shape[0]
     return cos[at].unsqueeze(1).to(wide), sin[at].unsqueeze(1).to(wide)
 
 
@@ -180,17 +195,13 @@ def _launch(
     strides: tuple[int, ...],
     counts: tuple[int, int, int],
     seq: int,
-    head_dim: int,
     cos: torch.Tensor,
     sin: torch.Tensor,
     out: torch.Tensor,
+    tile: dict[str, Any],
     *,
     inverse: bool = False,
-    moved: bool = False,
 ) -> None:
-    """`moved`: the result goes elsewhere, so what is not rotated must be copied."""
-    tile = tile_of_heads(sum(counts), cos.shape[1] // 2)
-    rest = head_dim - cos.shape[1] if moved else 0
     with on_device_of(out):
         rope_kernel[(out.shape[0] * tile["TILES"],)](
             *sources,
@@ -206,67 +217,59 @@ def _launch(
             Q_HEADS=counts[0],
             K_HEADS=counts[1],
             V_HEADS=counts[2],
-            HEAD_DIM=head_dim,
-            HALF=cos.shape[1] // 2,
-            REST=rest,
-            REST_BLOCK=power_of_2(rest),
             INVERSE=inverse,
             **tile,
         )
 
 
 @cache
-def tile_of_heads(heads: int, half: int) -> dict[str, Any]:
-    """HEADS and BLOCK (pairs, padded) of a program, how many TILES make a row, its options."""
-    block = power_of_2(half)
+def tile_of_heads(
+    heads: int, head_dim: int, rotary_dim: int, *, copies: bool = True
+) -> dict[str, Any]:
+    """What a program works on, with its options.
+
+    HEADS of the heads of one row, which has TILES of them; HALF pairs (BLOCK when padded) of each
+    head, and the REST of its HEAD_DIM numbers, which is not rotated but perhaps copied.
+    """
+    block, rest = power_of_2(rotary_dim // 2), head_dim - rotary_dim if copies else 0
     largest = max(1, min(power_of_2(heads), _TILE // block))
     height = min((largest, max(1, largest // 2)), key=lambda h: (ceil_div(heads, h) * h, -h))
-    options = options_for(2 * height * block)
-    return {"TILES": ceil_div(heads, height), "HEADS": height, "BLOCK": block, **options}
+    return {
+        "HEADS": height,
+        "TILES": ceil_div(heads, height),
+        "HEAD_DIM": head_dim,
+        "HALF": rotary_dim // 2,
+        "BLOCK": block,
+        "REST": rest,
+        "REST_BLOCK": power_of_2(rest),
+        **options_for(2 * height * block),
+    }
 
 
 @jit
 def load_heads(  # type: ignore[no-untyped-def]
-    q_ptr,  # one row of each: (heads, head_dim)
-    k_ptr,
-    v_ptr,
-    q_head,
-    k_head,
-    v_head,
-    heads,
-    cols,
-    n_cols,
-    Q_HEADS: tl.constexpr,
-    K_HEADS: tl.constexpr,
-    V_HEADS: tl.constexpr,
+    q_at, k_at, v_at, heads, cols, mask, Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr
 ):
-    """Columns of a tile of heads, each from the tensor that has it; float32."""
-    inside = (cols < n_cols)[None, :]
-    at = heads.to(tl.int64)[:, None]
-    mask = inside & (heads < Q_HEADS)[:, None]
-    x = tl.load(q_ptr + at * q_head + cols[None, :], mask=mask, other=0.0)
+    """Columns of a tile of heads, of which some are in q, some in k and some in v; float32."""
+    # One load through selected pointers would be shorter, but triton 3.9 does not vectorise it.
+    x = tl.load(q_at + cols, mask=mask & (heads < Q_HEADS), other=0.0)
     if K_HEADS > 0:
-        at -= Q_HEADS
-        is_k = ((heads >= Q_HEADS) & (heads < Q_HEADS + K_HEADS))[:, None]
-        k = tl.load(k_ptr + at * k_head + cols[None, :], mask=inside & is_k, other=0.0)
-        x = tl.where(is_k, k, x)
-    if V_HEADS > 0:
-        at -= K_HEADS
-        after = Q_HEADS + K_HEADS
-        is_v = ((heads >= after) & (heads < after + V_HEADS))[:, None]
-        v = tl.load(v_ptr + at * v_head + cols[None, :], mask=inside & is_v, other=0.0)
-        x = tl.where(is_v, v, x)
+        is_k = (heads >= Q_HEADS) & (heads < Q_HEADS + K_HEADS)
+        is_v = heads >= Q_HEADS + K_HEADS
+        x = tl.where(is_k, tl.load(k_at + cols, mask=mask & is_k, other=0.0), x)
+        x = tl.where(is_v, tl.load(v_at + cols, mask=mask & is_v, other=0.0), x)
     return x.to(tl.float32)
 
 
 @jit
-def rotate(first, second, cos_ptr, sin_ptr, pairs, HALF: tl.constexpr, INVERSE: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Both halves (heads, pairs), rotated by the angles of one row."""
-    mask = pairs < HALF
-    cos_1 = tl.load(cos_ptr + pairs, mask=mask, other=0.0).to(tl.float32)[None, :]
-    cos_2 = tl.load(cos_ptr + HALF + pairs, mask=mask, other=0.0).to(tl.float32)[None, :]
-    sin_1 = tl.load(sin_ptr + pairs, mask=mask, other=0.0).to(tl.float32)[None, :]
-    sin_2 = tl.load(sin_ptr + HALF + pairs, mask=mask, other=0.0).to(tl.float32)[None, :]
+def rotate(  # type: ignore[no-untyped-def]
+    first, second, cos_ptr, sin_ptr, pairs, mask, HALF: tl.constexpr, INVERSE: tl.constexpr
+):
+    """Both halves of a tile of heads, rotated by the angles of one row."""
+    cos_1 = tl.load(cos_ptr + pairs, mask=mask, other=0.0).to(tl.float32)
+    cos_2 = tl.load(cos_ptr + HALF + pairs, mask=mask, other=0.0).to(tl.float32)
+    sin_1 = tl.load(sin_ptr + pairs, mask=mask, other=0.0).to(tl.float32)
+    sin_2 = tl.load(sin_ptr + HALF + pairs, mask=mask, other=0.0).to(tl.float32)
     if INVERSE:
         turned_1 = first * cos_1 + second * sin_2
         turned_2 = second * cos_2 - first * sin_1
@@ -311,67 +314,34 @@ def rope_kernel(  # type: ignore[no-untyped-def]
     BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0) // TILES
-    heads = tl.program_id(0) % TILES * HEADS + tl.arange(0, HEADS)
+    heads = (tl.program_id(0) % TILES * HEADS + tl.arange(0, HEADS)).to(tl.int64)[:, None]
     batch, step = (row // seq).to(tl.int64), (row % seq).to(tl.int64)
     position = (row % positions).to(tl.int64)
-    q_ptr += batch * q_batch + step * q_row
-    k_ptr += batch * k_batch + step * k_row
-    v_ptr += batch * v_batch + step * v_row
-    pairs = tl.arange(0, BLOCK)
-    first = load_heads(
-        q_ptr, k_ptr, v_ptr, q_head, k_head, v_head, heads, pairs, HALF, Q_HEADS, K_HEADS, V_HEADS
-    )
-    second = load_heads(
-        q_ptr + HALF,
-        k_ptr + HALF,
-        v_ptr + HALF,
-        q_head,
-        k_head,
-        v_head,
-        heads,
-        pairs,
-        HALF,
-        Q_HEADS,
-        K_HEADS,
-        V_HEADS,
-    )
-    turned_1, turned_2 = rotate(
-        first,
-        second,
-        cos_ptr + position * cos_stride,
-        sin_ptr + position * sin_stride,
-        pairs,
-        HALF,
-        INVERSE,
-    )
+    q_at = q_ptr + batch * q_batch + step * q_row + heads * q_head
+    k_at = k_ptr + batch * k_batch + step * k_row + (heads - Q_HEADS) * k_head
+    v_at = v_ptr + batch * v_batch + step * v_row + (heads - Q_HEADS - K_HEADS) * v_head
+    # Pairs for each head, not once for all: the angles are then loaded as the heads need them.
+    pairs = tl.broadcast_to(tl.arange(0, BLOCK)[None, :], (HEADS, BLOCK))
+    exists = heads < Q_HEADS + K_HEADS + V_HEADS
+    mask = exists & (pairs < HALF)
+    first = load_heads(q_at, k_at, v_at, heads, pairs, mask, Q_HEADS, K_HEADS)
+    second = load_heads(q_at, k_at, v_at, heads, HALF + pairs, mask, Q_HEADS, K_HEADS)
+    cos_ptr += position * cos_stride
+    sin_ptr += position * sin_stride
+    turned_1, turned_2 = rotate(first, second, cos_ptr, sin_ptr, pairs, mask, HALF, INVERSE)
     if V_HEADS > 0:
-        is_v = (heads >= Q_HEADS + K_HEADS)[:, None]
+        is_v = heads >= Q_HEADS + K_HEADS
         turned_1 = tl.where(is_v, first, turned_1)
         turned_2 = tl.where(is_v, second, turned_2)
-    exists = (heads < Q_HEADS + K_HEADS + V_HEADS)[:, None]
-    mask = exists & (pairs < HALF)[None, :]
-    out_ptr += row.to(tl.int64) * out_stride
-    at = out_ptr + heads[:, None] * HEAD_DIM + pairs[None, :]
-    tl.store(at, turned_1.to(out_ptr.dtype.element_ty), mask=mask)
-    tl.store(at + HALF, turned_2.to(out_ptr.dtype.element_ty), mask=mask)
+    dtype = out_ptr.dtype.element_ty
+    out_at = out_ptr + row.to(tl.int64) * out_stride + heads * HEAD_DIM
+    tl.store(out_at + pairs, turned_1.to(dtype), mask=mask)
+    tl.store(out_at + HALF + pairs, turned_2.to(dtype), mask=mask)
     if REST > 0:
-        rest = 2 * HALF + tl.arange(0, REST_BLOCK)
-        passed = load_heads(
-            q_ptr,
-            k_ptr,
-            v_ptr,
-            q_head,
-            k_head,
-            v_head,
-            heads,
-            rest,
-            HEAD_DIM,
-            Q_HEADS,
-            K_HEADS,
-            V_HEADS,
-        )
-        at = out_ptr + heads[:, None] * HEAD_DIM + rest[None, :]
-        tl.store(at, passed.to(out_ptr.dtype.element_ty), mask=exists & (rest < HEAD_DIM)[None, :])
+        rest = 2 * HALF + tl.arange(0, REST_BLOCK)[None, :]
+        mask = exists & (rest < HEAD_DIM)
+        passed = load_heads(q_at, k_at, v_at, heads, rest, mask, Q_HEADS, K_HEADS)
+        tl.store(out_at + rest, passed.to(dtype), mask=mask)
 
 
 class _RoPE(torch.autograd.Function):
@@ -399,6 +369,6 @@ def _rotated(
     batch, q_heads, seq, head_dim = q.shape
     heads = q_heads + k.shape[1]
     out = torch.empty((batch * seq, heads * head_dim), dtype=q.dtype, device=q.device)
-    _rotate_into(out, (q, k), cos, sin, inverse=inverse)
+    _rotate_into(out, q, k, None, cos, sin, inverse=inverse)
     packed = out.view(batch, seq, heads, head_dim).transpose(1, 2)
     return packed[:, :q_heads], packed[:, q_heads:]

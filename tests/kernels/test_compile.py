@@ -43,8 +43,7 @@ TYPES = {
     "eps": "fp32",
 }
 # 32 heads of q, 8 of k and of v; a quarter of each head passes through.
-HEADS = {"HEAD_DIM": 128, "HALF": 48, "REST": 32, "REST_BLOCK": 32}
-HEADS |= {name: size for name, size in tile_of_heads(48, 48).items() if name.isupper()}
+HEADS = {name: size for name, size in tile_of_heads(48, 128, 96).items() if name.isupper()}
 KERNELS = {
     "rms_norm_forward": (
         rms_norm_forward_kernel,
