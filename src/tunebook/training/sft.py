@@ -22,6 +22,7 @@ from trl.trainer.sft_trainer import SFTTrainer as TrlSFTTrainer
 from tunebook.data.packing import flatten_batch, pack_rows
 from tunebook.plan import Strategy
 from tunebook.recipe import Recipe
+from tunebook.training.flat import FlatOptimizer, flat_optimizer
 from tunebook.training.meter import MemoryMeter
 
 if TYPE_CHECKING:
@@ -36,23 +37,36 @@ _HEAD_NEEDS_A_GPU = Version(version("trl")) < Version("1.16")
 
 
 class SFTTrainer(TrlSFTTrainer):
-    """TRL's trainer with the adapter kept in the dtype that it came in.
+    """TRL's trainer with the adapter kept in the dtype that it came in, and updated as one buffer.
 
     TRL casts LoRA weights to bfloat16 whenever the base is quantized; at LoRA's learning rates most
     of an update is then smaller than a bfloat16 step. Here they stay as PEFT made them (float32).
+    AdamW runs over flat buffers, with the same numbers (see `tunebook.training.flat`).
     """
 
     meter: MemoryMeter | None = None
 
     def __init__(self, model: PreTrainedModel | PeftModel | str, *args: Any, **kwargs: Any) -> None:
+        self._flat: FlatOptimizer | None = None
         with _adapter_dtype_kept(model):
             super().__init__(model, *args, **kwargs)
         self._seen: list[torch.Tensor | int] = [0, 0]
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Transformers' optimizer, over flat buffers where that gives the same numbers."""
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if self.optimizer is None and self.optimizer_cls_and_kwargs is None and not sharded:
+            model: Any = self.model
+            decayed = self.get_decay_parameter_names(model)
+            self.optimizer = self._flat = flat_optimizer(model, self.args, decayed)
+        return super().create_optimizer(*args, **kwargs)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """One forward and backward pass; counts its tokens without waiting for the device."""
+        if self._flat is not None:
+            self._flat.attach()  # the trainer sets gradients to None after each update
         mask = inputs.get("attention_mask")
         self._seen[0] += inputs["input_ids"].numel() if mask is None else mask.sum()
         if "labels" in inputs:
