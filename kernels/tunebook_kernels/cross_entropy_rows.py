@@ -259,7 +259,7 @@ def _rows_in_torch_(
     if smoothing:
         loss = (1 - smoothing) * nll + smoothing * (log_sum - z.mean(-1))
     outcome.token_loss[where] = loss.where(learned, 0.0)
-    outcome.entropy[where] = (log_sum - torch.linalg.vecdot(p, z)).where(learned, 0.0)
+    outcome.entropy[where] = (log_sum - (p * z).sum(-1)).where(learned, 0.0)
     outcome.correct[where] = (top_at[:, 0] == labels) & learned
     if scale is None:
         return

@@ -170,16 +170,17 @@ def linear_cross_entropy_forward(
         chunk: tokens at a time.
         out: (tokens, n), or (kept, n) with `keep`, of the weight's dtype: takes the gradient.
     """
-    rows = hidden_states.shape[0] if keep is None else keep.shape[0]
     outcome = Outcome.zeros(hidden_states.shape[0], weight.dtype, weight.device)
-    gradient = out
-    if scale is not None and out is None:
-        gradient = weight.new_empty((rows, hidden_states.shape[1]))
+    if scale is None:
+        out = None
+    elif out is None:
+        rows = hidden_states.shape[0] if keep is None else keep.shape[0]
+        out = weight.new_empty((rows, hidden_states.shape[1]))
     parts = _chunks(hidden_states, weight, labels, head, bias, scale, keep, chunk, outcome)
     for part, _, dz in parts:
-        if scale is not None and gradient is not None:
-            torch.mm(dz, weight, out=gradient[part])
-    return outcome, gradient if scale is not None else None
+        if out is not None:
+            torch.mm(dz, weight, out=out[part])
+    return outcome, out
 
 
 def linear_cross_entropy_backward(
@@ -265,12 +266,9 @@ def _chunks(
     buffer = weight.new_empty((size, weight.shape[0]))
     for start in range(0, total, size):
         part = slice(start, min(start + size, total))
-        if keep is None:
-            tokens, seen, of_part = None, part, scale
-            if scale is not None and scale.numel() > 1:
-                of_part = scale[part]
-        else:
-            tokens, seen, of_part = keep[part], slice(None), scale
+        tokens = None if keep is None else keep[part]
+        seen = part if keep is None else slice(None)  # by the rows, or by their `tokens`
+        of_part = scale[seen] if scale is not None and scale.numel() > 1 else scale
         hidden = hidden_states[part if tokens is None else tokens].to(weight.dtype)
         logits = buffer[: hidden.shape[0]]
         if bias is None:

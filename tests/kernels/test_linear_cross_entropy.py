@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tunebook_kernels import (
     Head,
+    can_launch,
     gradient_scale,
     linear_cross_entropy,
     linear_cross_entropy_backward,
@@ -247,6 +248,18 @@ def test_extreme_logits_stay_finite():
     assert not result.entropy.any()
 
 
+def test_a_label_outside_the_vocabulary_is_never_a_number():
+    hidden, weight, labels = batch(5, 50, torch.float32)
+    labels[1] = 50
+    if can_launch(hidden):
+        assert linear_cross_entropy(hidden, weight, labels).token_loss.isnan().tolist() == [
+            False, True, False, False, False,
+        ]  # fmt: skip
+    else:
+        with pytest.raises(RuntimeError, match="out of bounds"):
+            linear_cross_entropy(hidden, weight, labels)
+
+
 def test_of_equal_logits_the_first_counts():
     hidden = torch.ones((3, 1), device=DEVICE)
     weight = torch.tensor([[1.0], [2.0], [2.0], [2.0]], device=DEVICE)
@@ -313,6 +326,18 @@ def test_wide_hidden_states_meet_a_narrow_head():
     linear_cross_entropy(narrow, weight, labels).loss.backward()
     assert leaf.grad.dtype == torch.float32
     torch.testing.assert_close(leaf.grad.half(), narrow.grad)
+
+
+def test_autocast_changes_nothing():
+    hidden, weight, labels = batch(10, 50, torch.float32)
+    plain, cast = as_leaves(hidden, hidden)
+    expected = linear_cross_entropy(plain, weight, labels)
+    expected.loss.backward()
+    with torch.autocast(DEVICE, torch.bfloat16):
+        result = linear_cross_entropy(cast, weight, labels)
+    result.loss.backward()
+    torch.testing.assert_close(result, expected, rtol=0, atol=0)
+    torch.testing.assert_close(cast.grad, plain.grad, rtol=0, atol=0)
 
 
 def test_chunks_are_large_on_a_gpu_and_small_on_a_cpu():

@@ -19,6 +19,7 @@ from trl.trainer.sft_trainer import SFTTrainer as TrlSFTTrainer
 
 from tunebook.data.packing import lean_batch
 from tunebook.engine import CAUSAL, LossRequest, has_fused_head
+from tunebook.training.flat import FlatOptimizer, flat_optimizer
 from tunebook.training.meter import MemoryMeter
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class SFTTrainer(TrlSFTTrainer):
 
     TRL casts LoRA weights to bfloat16 whenever the base is quantized; at LoRA's learning rates most
     of an update is then smaller than a bfloat16 step. Here they stay as PEFT made them (float32).
+    AdamW runs over flat buffers, with the same numbers (see `tunebook.training.flat`).
 
     On a patched model with a fused head the loss is taken without logits, and on a GPU a step is
     logged when the next one has been sent to the device, so that it never runs dry.
@@ -60,6 +62,7 @@ class SFTTrainer(TrlSFTTrainer):
     loss_chunk: int | None = None
 
     def __init__(self, model: PreTrainedModel | PeftModel | str, *args: Any, **kwargs: Any) -> None:
+        self._flat: FlatOptimizer | None = None
         with _adapter_dtype_kept(model):
             super().__init__(model, *args, **kwargs)
         self._seen: tuple[Count, Count] = (0, 0)
@@ -71,12 +74,22 @@ class SFTTrainer(TrlSFTTrainer):
             collate = self.data_collator
             self.data_collator = lambda rows: lean_batch(collate(rows))
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Transformers' optimizer, over flat buffers where that gives the same numbers."""
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if self.optimizer is None and self.optimizer_cls_and_kwargs is None and not sharded:
+            decayed = self.get_decay_parameter_names(self.model)
+            self.optimizer = self._flat = flat_optimizer(self.model, self.args, decayed)
+        return super().create_optimizer(*args, **kwargs)
+
     # ------------------------------------------------------------------ a step
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """One forward and backward pass; counts its tokens without waiting for the device."""
+        if self._flat is not None:
+            self._flat.attach()  # the trainer sets gradients to None after each update
         self._count(inputs)
         size = inputs["input_ids"].numel()
         take: Callable[..., torch.Tensor] = super().training_step
