@@ -38,6 +38,7 @@ __all__ = [
 _TILE = 4096  # elements that a program holds at once, if a row is no longer than that
 _LONGEST = 65536  # columns of a row that a program can still hold
 _PROGRAMS_PER_MULTIPROCESSOR = 4
+_NOTHING = nullcontext()
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 # Read once, as triton does: a kernel is bound to the interpreter when it is decorated, and the
@@ -77,9 +78,15 @@ def as_rows(tensor: torch.Tensor) -> torch.Tensor:
 
 def on_device_of(tensor: torch.Tensor) -> AbstractContextManager[Any]:
     """Makes the tensor's GPU the current one: triton launches on the current device."""
-    if tensor.device.type != "cuda":
-        return nullcontext()
+    if tensor.device.type != "cuda" or _only_device() or INTERPRETED:
+        return _NOTHING
     return torch.cuda.device(tensor.device)
+
+
+@cache
+def _only_device() -> bool:
+    """With one GPU there is nothing to choose, and the choice costs as much as a launch."""
+    return torch.cuda.device_count() == 1
 
 
 def power_of_2(number: int) -> int:

@@ -6,6 +6,7 @@ fused decoder layers and, under the name "tunebook" in transformers' registry, a
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,16 +144,20 @@ def repeat_heads(states: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 def _order(q: torch.Tensor) -> list[SDPBackend]:
     """Fastest first. cuDNN's plans pay from Hopper on; measured, see benchmarks/NOTES.md."""
-    major = torch.cuda.get_device_capability(q.device)[0]
     flash = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    return [SDPBackend.CUDNN_ATTENTION, *flash] if major >= 9 else flash
+    return [SDPBackend.CUDNN_ATTENTION, *flash] if _generation(q.device) >= 9 else flash
+
+
+@functools.cache
+def _generation(device: torch.device) -> int:
+    return torch.cuda.get_device_capability(device)[0]
 
 
 def _has_varlen(q: torch.Tensor) -> bool:
     return (
         q.is_cuda
         and q.dtype in (torch.float16, torch.bfloat16)
-        and torch.cuda.get_device_capability(q.device)[0] >= 8
+        and _generation(q.device) >= 8
         and q.shape[-1] <= 256
     )
 

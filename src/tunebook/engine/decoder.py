@@ -6,6 +6,7 @@ no model family, no strategy and no budget.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -104,18 +105,36 @@ class FusedLayer:
 
     def run(self, hidden_states: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
         """The layer's output, (batch, length, hidden_size); differentiable."""
+        self._refresh_adapters(hidden_states)
         seed = int(torch.randint(2**40, ())) if self.drops else 0
         context = Context.of(hidden_states, kwargs, seed)
         learns = torch.is_grad_enabled() and (hidden_states.requires_grad or bool(self.trainable))
         if learns:
             result: torch.Tensor = _Layer.apply(self, context, hidden_states, *self.trainable)  # type: ignore[no-untyped-call]
             return result
-        with torch.autocast(hidden_states.device.type, enabled=False), torch.no_grad():
+        with no_autocast(hidden_states), torch.no_grad():
             x = hidden_states.reshape(-1, hidden_states.shape[-1])
             middle = self.attention.finish(
                 x, self.attention.start(x, context, learns=False), context
             )
             return self.mlp.forward(middle, context)[0].view(hidden_states.shape)
+
+    @torch.no_grad()
+    def _refresh_adapters(self, like: torch.Tensor) -> None:
+        """Copy all adapters to their places in the compute dtype, in one call."""
+        pairs = [group.refresh(like) for group in self.groups]
+        targets = [target for some, _ in pairs for target in some]
+        if targets:
+            torch._foreach_copy_(targets, [source for _, some in pairs for source in some])
+            for group in self.groups:
+                group.scale()
+
+
+def no_autocast(like: torch.Tensor) -> AbstractContextManager[Any]:
+    """Products as they are written: what is fused has one dtype and needs no casts."""
+    if torch.is_autocast_enabled(like.device.type):
+        return torch.autocast(like.device.type, enabled=False)
+    return nullcontext()
 
 
 class _Layer(torch.autograd.Function):
@@ -130,7 +149,7 @@ class _Layer(torch.autograd.Function):
         *trainable: torch.Tensor,
     ) -> torch.Tensor:
         keep = layer.keep
-        with torch.autocast(hidden_states.device.type, enabled=False):
+        with no_autocast(hidden_states):
             x = hidden_states.reshape(-1, hidden_states.shape[-1])
             attended = layer.attention.start(x, context)
             middle = layer.attention.finish(x, attended, context)
@@ -150,7 +169,7 @@ class _Layer(torch.autograd.Function):
         gated: Gated = ctx.gated
         ctx.attended = ctx.gated = None
         shape = dy.shape
-        with torch.autocast(dy.device.type, enabled=False):
+        with no_autocast(dy):
             dy = dy.reshape(x.shape)
             if attended is None:
                 attended = layer.attention.start(x, context)
@@ -198,7 +217,7 @@ def fused(layer: nn.Module) -> FusedLayer:
     if known is not None:
         made.keep = known.keep
         for group, before in zip(made.groups, known.groups, strict=True):
-            group.resident = before.resident
+            group.keep_weights(before.resident)
     _FUSED[layer] = made
     return made
 

@@ -151,7 +151,7 @@ class Entrance:
         Args:
             buffer: the group's `gradient_buffer`, the gradient of the projections written.
         """
-        operands = self.group.operands(x, again=True)
+        operands = self.group.operands(x)
         if kept.buffer is None:
             kept.buffer, _ = self._normed(x)
             if operands.extended is not None:
@@ -219,7 +219,7 @@ class Exit:
         if self.norm is not None:
             assert kept.unnormed is not None and kept.rstd is not None
             dy, gradients = self.norm.backward(dy, kept.unnormed, kept.rstd)
-        drows, g = self.group.input_gradient(dy, self.group.operands(dy, again=True), seed=seed)
+        drows, g = self.group.input_gradient(dy, self.group.operands(dy), seed=seed)
         assert drows is not None
         return drows, dy, g, gradients
 

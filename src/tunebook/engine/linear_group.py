@@ -25,7 +25,7 @@ from torch import nn
 
 from tunebook_kernels import Packed4bit
 
-_ALIGN = 8  # ranks are padded so that rows of 16-bit numbers start at multiples of 16 bytes
+_ALIGN = 16  # ranks are padded, so that kernels may read rows 16 bytes at a time
 
 
 class Unsupported(Exception):
@@ -37,24 +37,23 @@ class LinearParts:
     """What one linear layer holds, whoever wrapped it.
 
     Attributes:
-        base: the layer with the frozen weight.
+        weight: frozen as a rule, (out, in) or packed. bias: (out,) or None.
         lora_A, lora_B: of the one active adapter, or None.
         scaling: that the adapter's output is multiplied by.
         dropout: share of the adapter's inputs that is zeroed in training.
         mark: changes whenever any of this may have changed.
     """
 
-    base: nn.Module
+    in_features: int
+    out_features: int
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    packed: Packed4bit | None
     lora_A: nn.Parameter | None
     lora_B: nn.Parameter | None
     scaling: float
     dropout: float
     mark: tuple[Any, ...]
-
-    @property
-    def out_features(self) -> int:
-        """Width of the output."""
-        return int(self.base.out_features)  # type: ignore[arg-type]
 
     @property
     def rank(self) -> int:
@@ -69,20 +68,25 @@ def read_linear(module: nn.Module) -> LinearParts:
         Unsupported: it is none of these, or its adapter is not plain LoRA (DoRA, several at once,
             merged, with a bias of its own, in a mixed batch).
     """
-    base = getattr(module, "base_layer", module)
-    if not isinstance(base, nn.Linear):
-        raise Unsupported(f"its {type(base).__name__} is not a linear layer")
+    base: Any = getattr(module, "base_layer", module)
     kind = type(base).__name__
-    if kind not in ("Linear", "Linear4bit"):
+    if not isinstance(base, nn.Linear) or kind not in ("Linear", "Linear4bit"):
         raise Unsupported(f"its layers are {kind}")
-    if base is module:
-        return LinearParts(base, None, None, 1.0, 0.0, _mark(module))
-    wrapped: Any = module
+    packed = Packed4bit.of(base.weight) if kind == "Linear4bit" else None
+    lora = (None, None, 1.0, 0.0) if base is module else _read_lora(module)
+    sizes = int(base.in_features), int(base.out_features)
+    return LinearParts(*sizes, base.weight, base.bias, packed, *lora, _mark(module))
+
+
+def _read_lora(
+    wrapped: Any,
+) -> tuple[nn.Parameter | None, nn.Parameter | None, float, float]:
+    """A, B, scaling and dropout of the active adapter of one of PEFT's layers."""
     if not hasattr(wrapped, "lora_A"):
-        raise Unsupported(f"its adapters are {type(module).__name__}, not LoRA")
+        raise Unsupported(f"its adapters are {type(wrapped).__name__}, not LoRA")
     active = [name for name in wrapped.active_adapters if name in wrapped.lora_A]
     if wrapped.disable_adapters or not active:
-        return LinearParts(base, None, None, 1.0, 0.0, _mark(module))
+        return None, None, 1.0, 0.0
     if wrapped.merged or len(active) > 1:
         raise Unsupported("its adapters are merged or several are active")
     name = active[0]
@@ -93,26 +97,23 @@ def read_linear(module: nn.Module) -> LinearParts:
         raise Unsupported("its adapter has a bias")
     dropout = wrapped.lora_dropout[name]
     share = float(dropout.p) if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
-    return LinearParts(
-        base, lora_A.weight, lora_B.weight, float(wrapped.scaling[name]), share, _mark(module)
-    )
+    return lora_A.weight, lora_B.weight, float(wrapped.scaling[name]), share
 
 
 def _mark(module: nn.Module) -> tuple[Any, ...]:
-    """Cheap to make and compare: identity and the switches of PEFT's layers."""
+    """Cheap to make and compare: identities, and the switches of PEFT's layers."""
     state = module.__dict__
-    if "_active_adapter" not in state:
-        return (module._parameters.get("weight"),)
-    active = state["_active_adapter"]
-    name = active if isinstance(active, str) else tuple(active)
-    adapters: Any = module._modules["lora_A"]
+    base = state["_modules"].get("base_layer")
+    if base is None:
+        return (id(state["_parameters"].get("weight")),)
+    active = state.get("_active_adapter")
     return (
-        name,
-        state["_disable_adapters"],
-        len(state["merged_adapters"]),
-        len(adapters),
-        module.training,
-        module._modules["base_layer"],
+        id(base.__dict__["_parameters"].get("weight")),
+        active if isinstance(active, str) else str(active),
+        state.get("_disable_adapters"),
+        len(state.get("merged_adapters", ())),
+        len(state["_modules"].get("lora_A", ())),
+        state["training"],
     )
 
 
@@ -169,27 +170,35 @@ class LinearGroup:
     def __init__(self, modules: Sequence[nn.Module], *, extend: bool) -> None:
         self.modules = tuple(modules)
         self.parts = [read_linear(module) for module in modules]
-        self.in_features = int(self.parts[0].base.in_features)  # type: ignore[arg-type]
+        self.in_features = self.parts[0].in_features
         self.out_features = sum(part.out_features for part in self.parts)
         self.ranks = sum(part.rank for part in self.parts)
         self.rank = -(-self.ranks // _ALIGN) * _ALIGN
-        self.packed = [_packed(part.base) for part in self.parts]
         self.dropout = max((part.dropout for part in self.parts), default=0.0)
-        self.resident = False
-        self._want_extended = extend
+        self.packed = all(part.packed is not None for part in self.parts)
+        self.trainable = [p for p in self._parameters() if p.requires_grad]
+        self._places = self._find_places()
+        self._base_learns = any(
+            p is part.weight or p is part.bias for p in self.trainable for part in self.parts
+        )
+        self._may_extend = extend and self.rank > 0 and not self.dropout
         self._kept: Operands | None = None
         self._adapter: tuple[torch.Tensor, torch.Tensor] | None = None
-        self.trainable = [p for p in self._all_parameters() if p.requires_grad]
+        self._copies: tuple[Any, list[torch.Tensor], list[torch.Tensor]] | None = None
+        self.keep_weights(False)
+
+    def keep_weights(self, resident: bool) -> None:
+        """Whether the weights stay in the compute dtype, as copies made at the next forward."""
+        self.resident = resident
+        self.extended = self._may_extend and (resident or self.packed)
+        self._kept = self._copies = self._adapter = None
 
     def still_valid(self) -> bool:
         """Whether the modules are still what they were when this group read them."""
-        return all(_mark(m) == p.mark for m, p in zip(self.modules, self.parts, strict=True))
-
-    @property
-    def extended(self) -> bool:
-        """Whether inputs and gradients need `rank` spare columns."""
-        copied = self.resident or all(packed is not None for packed in self.packed)
-        return self._want_extended and copied and self.rank > 0 and not self.dropout
+        for module, part in zip(self.modules, self.parts, strict=True):
+            if _mark(module) != part.mark:
+                return False
+        return True
 
     def input_buffer(self, rows: int, like: torch.Tensor) -> torch.Tensor:
         """(rows, in [+ R]) for the caller to write the input into the first columns."""
@@ -201,96 +210,97 @@ class LinearGroup:
 
     # ------------------------------------------------------------------ weights
 
-    def operands(self, like: torch.Tensor, *, again: bool = False) -> Operands:
-        """The matrices in the dtype and on the device of `like`.
-
-        Args:
-            again: True in a backward: the adapters did not change since the forward.
-        """
+    def operands(self, like: torch.Tensor) -> Operands:
+        """The matrices in the dtype and on the device of `like`; adapters as last refreshed."""
         if self._kept is not None:
-            if not again:
-                self._write_adapters(self._kept)
             return self._kept
         made = self._make(like)
-        if made.A is not None and not (again and made.extended is None):
-            self._write_adapters(made)
         if self.resident:
             self._kept = made
         return made
 
     def adapters(self, like: torch.Tensor) -> Operands:
-        """Operands without weights, of a group that is not extended, after its forward."""
-        return Operands([], *self._own_adapter(like), None, None)
+        """Operands without weights, of a group that is not extended."""
+        return Operands([], *self._home(like), None, None)
 
-    def release(self) -> None:
-        """Forget copies that are kept, so that `resident` may be changed."""
-        self._kept = None
+    def refresh(self, like: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Where the adapters go in the compute dtype, and where they come from, for one copy.
+
+        They change at every weight update. Scaling is applied to the copies by `scale`.
+        """
+        if not self.rank:
+            return [], []
+        A, B = self._home(like)
+        if self._copies is None or self._copies[0] is not A:
+            targets, sources = [], []
+            for part, rows, columns in self._places:
+                targets += [A[rows], B[columns, rows]]
+                sources += [part.lora_A.detach(), part.lora_B.detach()]  # type: ignore[union-attr]
+            self._copies = A, targets, sources
+        return self._copies[1:]
+
+    def scale(self) -> None:
+        """Multiply the refreshed A by each adapter's scaling."""
+        for (part, _, _), target in zip(self._places, self._copies[1][::2] if self._copies else ()):
+            if part.scaling != 1.0:
+                target.mul_(part.scaling)
 
     def _make(self, like: torch.Tensor) -> Operands:
         bias = self._bias(like)
-        out, rank, width = self.out_features, self.rank, self.in_features
-        copied = self.resident or any(packed is not None for packed in self.packed)
+        out, width = self.out_features, self.in_features
+        A, B = self._home(like) if self.rank else (None, None)
         if self.extended:
-            shape = (out + rank, width + rank)
-            matrix = like.new_zeros(shape) if self.resident else SCRATCH.take(*shape, like)
-            self._copy_weights(matrix[:out, :width])
-            A, B = matrix[out:, :width], matrix[:out, width:]
-            if not self.resident:
-                B.zero_()
-                if rank > self.ranks:
-                    A[self.ranks :].zero_()
-            return Operands([(matrix[:out, :width], 0, out)], A, B, matrix, bias)
-        if copied:
-            matrix = (
-                like.new_empty((out, width)) if self.resident else SCRATCH.take(out, width, like)
+            if self.resident:
+                matrix = self._matrix
+            else:
+                matrix = SCRATCH.take(out + self.rank, width + self.rank, like)
+                matrix[out:, :width].copy_(A)  # type: ignore[arg-type]
+                matrix[:out, width:].copy_(B)  # type: ignore[arg-type]
+            weights = matrix[:out, :width]
+            self._copy_weights(weights)
+            return Operands(
+                [(weights, 0, out)], matrix[out:, :width], matrix[:out, width:], matrix, bias
             )
-            self._copy_weights(matrix)
-            blocks = [(matrix, 0, out)]
-        else:
-            blocks, first = [], 0
-            for part in self.parts:
-                weight: Any = part.base.weight
-                blocks.append((weight.to(like.dtype), first, first + part.out_features))
-                first += part.out_features
-        A, B = self._own_adapter(like)
+        if self.resident or self.packed:
+            take = like.new_empty if self.resident else None
+            weights = take((out, width)) if take else SCRATCH.take(out, width, like)
+            self._copy_weights(weights)
+            return Operands([(weights, 0, out)], A, B, None, bias)
+        blocks, first = [], 0
+        for part in self.parts:
+            blocks.append((self._plain(part, like), first, first + part.out_features))
+            first += part.out_features
         return Operands(blocks, A, B, None, bias)
 
-    def _own_adapter(self, like: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        if not self.rank:
-            return None, None
+    def _home(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A and B in the compute dtype: matrices of their own, or parts of the resident one."""
         if self._adapter is None or self._adapter[0].dtype != like.dtype:
-            A = like.new_zeros((self.rank, self.in_features))
-            self._adapter = A, like.new_zeros((self.out_features, self.rank))
+            out, width, rank = self.out_features, self.in_features, self.rank
+            if self.extended and self.resident:
+                self._matrix = like.new_zeros((out + rank, width + rank))
+                self._adapter = self._matrix[out:, :width], self._matrix[:out, width:]
+            else:
+                self._adapter = like.new_zeros((rank, width)), like.new_zeros((out, rank))
+            self._kept = None
         return self._adapter
+
+    def _plain(self, part: LinearParts, like: torch.Tensor) -> torch.Tensor:
+        if part.packed is not None:
+            return part.packed.dequantize(dtype=like.dtype)
+        return part.weight.detach().to(like.dtype)
 
     def _copy_weights(self, target: torch.Tensor) -> None:
         """Write all weights, dequantised, into the rows of `target` (out, in), which may be strided."""
         first = 0
-        for part, packed in zip(self.parts, self.packed, strict=True):
+        for part in self.parts:
             rows = target[first : first + part.out_features]
-            if packed is None:
-                rows.copy_(part.base.weight)  # type: ignore[arg-type]
+            if part.packed is None:
+                rows.copy_(part.weight.detach())
             else:
-                packed.dequantize(out=rows)
+                part.packed.dequantize(out=rows)
             first += part.out_features
 
-    @torch.no_grad()
-    def _write_adapters(self, operands: Operands) -> None:
-        """Copy A, scaled, and B to their places; they change at every weight update."""
-        if operands.A is None or operands.B is None:
-            return
-        targets, sources, scaled = [], [], []
-        for part, rows, columns in self._places():
-            assert part.lora_A is not None and part.lora_B is not None
-            targets += [operands.A[rows], operands.B[columns, rows]]
-            sources += [part.lora_A.detach(), part.lora_B.detach()]
-            if part.scaling != 1.0:
-                scaled.append((operands.A[rows], part.scaling))
-        torch._foreach_copy_(targets, sources)
-        for target, factor in scaled:
-            target.mul_(factor)
-
-    def _places(self) -> list[tuple[LinearParts, slice, slice]]:
+    def _find_places(self) -> list[tuple[LinearParts, slice, slice]]:
         """Each adapter with its rows of A (columns of B) and its rows of B."""
         places, rank, out = [], 0, 0
         for part in self.parts:
@@ -301,15 +311,15 @@ class LinearGroup:
         return places
 
     def _bias(self, like: torch.Tensor) -> torch.Tensor | None:
-        biases: list[Any] = [part.base.bias for part in self.parts]
+        biases = [part.bias for part in self.parts]
         if all(bias is None for bias in biases):
             return None
-        if len(biases) == 1:
-            return biases[0].detach().to(like.dtype)
         return torch.cat(
             [
-                like.new_zeros(part.out_features) if bias is None else bias.detach().to(like.dtype)
-                for part, bias in zip(self.parts, biases, strict=True)
+                like.new_zeros(part.out_features)
+                if part.bias is None
+                else part.bias.detach().to(like.dtype)
+                for part in self.parts
             ]
         )
 
@@ -346,7 +356,7 @@ class LinearGroup:
         if not self.dropout:
             return x @ operands.A.t()
         low = x.new_zeros((x.shape[0], self.rank))
-        for index, (part, rows, _) in enumerate(self._places()):
+        for index, (part, rows, _) in enumerate(self._places):
             dropped = x * _keep_mask(x, part.dropout, seed, index)
             low[:, rows] = dropped @ operands.A[rows].t()
         return low
@@ -394,7 +404,7 @@ class LinearGroup:
             if not self.dropout:
                 dx.addmm_(g, operands.A)
             else:
-                for index, (part, rows, _) in enumerate(self._places()):
+                for index, (part, rows, _) in enumerate(self._places):
                     mask = _keep_mask(dx, part.dropout, seed, index)
                     dx += (g[:, rows] @ operands.A[rows]) * mask
         return dx, g
@@ -412,19 +422,13 @@ class LinearGroup:
         Args:
             dy: (T, out). g, low: from `input_gradient` and `forward`. x: (T, in).
         """
+        if not self.trainable:
+            return []
         made: dict[int, torch.Tensor] = {}
         if g is not None and low is not None:
             self._adapter_gradients(made, dy, g, x, low, seed)
-        first = 0
-        for part in self.parts:
-            piece = dy[:, first : first + part.out_features]
-            weight: Any = part.base.weight
-            bias: Any = part.base.bias
-            if weight.requires_grad:
-                made[id(weight)] = _mm(piece.t(), x, weight.dtype)
-            if bias is not None and bias.requires_grad:
-                made[id(bias)] = piece.sum(0, dtype=torch.float32).to(bias.dtype)
-            first += part.out_features
+        if self._base_learns:
+            self._base_gradients(made, dy, x)
         return [made[id(parameter)] for parameter in self.trainable]
 
     def _adapter_gradients(
@@ -436,14 +440,10 @@ class LinearGroup:
         low: torch.Tensor,
         seed: int | None,
     ) -> None:
-        places = self._places()
-        wanted = [part.lora_A for part, _, _ in places if part.lora_A is not None]
-        if not any(parameter.requires_grad for parameter in wanted):
-            return
-        dtype = wanted[0].dtype
+        dtype = self._places[0][0].lora_A.dtype  # type: ignore[union-attr]
         dA = None if self.dropout else _mm(g.t(), x, dtype)
         dB = _mm(dy.t(), low, dtype)
-        for index, (part, rows, columns) in enumerate(places):
+        for index, (part, rows, columns) in enumerate(self._places):
             if dA is None:
                 dropped = x * _keep_mask(x, part.dropout, seed, index)
                 piece = _mm(g[:, rows].t(), dropped, dtype)
@@ -452,17 +452,25 @@ class LinearGroup:
             made[id(part.lora_A)] = piece if part.scaling == 1.0 else piece * part.scaling
             made[id(part.lora_B)] = dB[columns, rows]
 
-    def _all_parameters(self) -> list[nn.Parameter]:
-        found = []
+    def _base_gradients(
+        self, made: dict[int, torch.Tensor], dy: torch.Tensor, x: torch.Tensor
+    ) -> None:
+        first = 0
         for part in self.parts:
-            for parameter in (part.lora_A, part.lora_B, part.base.weight, part.base.bias):
-                if isinstance(parameter, nn.Parameter):
-                    found.append(parameter)
-        return found
+            piece = dy[:, first : first + part.out_features]
+            if part.weight.requires_grad:
+                made[id(part.weight)] = _mm(piece.t(), x, part.weight.dtype)
+            if part.bias is not None and part.bias.requires_grad:
+                made[id(part.bias)] = piece.sum(0, dtype=torch.float32).to(part.bias.dtype)
+            first += part.out_features
 
-
-def _packed(base: nn.Module) -> Packed4bit | None:
-    return Packed4bit.of(base.weight) if type(base).__name__ == "Linear4bit" else None
+    def _parameters(self) -> list[nn.Parameter]:
+        return [
+            parameter
+            for part in self.parts
+            for parameter in (part.lora_A, part.lora_B, part.weight, part.bias)
+            if parameter is not None
+        ]
 
 
 def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

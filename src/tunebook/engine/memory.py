@@ -50,8 +50,7 @@ def spend(model: nn.Module, layers: Sequence[LayerMemory]) -> None:
         layer.keep = wanted.keep
         for group in layer.groups:
             if group.resident != wanted.resident:
-                group.release()
-            group.resident = wanted.resident
+                group.keep_weights(wanted.resident)
     SCRATCH.clear()
 
 
