@@ -184,6 +184,7 @@ class LinearGroup:
         self._may_extend = extend and self.rank > 0 and not self.dropout
         self._kept: Operands | None = None
         self._adapter: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._matrix: torch.Tensor | None = None
         self._copies: tuple[Any, list[torch.Tensor], list[torch.Tensor]] | None = None
         self.keep_weights(False)
 
@@ -191,7 +192,7 @@ class LinearGroup:
         """Whether the weights stay in the compute dtype, as copies made at the next forward."""
         self.resident = resident
         self.extended = self._may_extend and (resident or self.packed)
-        self._kept = self._copies = self._adapter = None
+        self._kept = self._copies = self._adapter = self._matrix = None
 
     def still_valid(self) -> bool:
         """Whether the modules are still what they were when this group read them."""
