@@ -27,7 +27,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from speed.models import SIZES, checkpoint, same_adapter, token_rows
+from speed.models import SIZES, checkpoint_folder, same_adapter, token_rows, write_checkpoint
 from speed.peers import PEERS, prepare_environment
 from speed.table import Record, best_rival, markdown
 
@@ -35,9 +35,9 @@ SHAPES = {"tiny": "2x64", "1b": "2x2048", "3b": "2x2048", "8b": "2x2048,1x8192"}
 ORDER = "unsloth-padded,unsloth,tunebook,tunebook-capped,liger,trl"
 _LEAST = 20  # seconds: nothing is begun with less left
 _PACKAGES = (
-    "torch triton transformers trl peft accelerate bitsandbytes datasets liger-kernel unsloth "
-    "unsloth-zoo torchao xformers flash-attn"
-).split()
+    *("torch", "triton", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets"),
+    *("liger-kernel", "unsloth", "unsloth-zoo", "torchao", "xformers", "flash-attn"),
+)
 
 
 # ------------------------------------------------------------------ one peer, in this process
@@ -45,13 +45,15 @@ _PACKAGES = (
 
 def run(options: argparse.Namespace) -> None:
     """Measure one peer at one size; a line of JSON for each shape is added to the file."""
-    folder = checkpoint(options.root, options.size)
+    # in another process: a peer wants to be the first to import torch's friends
+    make = ["make", "--size", options.size, "--root", str(options.root)]
+    subprocess.run([sys.executable, "-W", "ignore", str(Path(__file__)), *make], check=True)
+    shapes = [(text, *_shape(text)) for text in options.shapes.split(",")]
+    caps = [int(cap) for cap in options.caps.split(",")] if options.caps else []
     with tempfile.TemporaryDirectory(dir=options.root) as scratch:
         prepare_environment(options.peer, Path(scratch))
-        shapes = [(text, *_shape(text)) for text in options.shapes.split(",")]
-        peer = PEERS[options.peer].open(folder, max(length for _, _, length in shapes))
-        opened = time.perf_counter()
-        caps = [int(cap) for cap in options.caps.split(",")] if options.caps else []
+        longest = max(length for _, _, length in shapes)
+        peer = PEERS[options.peer].open(checkpoint_folder(options.root, options.size), longest)
         for number, (text, batch, length) in enumerate(shapes):
             if caps:
                 peer.cap = caps[number]
@@ -67,13 +69,13 @@ def measure(peer: Any, size: str, batch: int, length: int, folder: Path) -> Reco
     from speed.clock import STEPS, Clock
     from torch.utils.data import SequentialSampler
 
-    began = time.perf_counter()
     clock = Clock()
+    began = time.perf_counter()
     trainer = peer.trainer(batch, token_rows(size, STEPS * batch, length), STEPS, folder, clock)
     dataset = trainer.train_dataset
     trainer._get_train_sampler = lambda *_, **__: SequentialSampler(dataset)
+    peer.seconds["trainer"] = time.perf_counter() - began
     adapter_dtype = same_adapter(trainer.model)
-    setup = time.perf_counter() - began
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         gc.collect()
@@ -83,8 +85,7 @@ def measure(peer: Any, size: str, batch: int, length: int, folder: Path) -> Reco
     trainer.train()
     record = {
         "tokens": batch * length,
-        "load_s": peer.load_s,
-        "setup_s": setup,
+        "opened_s": dict(peer.seconds),
         "adapter_dtype": adapter_dtype,
         "allocated_before": before,
         "allocated": torch.cuda.max_memory_allocated() if on_gpu else None,
@@ -96,6 +97,7 @@ def measure(peer: Any, size: str, batch: int, length: int, folder: Path) -> Reco
     trainer.accelerator.free_memory()
     trainer.optimizer = trainer.lr_scheduler = None
     trainer.model.zero_grad(set_to_none=True)
+    peer.seconds.clear()
     return record
 
 
@@ -226,7 +228,7 @@ def main() -> None:
     one = verbs.add_parser("run", help="measure one peer in this process")
     every = verbs.add_parser("all", help="measure every peer, each in a process of its own")
     show = verbs.add_parser("table", help="print the tables of a file of results")
-    make.set_defaults(do=lambda options: checkpoint(options.root, options.size))
+    make.set_defaults(do=lambda options: write_checkpoint(options.root, options.size))
     one.set_defaults(do=run)
     every.set_defaults(do=run_all)
     show.set_defaults(do=lambda options: print(markdown(_records(options.file))))

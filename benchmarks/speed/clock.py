@@ -88,7 +88,8 @@ def _busy(profiler: Any) -> dict[str, Any]:
     """Kernels and copies of the profiled step: how many, their union in time, the longest."""
     spans, by_name = [], {}
     for event in profiler.events():
-        if event.device_type == torch.autograd.DeviceType.CUDA:
+        on_device = event.device_type == torch.autograd.DeviceType.CUDA
+        if on_device and not getattr(event, "is_user_annotation", False):
             start, end = event.time_range.start, event.time_range.end
             spans.append((start, end))
             calls, total = by_name.get(event.name, (0, 0.0))

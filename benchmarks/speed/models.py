@@ -59,8 +59,13 @@ SIZES = {
 }
 
 
-def checkpoint(root: Path, name: str) -> Path:
-    """The folder of a size's NF4 weights (double quantization), made if it is not there yet.
+def checkpoint_folder(root: Path, name: str) -> Path:
+    """Where `write_checkpoint` puts a size."""
+    return root / f"llama-{name}-nf4"
+
+
+def write_checkpoint(root: Path, name: str) -> None:
+    """Write a size's weights in NF4 (double quantization), a tokenizer and a config; once.
 
     Every weight is drawn and quantized on the device by itself, so that nothing large is ever held
     in 16 bit; the file is what `save_pretrained` writes of a model that was loaded in 4 bit.
@@ -68,9 +73,9 @@ def checkpoint(root: Path, name: str) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    folder = root / f"llama-{name}-nf4"
-    if (folder / "config.json").is_file():
-        return folder
+    folder = checkpoint_folder(root, name)
+    if folder.is_dir():
+        return
     device = "cuda" if torch.cuda.is_available() else "cpu"
     unfinished = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -81,7 +86,6 @@ def checkpoint(root: Path, name: str) -> Path:
     config = json.dumps(_config(SIZES[name], _dtype(device)), indent=2)
     (unfinished / "config.json").write_text(config)
     unfinished.rename(folder)
-    return folder
 
 
 def token_rows(name: str, count: int, length: int) -> list[list[int]]:

@@ -5,13 +5,12 @@ Knows tunebook's own order of calls (see `tunebook.training.worker`); knows no c
 
 from __future__ import annotations
 
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from speed.models import RANK, SEED, TARGETS
-from speed.peers import Rows, learn_all, seconds_since
+from speed.peers import Rows, learn_all, timed
 
 _PROBE = 64  # tokens that the patched model is checked on
 
@@ -20,20 +19,28 @@ class Tunebook:
     """Our engine; `cap` is the budget of the next trainer in bytes, None for all that is free."""
 
     def __init__(self, folder: Path, longest: int) -> None:
-        from tunebook.models.adapters import add_lora
-        from tunebook.models.loading import default_device, load_model, load_shape, load_tokenizer
-        from tunebook.plan import Hardware
+        self.seconds: dict[str, float] = {}
+        with timed(self.seconds, "import"):
+            from tunebook.models.adapters import add_lora
+            from tunebook.models.loading import (
+                default_device,
+                load_model,
+                load_shape,
+                load_tokenizer,
+            )
+            from tunebook.plan import Hardware
+            from tunebook.training.sft import make_trainer  # noqa: F401  (its time belongs here)
 
         self.recipe = _recipe(folder)
         self.hardware = Hardware.detect()  # before the weights take their share
         self.shape = load_shape(self.recipe.model)
         self.tokenizer = load_tokenizer(self.recipe.model)
-        began = time.perf_counter()
-        model = load_model(self.recipe.model, self.recipe.quantization, device=default_device())
-        self.load_s = seconds_since(began)
+        with timed(self.seconds, "load"):
+            model = load_model(self.recipe.model, self.recipe.quantization, device=default_device())
         model.config.use_cache = False
-        self.model: Any = add_lora(model, self.recipe.lora, seed=SEED)
-        self.swaps = _patch(self.model)
+        with timed(self.seconds, "adapt"):
+            self.model: Any = add_lora(model, self.recipe.lora, seed=SEED)
+            self.swaps = _patch(self.model)
         self.cap: int | None = None
         self.plan: Any = None
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,19 +38,21 @@ class Trl:
     """transformers, PEFT and bitsandbytes under TRL's trainer, with or without Liger's layers."""
 
     def __init__(self, folder: Path, longest: int, *, liger: bool = False) -> None:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
+        self.seconds: dict[str, float] = {}
         self.liger = liger
-        began = time.perf_counter()
+        with timed(self.seconds, "import"):
+            import torch
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+            from trl import SFTTrainer  # noqa: F401  (its time belongs here)
+
         on_gpu = torch.cuda.is_available()
-        self.model: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.bfloat16 if on_gpu else torch.float32,
-            attn_implementation="sdpa",
-            device_map={"": 0 if on_gpu else "cpu"},
-        )
-        self.load_s = seconds_since(began)
+        with timed(self.seconds, "load"):
+            self.model: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=torch.bfloat16 if on_gpu else torch.float32,
+                attn_implementation="sdpa",
+                device_map={"": 0 if on_gpu else "cpu"},
+            )
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.adapter: Any = None
 
@@ -81,26 +84,25 @@ class Unsloth:
     """Unsloth's fast model under the trainer that it patches, with its own checkpointing."""
 
     def __init__(self, folder: Path, longest: int) -> None:
-        import unsloth  # before torch's friends, as it asks
+        self.seconds: dict[str, float] = {}
+        with timed(self.seconds, "import"):
+            import unsloth  # before torch's friends, as it asks
 
-        began = time.perf_counter()
         fast = unsloth.FastLanguageModel
-        model, self.tokenizer = fast.from_pretrained(
-            str(folder),
-            max_seq_length=longest,
-            load_in_4bit=True,
-            local_files_only=True,
-        )
-        self.load_s = seconds_since(began)
-        self.model: Any = fast.get_peft_model(
-            model,
-            r=RANK,
-            lora_alpha=RANK,
-            lora_dropout=0.0,
-            target_modules=TARGETS,
-            use_gradient_checkpointing="unsloth",
-            random_state=SEED,
-        )
+        with timed(self.seconds, "load"):
+            model, self.tokenizer = fast.from_pretrained(
+                str(folder), max_seq_length=longest, load_in_4bit=True, local_files_only=True
+            )
+        with timed(self.seconds, "adapt"):
+            self.model: Any = fast.get_peft_model(
+                model,
+                r=RANK,
+                lora_alpha=RANK,
+                lora_dropout=0.0,
+                target_modules=TARGETS,
+                use_gradient_checkpointing="unsloth",
+                random_state=SEED,
+            )
         self.padding_free: bool | None = None
 
     def trainer(self, batch: int, rows: Rows, steps: int, folder: Path, callback: Any) -> Any:
@@ -157,13 +159,16 @@ def learn_all(rows: Rows) -> Any:
     return Dataset.from_dict({"input_ids": rows, "labels": rows})
 
 
-def seconds_since(began: float) -> float:
-    """Seconds since a `time.perf_counter()`, the work of the device included."""
+@contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Note how long a block took, the work that it gave to the device included."""
+    began = time.perf_counter()
+    yield
     import torch
 
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    seconds[name] = time.perf_counter() - began
 
 
 def _liger(folder: Path, longest: int) -> Trl:

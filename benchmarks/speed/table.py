@@ -22,8 +22,9 @@ _COLUMNS = (
     "kernels",
     "peak allocated GiB",
     "reserved GiB",
+    "import s",
     "load s",
-    "set up s",
+    "adapter and trainer s",
     "first step s",
     "losses of steps 1, 2, 5, 10",
 )
@@ -75,10 +76,18 @@ def _row(record: Record) -> list[str]:
         f"{profile['kernels']:,}" if profile else "",
         _gib(record["allocated"]),
         _gib(record["reserved"]),
-        f"{record['load_s']:.1f}",
-        f"{record['setup_s']:.1f}",
+        *_opened(record["opened_s"]),
         f"{record['first_step_s']:.1f}",
         " ".join(f"{losses[step - 1]:.4f}" for step in (1, 2, 5, 10) if step <= len(losses)),
+    ]
+
+
+def _opened(seconds: dict[str, float]) -> list[str]:
+    """Seconds of a process's first shape before its first step; a later shape needs a trainer only."""
+    made = f"{seconds.get('adapt', 0) + seconds['trainer']:.1f}"
+    return [
+        *(f"{seconds[name]:.1f}" if name in seconds else "" for name in ("import", "load")),
+        made,
     ]
 
 
