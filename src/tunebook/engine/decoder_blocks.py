@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tunebook.engine.attention import CAUSAL, Segments, attend
+from tunebook.engine.attention import CAUSAL, Attention, Segments, attention_forward
 from tunebook.engine.linear_group import LinearGroup
 from tunebook_kernels import (
     gated_backward,
@@ -230,17 +230,14 @@ class Attended:
 
     Attributes:
         entered: of q|k|v.
-        q, k, v, output: of the attention's own small autograd graph.
+        attention: with its own backward.
         rows: the attention's output, (T, heads · head_dim).
         projected, head_rstd: q|k|v before their norm, and its statistics, where there is one.
         gone: of o; None until it was computed.
     """
 
     entered: Entered
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    output: torch.Tensor
+    attention: Attention
     rows: torch.Tensor
     projected: torch.Tensor | None
     head_rstd: torch.Tensor | None
@@ -279,24 +276,20 @@ class AttentionBlock:
         batch, length = context.shape
         heads = rotated.view(batch, length, -1, self.head_dim).transpose(1, 2)
         first, last = self.heads, self.heads + self.key_heads
-        with torch.set_grad_enabled(learns):  # a graph of its own: any kernel's backward serves
-            q, k, v = (
-                part.detach().requires_grad_(learns)
-                for part in (heads[:, :first], heads[:, first:last], heads[:, last:])
-            )
-            output = attend(
-                q,
-                k,
-                v,
-                scale=self.scale,
-                window=self.window,
-                softcap=self.softcap,
-                segments=context.segments,
-                mask=context.mask,
-            )
-        rows = output.detach().transpose(1, 2).reshape(batch * length, -1)
+        attention = attention_forward(
+            heads[:, :first],
+            heads[:, first:last],
+            heads[:, last:],
+            learns=learns,
+            scale=self.scale,
+            window=self.window,
+            softcap=self.softcap,
+            segments=context.segments,
+            mask=context.mask,
+        )
+        rows = attention.output.detach().transpose(1, 2).reshape(batch * length, -1)
         before = None if head_rstd is None else projected
-        return Attended(entered, q, k, v, output, rows, before, head_rstd)
+        return Attended(entered, attention, rows, before, head_rstd)
 
     def finish(self, x: torch.Tensor, kept: Attended, context: Context) -> torch.Tensor:
         """The block's output."""
@@ -314,7 +307,7 @@ class AttentionBlock:
         o = self.exit.group
         gradients += o.parameter_gradients(inner, g, kept.rows, gone.low, context.seed + 1)
         upstream = drows.view(*context.shape, self.heads, self.head_dim).transpose(1, 2)
-        dq, dk, dv = torch.autograd.grad(kept.output, (kept.q, kept.k, kept.v), upstream)
+        dq, dk, dv = kept.attention.backward(upstream)
         del drows, upstream, inner
         qkv = self.entrance.group
         buffer = qkv.gradient_buffer(x.shape[0], x)

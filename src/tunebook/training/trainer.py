@@ -5,7 +5,7 @@ Knows batches and a model that may be patched; knows no recipe, no run folder an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from transformers import Trainer
 from trl.trainer.sft_trainer import SFTTrainer as TrlSFTTrainer
 
 from tunebook.data.packing import lean_batch
-from tunebook.engine import CAUSAL, LossRequest, has_fused_head
+from tunebook.engine import CAUSAL, LossRequest, StepGraphs, drops, has_fused_head
 from tunebook.training.flat import FlatOptimizer, flat_optimizer
 from tunebook.training.meter import MemoryMeter
 
@@ -69,10 +69,20 @@ class SFTTrainer(TrlSFTTrainer):
         self._logged: tuple[Count, Count] = (0, 0)
         self._sums: dict[str, list[torch.Tensor]] = {}
         self._pending: StepRecord | None = None
+        self._graphs: StepGraphs | None = None
         self._fused = has_fused_head(self.model)
         if self._fused:
             collate = self.data_collator
             self.data_collator = lambda rows: lean_batch(collate(rows))
+
+    def use_graphs(self) -> None:
+        """From now on replay steps of a shape that was seen before as one CUDA graph.
+
+        Left alone where a step is not the same kernels every time, or where there is no such thing.
+        """
+        alone = self.accelerator.num_processes == 1 and not self.args.fp16
+        if self._fused and self.args.device.type == "cuda" and alone and not drops(self.model):
+            self._graphs = StepGraphs(partial(self._forward_backward, self.model))
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Transformers' optimizer, over flat buffers where that gives the same numbers."""
@@ -105,12 +115,25 @@ class SFTTrainer(TrlSFTTrainer):
         if not model.training:
             model.train()
         inputs = self._prepare_inputs(inputs)
+        inputs.pop("token_counts", None)
+        inputs["divisor"] = num_items_in_batch
+        run = self._graphs or partial(self._forward_backward, model)
+        loss, metrics = run(inputs)
+        self._sums.setdefault("train", []).append(metrics.clone())
+        return loss
+
+    def _forward_backward(
+        self, model: nn.Module, inputs: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss, and sums of labels, entropy and hits; gradients are added to the parameters'."""
+        given = dict(inputs)
+        divisor = given.pop("divisor")
         with self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
-        if num_items_in_batch is None:
+            loss, metrics = self._fused_loss(model, given, divisor)
+        if divisor is None:
             loss = loss / self.current_gradient_accumulation_steps
         self.accelerator.backward(loss)
-        return loss.detach()
+        return loss.detach(), metrics
 
     def compute_loss(
         self,
@@ -125,7 +148,9 @@ class SFTTrainer(TrlSFTTrainer):
         loss serves there.
         """
         if self._fused and not return_outputs:
-            return self._fused_loss(model, inputs, num_items_in_batch)
+            loss, metrics = self._fused_loss(model, inputs, num_items_in_batch)
+            self._sums.setdefault("train" if self.model.training else "eval", []).append(metrics)
+            return loss
         inputs = {key: value for key, value in inputs.items() if key not in _OURS}
         head: Any = super().compute_loss
         if self.args.device.type == "cpu" and _HEAD_NEEDS_A_GPU:
@@ -135,7 +160,7 @@ class SFTTrainer(TrlSFTTrainer):
 
     def _fused_loss(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         given = {key: value for key, value in inputs.items() if key not in (*_OURS, "labels")}
         rows = inputs.get("loss_rows")
         request = LossRequest(inputs["labels"], num_items_in_batch, rows, self.loss_chunk)
@@ -144,12 +169,11 @@ class SFTTrainer(TrlSFTTrainer):
         loss: torch.Tensor = model(**given, use_cache=False, fused_loss=request).loss
         result = request.result
         assert result is not None
-        mode = self._sums.setdefault("train" if self.model.training else "eval", [])
         labelled = (request.labels[..., 1:] != -100).sum()
-        mode.append(torch.stack([labelled.float(), result.entropy.sum(), result.correct.sum()]))
+        sums = torch.stack([labelled.float(), result.entropy.sum(), result.correct.sum()])
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
-        return loss
+        return loss, sums
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """0: transformers' count walks over all parameters at every step, and nobody reads it."""
