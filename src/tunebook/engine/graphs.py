@@ -5,12 +5,15 @@ Knows a function of tensors and the shapes that it was called with; knows no mod
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+logger = logging.getLogger(__name__)
 
 Inputs = Mapping[str, Any]
 Outputs = tuple[torch.Tensor, ...]
@@ -96,6 +99,7 @@ class StepGraphs:
             self.failure = "no memory for a graph beside the steps before it"
         except RuntimeError as error:
             self.failure = str(error).splitlines()[0]
+            logger.info("A step could not be captured: %s", error, exc_info=True)
         else:
             tensors = {k: v for k, v in static.items() if isinstance(v, torch.Tensor)}
             self._graphs[key] = captured = _Captured(graph, tensors, outputs)
