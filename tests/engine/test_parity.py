@@ -91,7 +91,7 @@ def test_a_gradient_that_a_swap_loses_is_seen(tiny_model, with_lora, input_ids):
     fused = layer.forward
     swap_forward(layer, "decoder_layer", lambda self, x, **given: fused(x.detach(), **given))
     parity = check_parity(model, input_ids)
-    assert parity.logits_difference < 1e-6
+    assert parity.logits_difference < 1e-5
     assert not parity.ok
 
 

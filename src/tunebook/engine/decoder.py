@@ -98,9 +98,13 @@ class FusedLayer:
         )
         self.trainable = [*self.attention.trainable, *self.mlp.trainable]
         self.drops = any(group.dropout for group in self.groups)
+        self._parameters = list(layer.parameters())
+        self._learn = [parameter.requires_grad for parameter in self._parameters]
 
     def still_valid(self) -> bool:
-        """Whether the layer's parts are still those that were read."""
+        """Whether the layer's parts are still those that were read, and the same ones learn."""
+        if [parameter.requires_grad for parameter in self._parameters] != self._learn:
+            return False
         return all(group.still_valid() for group in self.groups)
 
     def run(self, hidden_states: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:

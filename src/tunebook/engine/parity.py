@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from tunebook.engine.apply import patch, remember, report, unpatch
+from tunebook.engine.apply import patch, remember, replaced_attention, unpatch
 from tunebook.engine.attention import NAME
 from tunebook.engine.locks import model_lock
 from tunebook.engine.modules import Report, restore_forward, swapped_kind
@@ -95,8 +95,7 @@ def check_parity(
             if swapped_kind(module) is not None
         ]
         patched = _step(model, input_ids, labels)
-        replaced = report(model)
-        configs = replaced.attention if replaced else []
+        configs = replaced_attention(model)
         for module, _ in swapped:
             restore_forward(module)
         for config, before in configs:
@@ -200,12 +199,11 @@ def _keep_only(
     device: Literal["auto", "any"],
 ) -> Report:
     unpatch(model)
-    again = patch(model, kinds=good, device=device)
+    patch(model, kinds=good, device=device)
     undone = [(name, kind, f"undone: {failures[kind]}") for name, kind in first.swapped]
     done = Report(
         swapped=[pair for pair in first.swapped if pair[1] in good],
         left=first.left + [row for row in undone if row[1] not in good],
-        attention=again.attention,
     )
     remember(model, done)
     return done
