@@ -246,7 +246,8 @@ class LinearGroup:
             targets, sources = [], []
             for part, rows, columns in self._places:
                 targets += [A[rows], B[columns, rows]]
-                sources += [part.lora_A, part.lora_B]  # their storage may be replaced
+                # the parameters themselves: an optimizer may give them other storage
+                sources += [part.lora_A, part.lora_B]  # type: ignore[list-item]
             self._copies = A, targets, sources
         return self._copies[1:]
 
