@@ -203,7 +203,8 @@ def _cudnn_agrees(device: torch.device) -> bool:
         return False
     with torch.enable_grad():
         leaves = [states.float().requires_grad_() for states in (q, k, v)]
-        output = scaled_dot_product_attention(*leaves, is_causal=True, scale=0.125, enable_gqa=True)
+        sdpa: Any = scaled_dot_product_attention
+        output = sdpa(*leaves, is_causal=True, scale=0.125, enable_gqa=True)
         theirs = torch.autograd.grad(output, leaves, upstream.float())
     pairs = zip((made[0], *ours), (output, *theirs), strict=True)
     return all(bool((a.float() - b).norm() <= 0.03 * b.norm()) for a, b in pairs)
@@ -289,12 +290,13 @@ def _varlen(
     segments: Segments,
 ) -> torch.Tensor:
     """Flash attention over documents end to end; (1, heads, tokens, head_dim) in and out."""
-    from torch.nn.attention.varlen import varlen_attn
+    from torch.nn.attention import varlen
 
+    attention: Any = varlen.varlen_attn
     grouped = _varlen_takes_groups()
     if not grouped:
         k, v = repeat_heads(k, q), repeat_heads(v, q)
-    output: Any = varlen_attn(
+    output: torch.Tensor = attention(
         *(states[0].transpose(0, 1) for states in (q, k, v)),
         segments.starts,
         segments.starts,

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from tunebook.engine.activation import activation_of
+from tunebook.engine.activation import Activation, activation_of
 from tunebook.engine.decoder_blocks import (
     Attended,
     AttentionBlock,
@@ -321,7 +321,7 @@ def _width(module: Any, name: str) -> int:
     return int(getattr(getattr(module, "base_layer", module), name))
 
 
-def _activation(mlp: Any) -> str:
+def _activation(mlp: Any) -> Activation:
     function = getattr(mlp, "act_fn", None) or getattr(mlp, "activation_fn", None)
     found = activation_of(function)
     if found is None:

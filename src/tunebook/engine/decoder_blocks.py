@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tunebook.engine.activation import Activation
 from tunebook.engine.attention import CAUSAL, Attention, Segments, attention_forward
 from tunebook.engine.linear_group import LinearGroup
 from tunebook_kernels import (
@@ -217,7 +218,8 @@ class Exit:
         """The gradient of the rows, (T, in); the projection's own dy and g; the norm's gradient."""
         gradients: Gradients = []
         if self.norm is not None:
-            assert kept.unnormed is not None and kept.rstd is not None
+            assert kept.unnormed is not None
+            assert kept.rstd is not None
             dy, gradients = self.norm.backward(dy, kept.unnormed, kept.rstd)
         drows, g = self.group.input_gradient(dy, self.group.operands(dy), seed=seed)
         assert drows is not None
@@ -346,6 +348,8 @@ class AttentionBlock:
             return []
         q, k = self.q_norm, self.k_norm
         learn = self._head_weights()
+        assert kept.projected is not None
+        assert kept.head_rstd is not None
         weights = qk_norm_rope_backward(
             *heads,
             kept.projected,
@@ -381,7 +385,7 @@ class MLPBlock:
 
     entrance: Entrance
     exit: Exit
-    activation: str
+    activation: Activation
 
     @property
     def trainable(self) -> list[torch.Tensor]:
@@ -405,7 +409,9 @@ class MLPBlock:
             projected, entered, gone = again.projected, again.entered, again.gone
         elif projected is None:
             projected, entered = self.entrance.forward(x, context.seed + 2)
-        assert projected is not None and entered is not None and gone is not None
+        assert projected is not None
+        assert entered is not None
+        assert gone is not None
         kept.projected = None
         dhidden, inner, g, gradients = self.exit.input_gradient(dy, gone, context.seed + 3)
         buffer = self.entrance.group.gradient_buffer(x.shape[0], x)

@@ -25,6 +25,8 @@ from torch import nn
 
 from tunebook_kernels import Packed4bit
 
+_Lora = tuple[nn.Parameter | None, nn.Parameter | None, float, float]
+_NO_LORA: _Lora = (None, None, 1.0, 0.0)
 _ALIGN = 16  # ranks are padded, so that kernels may read rows 16 bytes at a time
 
 
@@ -73,20 +75,29 @@ def read_linear(module: nn.Module) -> LinearParts:
     if not isinstance(base, nn.Linear) or kind not in ("Linear", "Linear4bit"):
         raise Unsupported(f"its layers are {kind}")
     packed = Packed4bit.of(base.weight) if kind == "Linear4bit" else None
-    lora = (None, None, 1.0, 0.0) if base is module else _read_lora(module)
-    sizes = int(base.in_features), int(base.out_features)
-    return LinearParts(*sizes, base.weight, base.bias, packed, *lora, _mark(module))
+    lora_A, lora_B, scaling, dropout = _NO_LORA if base is module else _read_lora(module)
+    weight: Any = base.weight
+    return LinearParts(
+        in_features=int(base.in_features),
+        out_features=int(base.out_features),
+        weight=weight,
+        bias=base.bias,
+        packed=packed,
+        lora_A=lora_A,
+        lora_B=lora_B,
+        scaling=scaling,
+        dropout=dropout,
+        mark=_mark(module),
+    )
 
 
-def _read_lora(
-    wrapped: Any,
-) -> tuple[nn.Parameter | None, nn.Parameter | None, float, float]:
+def _read_lora(wrapped: Any) -> _Lora:
     """A, B, scaling and dropout of the active adapter of one of PEFT's layers."""
     if not hasattr(wrapped, "lora_A"):
         raise Unsupported(f"its adapters are {type(wrapped).__name__}, not LoRA")
     active = [name for name in wrapped.active_adapters if name in wrapped.lora_A]
     if wrapped.disable_adapters or not active:
-        return None, None, 1.0, 0.0
+        return _NO_LORA
     if wrapped.merged or len(active) > 1:
         raise Unsupported("its adapters are merged or several are active")
     name = active[0]
@@ -206,10 +217,8 @@ class LinearGroup:
 
     def still_valid(self) -> bool:
         """Whether the modules are still what they were when this group read them."""
-        for module, part in zip(self.modules, self.parts, strict=True):
-            if _mark(module) != part.mark:
-                return False
-        return True
+        pairs = zip(self.modules, self.parts, strict=True)
+        return all(_mark(module) == part.mark for module, part in pairs)
 
     def input_buffer(self, rows: int, like: torch.Tensor) -> torch.Tensor:
         """(rows, in [+ R]) for the caller to write the input into the first columns."""
@@ -253,36 +262,41 @@ class LinearGroup:
 
     def scale(self) -> None:
         """Multiply the refreshed A by each adapter's scaling."""
-        for (part, _, _), target in zip(self._places, self._copies[1][::2] if self._copies else ()):
+        if self._copies is None:
+            return
+        for (part, _, _), target in zip(self._places, self._copies[1][::2], strict=True):
             if part.scaling != 1.0:
                 target.mul_(part.scaling)
 
     def _make(self, like: torch.Tensor) -> Operands:
         bias = self._bias(like)
-        out, width = self.out_features, self.in_features
         A, B = self._home(like) if self.rank else (None, None)
-        if self.extended:
-            if self.resident:
-                matrix = self._matrix
-            else:
-                matrix = SCRATCH.take(out + self.rank, width + self.rank, like)
-                matrix[out:, :width].copy_(A)  # type: ignore[arg-type]
-                matrix[:out, width:].copy_(B)  # type: ignore[arg-type]
-            weights = matrix[:out, :width]
-            self._copy_weights(weights)
-            return Operands(
-                [(weights, 0, out)], matrix[out:, :width], matrix[:out, width:], matrix, bias
-            )
+        if self.extended and A is not None and B is not None:
+            return self._make_extended(A, B, bias, like)
         if self.resident or self.packed:
-            take = like.new_empty if self.resident else None
-            weights = take((out, width)) if take else SCRATCH.take(out, width, like)
+            shape = (self.out_features, self.in_features)
+            weights = like.new_empty(shape) if self.resident else SCRATCH.take(*shape, like)
             self._copy_weights(weights)
-            return Operands([(weights, 0, out)], A, B, None, bias)
+            return Operands([(weights, 0, self.out_features)], A, B, None, bias)
         blocks, first = [], 0
         for part in self.parts:
             blocks.append((self._plain(part, like), first, first + part.out_features))
             first += part.out_features
         return Operands(blocks, A, B, None, bias)
+
+    def _make_extended(
+        self, A: torch.Tensor, B: torch.Tensor, bias: torch.Tensor | None, like: torch.Tensor
+    ) -> Operands:
+        out, width = self.out_features, self.in_features
+        matrix = self._matrix  # of which A and B are parts, where the weights are resident
+        if matrix is None:
+            matrix = SCRATCH.take(out + self.rank, width + self.rank, like)
+            matrix[out:, :width].copy_(A)
+            matrix[:out, width:].copy_(B)
+        weights = matrix[:out, :width]
+        self._copy_weights(weights)
+        blocks = [(weights, 0, out)]
+        return Operands(blocks, matrix[out:, :width], matrix[:out, width:], matrix, bias)
 
     def _home(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """A and B in the compute dtype: matrices of their own, or parts of the resident one."""
@@ -399,10 +413,10 @@ class LinearGroup:
         """
         out, width = self.out_features, self.in_features
         dy = buffer[:, :out]
+        g: torch.Tensor | None
         if operands.extended is not None:
             assert operands.B is not None
-            g = buffer[:, out:]
-            torch.mm(dy, operands.B, out=g)
+            g = torch.mm(dy, operands.B, out=buffer[:, out:])
             return (buffer @ operands.extended[:, :width] if needed else None), g
         g = None if operands.B is None else dy @ operands.B
         if not needed:

@@ -60,9 +60,13 @@ class SFTTrainer(TrlSFTTrainer):
 
     meter: MemoryMeter | None = None
     loss_chunk: int | None = None
+    step_down: Callable[[], int | None] | None = None
+    """Called when a batch does not fit: makes the model need less and returns in how many parts a
+    batch is to be run from now on; None if there is nothing left to give up."""
 
     def __init__(self, model: PreTrainedModel | PeftModel | str, *args: Any, **kwargs: Any) -> None:
         self._flat: FlatOptimizer | None = None
+        self.model: Any
         with _adapter_dtype_kept(model):
             super().__init__(model, *args, **kwargs)
         self._seen: tuple[Count, Count] = (0, 0)
@@ -70,6 +74,7 @@ class SFTTrainer(TrlSFTTrainer):
         self._sums: dict[str, list[torch.Tensor]] = {}
         self._pending: StepRecord | None = None
         self._graphs: StepGraphs | None = None
+        self._parts, self._largest, self._accumulating = 1, 0, -1
         self._fused = has_fused_head(self.model)
         if self._fused:
             collate = self.data_collator
@@ -117,10 +122,45 @@ class SFTTrainer(TrlSFTTrainer):
         inputs = self._prepare_inputs(inputs)
         inputs.pop("token_counts", None)
         inputs["divisor"] = num_items_in_batch
+        before = self._gradients_before(inputs["input_ids"].numel())
+        while True:
+            try:
+                return self._in_parts(model, inputs)
+            except torch.OutOfMemoryError as error:
+                full: Exception = error.with_traceback(None)  # whose frames hold tensors
+            if self.step_down is None or self._flat is None:
+                raise full
+            self._clear_memory()
+            parts = self.step_down()
+            if parts is None:
+                raise full
+            self._parts = parts
+            self._flat.restore(before)
+
+    def _in_parts(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        """A batch in as many forward and backward passes as memory asks for; the same gradients."""
         run = self._graphs or partial(self._forward_backward, model)
-        loss, metrics = run(inputs)
-        self._sums.setdefault("train", []).append(metrics.clone())
-        return loss
+        losses = []
+        for part in _split(inputs, self._parts):
+            loss, metrics = run(part)
+            losses.append(loss.clone())
+            self._sums.setdefault("train", []).append(metrics.clone())
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _gradients_before(self, tokens: int) -> list[torch.Tensor] | None:
+        """Gradients of the earlier batches of this update, kept where this one may not fit."""
+        first = self._accumulating != self.state.global_step
+        self._accumulating = self.state.global_step
+        known, self._largest = tokens <= self._largest, max(self._largest, tokens)
+        if first or known or self._flat is None or self.step_down is None:
+            return None
+        return self._flat.gradients()
+
+    def _clear_memory(self) -> None:
+        if self._graphs is not None:
+            self._graphs.clear()
+        self._sums.clear()
+        torch.cuda.empty_cache()
 
     def _forward_backward(
         self, model: nn.Module, inputs: Mapping[str, Any]
@@ -268,6 +308,23 @@ class SFTTrainer(TrlSFTTrainer):
 
 
 _OURS = ("loss_rows", "token_counts")
+
+
+def _split(inputs: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:
+    """A batch as batches of fewer rows; packed rows, of which there is one, stay whole."""
+    rows = inputs["input_ids"].shape[0]
+    if parts == 1 or rows == 1:
+        yield inputs
+        return
+    each = -(-rows // parts)
+    whole = {key: value for key, value in inputs.items() if key != "loss_rows"}
+    for first in range(0, rows, each):
+        yield {
+            key: value[first : first + each]
+            if isinstance(value, torch.Tensor) and value.dim() > 1
+            else value
+            for key, value in whole.items()
+        }
 
 
 @contextmanager
