@@ -43,19 +43,19 @@ def tiny_model() -> Callable[..., Any]:
 
 @pytest.fixture
 def with_lora() -> Callable[..., Any]:
-    """Wraps a model by LoRA on all linear layers; `tuned=True` makes lora_B random."""
+    """Wraps a model by LoRA on all linear layers, or as told; `tuned=True` makes it count."""
 
-    def wrap(model: Any, *, tuned: bool = False) -> Any:
+    def wrap(model: Any, *, tuned: bool = False, **changes: Any) -> Any:
         from peft import LoraConfig, get_peft_model
 
         torch.manual_seed(1)
-        config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
-        wrapped = get_peft_model(model, config)
+        values = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **changes}
+        wrapped = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **values))
         if tuned:
             with torch.no_grad():
                 for name, parameter in wrapped.named_parameters():
-                    if "lora_B" in name:
-                        parameter.normal_(0, 0.2)
+                    if parameter.requires_grad and "lora_A" not in name:
+                        parameter.add_(0.2 * torch.randn_like(parameter))
         return wrapped
 
     return wrap

@@ -126,7 +126,10 @@ def test_a_block_with_another_forward_is_left(tiny_model):
     model = tiny_model("llama")
     model.model.layers[0].mlp.__class__ = Doubled
     reasons = {name: reason for name, _, reason in patch(model, device="any").left}
-    assert reasons["model.layers.0.mlp"] == "its forward is not down(silu(gate) * up)"
+    assert reasons == {
+        "model.layers.0": "its mlp is not the LlamaMLP that such a layer has",
+        "model.layers.0.mlp": "its forward is not down(silu(gate) * up)",
+    }
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -184,17 +187,31 @@ def test_a_deep_copy_of_a_patched_model_uses_its_own_weights(tiny_model, input_i
 def test_forward_hooks_and_foreign_forwards_survive(tiny_model, input_ids):
     model = tiny_model("llama")
     seen = []
-    model.model.norm.register_forward_hook(lambda *_: seen.append(1))
+    model.model.norm.register_forward_hook(lambda *_: seen.append("norm"))
+    model.model.layers[0].register_forward_hook(lambda *_: seen.append("layer"))
+    model.model.layers[1].self_attn.o_proj.register_forward_hook(lambda *_: seen.append("o_proj"))
     foreign = model.model.layers[0].mlp.forward
     model.model.layers[0].mlp.forward = foreign
     done = patch(model, device="any")
-    assert ("model.layers.0.mlp", "gated_mlp", "its forward was replaced by something else") in (
-        done.left
-    )
-    model(input_ids)
+    assert {name: reason for name, _, reason in done.left} == {
+        "model.layers.0": "the forward of its mlp was replaced by something else",
+        "model.layers.0.mlp": "its forward was replaced by something else",
+        "model.layers.1": "its self_attn.o_proj has hooks",
+    }
+    model(input_ids, use_cache=False)
     unpatch(model)
-    assert seen == [1]
+    assert seen == ["layer", "o_proj", "norm"]
     assert model.model.layers[0].mlp.__dict__["forward"] is foreign
+
+
+def test_hooks_of_a_fused_layer_are_called(tiny_model, input_ids):
+    model = tiny_model("llama")
+    seen = []
+    model.model.layers[0].register_forward_pre_hook(lambda *_: seen.append("before"))
+    model.model.layers[0].register_forward_hook(lambda *_: seen.append("after"))
+    assert ("model.layers.0", "decoder_layer") in patch(model, device="any").swapped
+    model(input_ids, use_cache=False)
+    assert seen == ["before", "after"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")

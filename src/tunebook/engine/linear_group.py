@@ -123,9 +123,16 @@ def _mark(module: nn.Module) -> tuple[Any, ...]:
         active if isinstance(active, str) else str(active),
         state.get("_disable_adapters"),
         len(state.get("merged_adapters", ())),
-        len(state["_modules"].get("lora_A", ())),
+        _weights_of(state["_modules"].get("lora_A")),
+        tuple(state.get("scaling", {}).values()),
         state["training"],
     )
+
+
+def _weights_of(adapters: nn.Module | None) -> tuple[int, ...]:
+    """Identities: an adapter that replaced one of the same name has other matrices."""
+    layers = () if adapters is None else adapters.__dict__["_modules"].values()
+    return tuple([id(layer.__dict__["_parameters"].get("weight")) for layer in layers])
 
 
 @dataclass
@@ -200,8 +207,11 @@ class LinearGroup:
         self.keep_weights(False)
 
     def keep_weights(self, resident: bool) -> None:
-        """Whether the weights stay in the compute dtype, as copies made at the next forward."""
-        self.resident = resident
+        """Whether the weights stay in the compute dtype, as copies made at the next forward.
+
+        Weights that learn do not: a copy would not follow them.
+        """
+        self.resident = resident and not self._base_learns
         self.extended = self._may_extend and (resident or self.packed)
         self._kept = self._copies = self._adapter = self._matrix = None
 
@@ -245,7 +255,8 @@ class LinearGroup:
             targets, sources = [], []
             for part, rows, columns in self._places:
                 targets += [A[rows], B[columns, rows]]
-                sources += [part.lora_A.detach(), part.lora_B.detach()]  # type: ignore[union-attr]
+                # the parameters themselves: an optimizer may give them other storage
+                sources += [part.lora_A, part.lora_B]  # type: ignore[list-item]
             self._copies = A, targets, sources
         return self._copies[1:]
 
@@ -506,6 +517,7 @@ def _keep_mask(like: torch.Tensor, share: float, seed: int | None, index: int) -
     if not share:
         return like.new_ones(())
     assert seed is not None
-    generator = torch.Generator(device=like.device).manual_seed(seed + index)
+    # a layer's four groups have consecutive seeds: no two of its masks may be the same
+    generator = torch.Generator(device=like.device).manual_seed(seed + 4 * index)
     mask = torch.empty(like.shape, dtype=like.dtype, device=like.device)
     return mask.bernoulli_(1 - share, generator=generator).div_(1 - share)

@@ -13,11 +13,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from tunebook.engine.apply import patch, remember, report, unpatch
+from tunebook.engine.apply import patch, remember, replaced_attention, unpatch
 from tunebook.engine.attention import NAME
 from tunebook.engine.locks import model_lock, unwrapped
 from tunebook.engine.modules import Report, restore_forward, swapped_kind
-from tunebook.engine.state import own_randomness, same_gradients, same_modes
+from tunebook.engine.state import own_randomness, same_gradients, same_modes, without_dropout
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,7 @@ def check_parity(
             if swapped_kind(module) is not None
         ]
         patched = _step(model, input_ids, labels)
-        replaced = report(model)
-        configs = replaced.attention if replaced else []
+        configs = replaced_attention(model)
         for module, _ in swapped:
             restore_forward(module)
         for config, before in configs:
@@ -150,10 +149,15 @@ _Step = tuple[float, torch.Tensor, list[torch.Tensor] | None]
 
 
 def _step(model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor) -> _Step:
-    """Loss, logits and gradients, as they would be in training, from fixed random numbers."""
+    """Loss, logits and gradients, as they would be in training, from fixed random numbers.
+
+    The logits are followed by those with a key cache, where other code runs. Dropout is off: fused
+    layers draw masks of their own.
+    """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with same_modes(model), same_gradients(model), own_randomness(model, 0):
         model.train()
+        without_dropout(model)
         with torch.set_grad_enabled(bool(trainable)):
             output: Any = model(input_ids=input_ids, labels=labels, use_cache=False)
         gradients = None
@@ -162,7 +166,10 @@ def _step(model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor) -> _S
             gradients = [
                 torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in trainable
             ]
-        return float(output.loss.detach()), output.logits.detach(), gradients
+        with torch.no_grad():
+            answered: Any = model(input_ids=input_ids, use_cache=True).logits
+        logits = torch.cat([output.logits.detach(), answered])
+        return float(output.loss.detach()), logits, gradients
 
 
 def _depth(model: nn.Module) -> int:
@@ -220,12 +227,11 @@ def _keep_only(
     device: Literal["auto", "any"],
 ) -> Report:
     unpatch(model)
-    again = patch(model, kinds=good, device=device)
+    patch(model, kinds=good, device=device)
     undone = [(name, kind, f"undone: {failures[kind]}") for name, kind in first.swapped]
     done = Report(
         swapped=[pair for pair in first.swapped if pair[1] in good],
         left=first.left + [row for row in undone if row[1] not in good],
-        attention=again.attention,
     )
     remember(model, done)
     return done
