@@ -91,7 +91,7 @@ def measure(peer: Any, size: str, batch: int, length: int, folder: Path) -> Reco
         "allocated": torch.cuda.max_memory_allocated() if on_gpu else None,
         "reserved": torch.cuda.max_memory_reserved() if on_gpu else None,
         **clock.summary(),
-        **peer.facts(),
+        **peer.facts(trainer),
     }
     # the optimizer's state and the gradients must not count in the next shape's peak
     trainer.accelerator.free_memory()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-WARM_UP = 4
+WARM_UP = 5  # kernels are compiled, a graph is captured
 SYNCHRONISED = 10
 AHEAD = 12
 STEPS = WARM_UP + SYNCHRONISED + AHEAD + 1  # the last is profiled

@@ -29,7 +29,7 @@ class Tunebook:
                 load_tokenizer,
             )
             from tunebook.plan import Hardware
-            from tunebook.training.sft import make_trainer  # noqa: F401  (its time belongs here)
+            from tunebook.training.sft import make_trainer
 
         self.recipe = _recipe(folder)
         self.hardware = Hardware.detect()  # before the weights take their share
@@ -41,13 +41,13 @@ class Tunebook:
         with timed(self.seconds, "adapt"):
             self.model: Any = add_lora(model, self.recipe.lora, seed=SEED)
             self.swaps = _patch(self.model)
+        self.make_trainer = make_trainer
         self.cap: int | None = None
         self.plan: Any = None
 
     def trainer(self, batch: int, rows: Rows, steps: int, folder: Path, callback: Any) -> Any:
         """A trainer over these rows, with memory spent as the plan says."""
         from tunebook.plan import DataSize, make_plan
-        from tunebook.training.sft import make_trainer
 
         length = len(rows[0])
         recipe = self.recipe.with_values(
@@ -61,7 +61,7 @@ class Tunebook:
         data = DataSize(rows=len(rows), mean_length=length, max_length=length)
         self.plan = make_plan(recipe, shape=self.shape, hardware=self.hardware, data=data)
         strategy = _spend(self.model, self.plan.strategy, free=self.cap is None)
-        return make_trainer(
+        return self.make_trainer(
             recipe,
             strategy,
             self.model,
@@ -72,9 +72,11 @@ class Tunebook:
             callbacks=[callback],
         )
 
-    def facts(self) -> dict[str, Any]:
-        """What else a reader of the figures wants to know: the plan, and what was patched."""
+    def facts(self, trainer: Any) -> dict[str, Any]:
+        """What else a reader of the figures wants to know: the plan, what was patched, the graphs."""
+        graphs = trainer._graphs
         return {
+            "graphs": "off" if graphs is None else graphs.failure or "replayed",
             "cap": self.cap,
             "forecast": self.plan.forecast.total,
             "fits": self.plan.fits,

@@ -43,7 +43,7 @@ class Trl:
         with timed(self.seconds, "import"):
             import torch
             from transformers import AutoModelForCausalLM, AutoTokenizer
-            from trl import SFTTrainer  # noqa: F401  (its time belongs here)
+            from trl import SFTConfig, SFTTrainer
 
         on_gpu = torch.cuda.is_available()
         with timed(self.seconds, "load"):
@@ -54,30 +54,30 @@ class Trl:
                 device_map={"": 0 if on_gpu else "cpu"},
             )
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.adapter: Any = None
+        self.classes = SFTConfig, SFTTrainer
+        self.adapted = False
 
     def trainer(self, batch: int, rows: Rows, steps: int, folder: Path, callback: Any) -> Any:
         """A trainer over these rows; the first one puts the adapter on, as TRL does it."""
         from peft import LoraConfig
-        from trl import SFTConfig, SFTTrainer
 
+        new_config, new_trainer = self.classes
         options = _options(batch, rows, steps, folder)
-        config = SFTConfig(**options, gradient_checkpointing=True, use_liger_kernel=self.liger)
         lora = LoraConfig(task_type="CAUSAL_LM", r=RANK, lora_alpha=RANK, target_modules=TARGETS)
-        trainer = SFTTrainer(
-            self.adapter or self.model,
-            args=config,
+        trainer = new_trainer(
+            self.model,
+            args=new_config(**options, gradient_checkpointing=True, use_liger_kernel=self.liger),
             train_dataset=learn_all(rows),
             processing_class=self.tokenizer,
-            peft_config=None if self.adapter else lora,
+            peft_config=None if self.adapted else lora,
             callbacks=[callback],
         )
-        self.adapter = trainer.model
+        self.model, self.adapted = trainer.model, True
         return trainer
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, trainer: Any) -> dict[str, Any]:
         """What else a reader of the figures wants to know."""
-        return {"attention": self.adapter.config._attn_implementation}
+        return {"attention": trainer.model.config._attn_implementation}
 
 
 class Unsloth:
@@ -103,25 +103,22 @@ class Unsloth:
                 use_gradient_checkpointing="unsloth",
                 random_state=SEED,
             )
-        self.padding_free: bool | None = None
 
     def trainer(self, batch: int, rows: Rows, steps: int, folder: Path, callback: Any) -> Any:
         """A trainer over these rows; batches with or without padding, as it decides."""
         from trl import SFTConfig, SFTTrainer
 
-        trainer = SFTTrainer(
+        return SFTTrainer(
             model=self.model,
             args=SFTConfig(**_options(batch, rows, steps, folder)),
             train_dataset=learn_all(rows),
             processing_class=self.tokenizer,
             callbacks=[callback],
         )
-        self.padding_free = bool(getattr(trainer.data_collator, "padding_free", False))
-        return trainer
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, trainer: Any) -> dict[str, Any]:
         """What else a reader of the figures wants to know."""
-        return {"padding_free": self.padding_free}
+        return {"padding_free": bool(getattr(trainer.data_collator, "padding_free", False))}
 
 
 def _options(batch: int, rows: Rows, steps: int, folder: Path) -> dict[str, Any]:
