@@ -36,12 +36,25 @@ FIXES = {
 _STARTS = ("<s>", "<bos>", "<|begin_of_text|>")
 
 
+@dataclass(frozen=True)
+class Change:
+    """What a fix does to one row, by its number from 0; `after` is None where it is left out."""
+
+    row: int
+    before: dict[str, Any]
+    after: dict[str, Any] | None
+
+
 @dataclass
 class Fixed:
-    """The rows after the fixes; `changed` counts for each fix the rows it dropped or changed."""
+    """The rows after the fixes; `changed` counts for each fix the rows it dropped or changed.
+
+    `examples` holds for each fix the first change that it made.
+    """
 
     table: Dataset
     changed: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, Change] = field(default_factory=dict)
 
 
 def apply_fixes(
@@ -73,19 +86,14 @@ def apply_fixes(
     table = read_rows(recipe.data, rows=rows).table
     detection = detect_for(recipe.data, table)
     steps = [(name, _step(name, recipe, detection, special_tokens or [])) for name in fixes]
-    changed = dict.fromkeys(fixes, 0)
+    fixed = Fixed(table, dict.fromkeys(fixes, 0))
     spool = RowSpool("the mended rows", Skipped())
     for number, row in enumerate(table):
-        kept: dict[str, Any] | None = row
-        for name, step in steps:
-            before = kept
-            kept = step(number, kept)
-            changed[name] += kept != before
-            if kept is None:
-                break
+        kept = _through(number, row, steps, fixed)
         if kept is not None:
             spool.add(number, kept)
-    return Fixed(spool.dataset(), changed)
+    fixed.table = spool.dataset()
+    return fixed
 
 
 def write_rows(table: Dataset, path: Path | str) -> Path:
@@ -129,6 +137,21 @@ def write_rows(table: Dataset, path: Path | str) -> Path:
 
 
 Step = Callable[[int, Any], "dict[str, Any] | None"]
+
+
+def _through(
+    number: int, row: dict[str, Any], steps: list[tuple[str, Step]], fixed: Fixed
+) -> dict[str, Any] | None:
+    """One row after all steps, which are counted; None where one leaves it out."""
+    for name, step in steps:
+        after = step(number, row)
+        if after != row:
+            fixed.changed[name] += 1
+            fixed.examples.setdefault(name, Change(number, row, after))
+        if after is None:
+            return None
+        row = after
+    return row
 
 
 def _step(name: str, recipe: Recipe, detection: Detection, tokens: list[str]) -> Step:
