@@ -76,6 +76,10 @@ class RowList:
         stop = min(len(self), max(0, start) + max(0, count))
         return [self._line(self.row(place)) for place in range(max(0, start), stop)]
 
+    def clear(self) -> None:
+        """List nothing, until a search finds something."""
+        self.hits = array("i")
+
     def search(self, text: str, only: str = "") -> Iterator[int]:
         """Let the list hold what is found: iterate to go on, leave off to stop.
 

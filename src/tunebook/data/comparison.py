@@ -53,6 +53,19 @@ class TemplateComparison(BaseModel):
         sides = [self.mine, self.other]
         return all(side.view and set(side.marks) <= {SAME} for side in sides)
 
+    def __str__(self) -> str:
+        for side in (self.mine, self.other):
+            if side.error is not None:
+                return f"One of the templates refuses this row: {side.error['why']}"
+        if self.same:
+            return "Both templates make the same tokens of this row, and learn the same ones."
+        left, right = self.mine.marks.count(ONLY), self.other.marks.count(ONLY)
+        masks = self.mine.marks.count(MASK)
+        return (
+            f"{left:,} tokens are made by the first template only, {right:,} by the second only"
+            + (f"; {masks:,} are learnt under one of them only." if masks else ".")
+        )
+
 
 def compare_templates(
     recipe: Recipe,

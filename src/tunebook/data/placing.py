@@ -59,6 +59,35 @@ class Placement(BaseModel):
     batch_size: int = 0
     padded: float | None = None
 
+    def __str__(self) -> str:
+        if self.state == "left_out":
+            return f"Left out of training: {self.why}."
+        if self.state == "evaluation":
+            return f"Held back to measure on: its {self.length:,} tokens are not learnt."
+        if self.state == "packed" and self.sequence is not None:
+            return self._packed_words(self.sequence + 1, len(self.rows) - 1)
+        if self.state == "batched":
+            return self._batched_words()
+        return "Known once all rows have been read and counted."
+
+    def _packed_words(self, sequence: int, others: int) -> str:
+        beside = f"{others:,} other rows" if others != 1 else "one other row"
+        shared = f"with {beside}, none of which sees this one" if others else "alone"
+        return (
+            f"In sequence {sequence:,} of {self.sequences:,}, {shared}: tokens {self.start + 1:,} "
+            f"to {self.start + self.length:,} of {self.capacity:,}. "
+            f"{self.capacity - self.used:,} places stay empty."
+        )
+
+    def _batched_words(self) -> str:
+        if self.batch_size == 1:
+            return f"{self.length:,} tokens, in a batch of its own: nothing is filled up."
+        return (
+            f"{self.length:,} tokens. The {self.batch_size:,} rows of a batch are drawn by chance "
+            f"and filled up to the longest of them: this row takes {self.padded:,} places in the "
+            f"mean, {self.capacity:,} at most. With `training.packing` nothing is filled up."
+        )
+
 
 class RowPlaces:
     """The places of all rows of a table, worked out at once.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,18 @@ def differences(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def code_lines(recipe: Recipe, purpose: str, run: Any = None) -> dict[str, str]:
+def code_lines(
+    recipe: Recipe, purpose: str, run: Any = None, *, fixes: Sequence[str] = (), out: str = ""
+) -> dict[str, str]:
     """The same in both languages: `{"python": ..., "shell": ...}`.
 
     Args:
         purpose: what the panel is for: model, data, method, train, try, takeaway.
         run: the run whose folder is named, if there is one.
+        fixes: applied to the data; `out` is the new file that they would be written to.
     """
+    if fixes:
+        return _fix_lines(recipe, list(fixes), out)
     folder = None if run is None else Path(run.path)
     return {
         "python": "\n".join(_python(recipe, purpose, folder)),
@@ -103,6 +109,18 @@ def _shell(recipe: Recipe, purpose: str, folder: Path | None) -> list[str]:
         else:
             words.append(f"--{path} {shlex.quote(_option(value))}")
     return [" \\\n  ".join(words)]
+
+
+def _fix_lines(recipe: Recipe, fixes: list[str], out: str) -> dict[str, str]:
+    python = [
+        *("import tunebook", "from tunebook.data import apply_fixes, write_rows", ""),
+        *recipe_lines(recipe),
+        f"fixed = apply_fixes(recipe, {literal(fixes)})",
+        f"write_rows(fixed.table, {literal(out)})",
+    ]
+    words = ["tunebook check", shlex.quote(recipe.data.source), *(f"--fix {fix}" for fix in fixes)]
+    shell = " ".join([*words, "--out", shlex.quote(out)])
+    return {"python": "\n".join(python), "shell": shell}
 
 
 def _plain_name(path: str) -> str | None:
