@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tunebook.models.loading import load_tokenizer
 from tunebook.errors import DatasetUnreadable
+from tunebook.models.loading import load_tokenizer
 from tunebook.recipe import Recipe
 from tunebook.widgets import DataPanel, preview
 from tunebook.widgets._rows import RowReader

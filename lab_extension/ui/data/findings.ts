@@ -76,7 +76,7 @@ function applied(model: Model, cleanup: Cleanup): HTMLElement {
     const listed = fixes.map(item => item.applied).join(' ');
     const where = saved ? `The fixed rows are in ${saved}, which is read now.` : 'The fixed rows are in memory, and are what is trained on; your data stays as it is.';
     toggle(box, fixes.length > 0);
-    setText(words, fixes.length ? `Fixed. ${listed} ${where}` : '');
+    setText(words, fixes.length ? `${listed} ${where}` : '');
     toggle(file, !saved);
     if (document.activeElement !== path) {
       path.value = model.get('fix_file');

@@ -20,7 +20,8 @@ export function blocks(tokens: readonly Token[]): Block[] {
   while (at < tokens.length) {
     const outside = run(tokens, at, token => token[3] < 0);
     const previous = found.at(-1);
-    const ending = previous ? endOf(tokens.slice(at, outside)) : 0;
+    const last = outside === tokens.length;
+    const ending = previous ? (last ? outside - at : endOf(tokens.slice(at, outside), tokens[at - 1])) : 0;
     previous?.tokens.push(...tokens.slice(at, at + ending));
     const turn = tokens[outside]?.[3] ?? -1;
     const end = outside < tokens.length ? run(tokens, outside, token => token[3] === turn) : outside;
@@ -46,23 +47,20 @@ function run(tokens: readonly Token[], from: number, same: (token: Token) => boo
 }
 
 /**
- * How many of the tokens between two turns end the earlier one: a special one if more follow, or
- * all up to the end of a line if words follow.
+ * How many of the tokens between two turns end the earlier one: blanks; or, unless its own last
+ * token was special, a special one if more follow, or the rest of the line if words follow.
  */
-function endOf(between: readonly Token[]): number {
+function endOf(between: readonly Token[], before: Token | undefined): number {
   const special = (token: Token): boolean => token[2].includes('special');
-  const blank = (token: Token): boolean => token[0].trim() === '';
-  const first = run(between, 0, blank);
-  const token = between[first];
-  if (!token) {
-    return 0;
+  const behind = (at: number): number => run(between, at, token => token[0].trim() === '');
+  const [first] = between;
+  if (!first || behind(0) || (before && special(before))) {
+    return behind(0);
   }
-  const behind = (at: number): number => run(between, at, blank);
-  if (special(token)) {
-    const more = between.slice(first + 1);
-    return more.some(special) || behind(first + 1) === between.length ? behind(first + 1) : 0;
+  if (special(first)) {
+    return between.slice(1).some(special) || behind(1) === between.length ? behind(1) : 0;
   }
-  const line = between.findIndex((one, at) => at >= first && one[0].includes('\n'));
+  const line = between.findIndex(token => token[0].includes('\n'));
   return line >= 0 && behind(line + 1) < between.length ? behind(line + 1) : 0;
 }
 

@@ -89,7 +89,10 @@ class DataPanel(BrowsingPanel):
         if source.strip():
             self._forget_fixes()
             self.studio.rows = None
+            before = self._wanted
             self.do_set("data.source", source)
+            if self._wanted == before and "data.source" not in self.invalid:
+                self.do_load()  # the same name, whose rows may be others now
 
     def load(self, wanted: int | None = None) -> None:
         """Read, detect, count and check, in this thread."""
@@ -115,6 +118,7 @@ class DataPanel(BrowsingPanel):
             self.show(statistics=statistics, findings=findings, summary=self._source(statistics))
             self.show_list(text=self.listing["text"], only=self.listing["only"])
             self.show_row(self.row)
+            self.show(busy="")
             self.studio.data_size = data_size(statistics)
 
     def do_preview_fix(self, fix: str) -> None:
@@ -133,10 +137,14 @@ class DataPanel(BrowsingPanel):
         assert self._reader is not None
         self._fixed = fixed = self._reader.fixed(fix)
         changed, rows, left = fixed.changed[fix], len(self._reader), len(fixed.table)
-        does = f"leaves out {rows - left:,}" if left < rows else f"changes {changed:,}"
-        words = f"{does} of {rows:,} rows: {FIXES[fix]}."
-        preview: dict[str, Any] = {"fix": fix, "words": f"This {words} Your data stays as it is."}
-        preview |= {"able": bool(changed and left), "applied": f"It {words}"}
+        drops = left < rows
+        words = f"{rows - left if drops else changed:,} of {rows:,} rows: {FIXES[fix]}."
+        preview: dict[str, Any] = {
+            "fix": fix,
+            "words": f"{'Leaves out' if drops else 'Changes'} {words} Your data stays as it is.",
+            "applied": f"{'Left out' if drops else 'Changed'} {words}",
+            "able": bool(changed and left),
+        }
         if fix in fixed.examples:
             change = fixed.examples[fix]
             where, before, after = change.excerpt()
