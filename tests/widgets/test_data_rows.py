@@ -195,6 +195,7 @@ def test_fixed_rows_of_a_slice_are_not_cut_twice_and_go_to_a_new_file(
     written = panel.save_fixed(panel.fix_file)
     assert panel.studio.rows is None
     assert panel.recipe.data.source == str(written)
+    assert panel.code["shell"].startswith(f"tunebook check '{written}'")
     again = DataPanel(panel.recipe)
     again.load()
     assert (again.rows, again.raw) == (8, rows_of()[2])

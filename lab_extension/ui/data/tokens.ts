@@ -66,7 +66,10 @@ export function tokenView(label: string, hints = true): TokenView {
       box.classList.toggle('tb-valued', scale !== undefined);
       const drawn = blocks(tokens).map(block => {
         const role = roles[block.turn] ?? 'template';
-        const cells = block.tokens.map((token, at) => cell(token, block.start + at, `${prefix}-${block.start + at}`, roles, valuesName, scale));
+        const cells = block.tokens.flatMap((token, at) => [
+          cell(token, block.start + at, `${prefix}-${block.start + at}`, roles, valuesName, scale),
+          token[0].endsWith('\n') && '\n' // behind the token's id
+        ]);
         return h('div', { class: 'tb-token-turn', role: 'group', 'aria-label': role, 'data-role': role }, h('span', { class: 'tb-role', 'aria-hidden': 'true' }, role), h('div', { class: 'tb-token-run' }, ...cells));
       });
       box.replaceChildren(...drawn);
@@ -88,7 +91,7 @@ function reveal(box: HTMLElement, token: HTMLElement): void {
 function cell(token: Token, at: number, id: string, roles: readonly string[], name: string, scale?: readonly [number, number]): HTMLElement {
   const [text, number, kinds, , value] = token;
   const warm = scale && value !== null ? ` tb-heat tb-heat-${heat(value, ...scale)}` : '';
-  const visible = text.replaceAll('\n', '↵\n').replaceAll('\t', '⇥\t') || (kinds.includes('continues') ? '' : '∅');
+  const visible = text.replaceAll('\n', '↵\n').replace(/\n$/, '').replaceAll('\t', '⇥\t') || (kinds.includes('continues') ? '' : '∅');
   return h(
     'span',
     { id, class: `tb-token ${kinds}${warm}`, role: 'option', 'aria-selected': 'false', 'data-at': at, 'data-id': number, 'aria-label': about(token, roles, name) },
@@ -97,20 +100,19 @@ function cell(token: Token, at: number, id: string, roles: readonly string[], na
 }
 
 function about([text, id, kinds, turn, value]: Token, roles: readonly string[], name: string): string {
-  const parts = [`“${text.replaceAll('\n', '↵') || '∅'}”`, `token ${id}`, kinds.includes('trained') ? 'learned' : 'only read'];
-  if (kinds.includes('special')) {
-    parts.push('special');
-  }
-  parts.push(turn < 0 ? 'written by the template' : `turn ${turn + 1}, ${roles[turn] ?? ''}`);
-  if (kinds.includes('only')) {
-    parts.push('only here');
-  } else if (kinds.includes('mask')) {
-    parts.push('learned on one side only');
-  }
-  if (value !== null) {
-    parts.push(`${name} ${figure(value)}`);
-  }
-  return parts.join(' · ');
+  const is = new Set(kinds.split(' '));
+  return [
+    `“${text.replaceAll('\n', '↵') || '∅'}”`,
+    `token ${id}`,
+    is.has('trained') ? 'learned' : 'only read',
+    is.has('special') && 'special',
+    turn < 0 ? 'written by the template' : `turn ${turn + 1}, ${roles[turn] ?? 'text'}`,
+    is.has('only') && 'only under this template',
+    is.has('mask') && 'learned under one template only',
+    value !== null && `${name} ${figure(value)}`
+  ]
+    .filter(Boolean)
+    .join(' · ');
 }
 
 /** What the colours mean. */

@@ -102,7 +102,7 @@ class DataPanel(BrowsingPanel):
         if wanted not in (None, self._wanted):
             return  # another dataset was named meanwhile
         row = self.row if self._reader is not None and reader.has_rows_of(self._reader) else 0
-        self._reader = reader
+        self._reader, self._fixed = reader, None
         self.show(format=reader.format_dict(), rows=len(reader), summary=self._source())
         self.show_list()
         self.show_row(row)
@@ -210,8 +210,8 @@ class DataPanel(BrowsingPanel):
             )
         written = write_rows(self.studio.rows, Path(path).expanduser())
         source = {"data.source": str(written), "data.config": None, "data.streaming": False}
-        self._take(None, {**_IN_MEMORY, **source}, self.fixes)
-        self.show(saved=str(written), summary=self._source(self.statistics))
+        self._take(None, {**_IN_MEMORY, **source}, self.fixes, saved=str(written))
+        self.show(summary=self._source(self.statistics))
         return written
 
     def text_lines(self) -> list[str]:
@@ -230,13 +230,13 @@ class DataPanel(BrowsingPanel):
         self._wanted += 1
         self.load(self._wanted)
 
-    def _take(self, rows: Any, where: dict[str, Any], fixes: list[Any]) -> None:
+    def _take(self, rows: Any, where: dict[str, Any], fixes: list[Any], *, saved: str = "") -> None:
         """Other rows from another place, without reading them yet."""
         self.studio.rows = rows
         recipe = self.recipe.with_values(where)
         self._loaded_for = _key(recipe)
-        self.show(fixes=fixes, fix_preview={}, fix_file=self._new_file(), saved="")
         self.studio.recipe = recipe
+        self.show(fixes=fixes, fix_preview={}, fix_file=self._new_file(), saved=saved)
         self._recipe_changed()
 
     def _forget_fixes(self) -> None:
