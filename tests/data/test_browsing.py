@@ -80,11 +80,14 @@ def test_kinds_of_columns_that_arrow_knows() -> None:
             "large": pa.array(["one", None, "Three"], pa.large_string()),
             "coded": pa.array(["x", "y", "three"]).dictionary_encode(),
             "deep": pa.array([[["three"]], None, []], pa.large_list(pa.list_(pa.string()))),
+            "fixed": pa.array([["a", "b"], ["Three", "c"], None], pa.list_(pa.string(), 2)),
             "bytes": pa.array([b"", b"three", b""]),
             "number": pa.array([1.5, 3.25, None]),
         }
     )
-    assert found_in(table, "THREE") == [0, 2]
+    assert found_in(table, "THREE") == [0, 1, 2]
+    assert found_in(table.slice(1), "THREE") == [0, 1]
+    assert found_in(table.drop(["fixed"]), "THREE") == [0, 2]
     assert found_in(table, "3.2") == [1]
     assert found_in(table, "") == [0, 1, 2]
 

@@ -188,6 +188,8 @@ def test_fixed_rows_of_a_slice_are_not_cut_twice_and_go_to_a_new_file(
     panel.handle({"type": "apply_fix"})
     eventually(lambda: panel.fixes and not panel.busy, 30)
     assert panel.rows == 8
+    assert panel.code["shell"].startswith("#")
+    assert "train[2:12]" in panel.code["python"]
     assert panel.fix_file == str(tmp_path / "my rows.fixed.jsonl")
     with pytest.raises(FolderExists):
         panel.save_fixed(str(path))
@@ -206,20 +208,27 @@ def test_fixed_rows_of_a_slice_are_not_cut_twice_and_go_to_a_new_file(
     assert path.read_bytes() == before
 
 
-def test_the_code_makes_the_fixed_file(tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_code_makes_the_fixed_file(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows_of())))
+    rows = [*rows_of(), row("Take <|end|> that", "So.")]
+    path.write_text("\n".join(map(json.dumps, rows)))
     panel = DataPanel(Recipe.of(data=str(path)))
     panel.load()
     panel.preview_fix("drop_duplicates")
     panel.apply_fix()
+    assert "special" not in panel.code["python"]
+    panel.preview_fix("strip_special_tokens")
+    assert panel.fix_preview["before"] == "Take <|end|> that"
+    panel.apply_fix()
     words = shlex.split(panel.code["shell"])
     assert main(words[1:]) == 0
     written = Path(panel.fix_file)
-    assert len(written.read_text().splitlines()) == 59
+    by_shell = written.read_text()
+    assert len(by_shell.splitlines()) == 60
+    assert "<|end|>" not in by_shell
     written.unlink()
     exec(panel.code["python"], {})
-    assert len(written.read_text().splitlines()) == 59
+    assert written.read_text() == by_shell
 
 
 def test_another_source_forgets_the_fixes(panel: DataPanel, eventually: Any) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -128,7 +128,7 @@ def found_in(table: pa.Table, text: str) -> list[int]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    found = pa.array([False] * len(table))
+    found = pa.array([False] * len(table), pa.bool_())
     for column in table.columns:
         for chunk_start, chunk in _chunks(column):
             hit = _holding(chunk, text)
@@ -148,8 +148,9 @@ def _at(hit: pa.Array, start: int, length: int) -> pa.Array:
     """Booleans of a chunk, set into those of a whole column."""
     import pyarrow as pa
 
-    before, after = pa.array([False] * start), pa.array([False] * (length - start - len(hit)))
-    return pa.concat_arrays([before.cast(pa.bool_()), hit, after.cast(pa.bool_())])
+    around = [[False] * start, [False] * (length - start - len(hit))]
+    before, after = (pa.array(part, pa.bool_()) for part in around)
+    return pa.concat_arrays([before, hit, after])
 
 
 def _holding(array: pa.Array, text: str) -> pa.Array | None:
@@ -167,7 +168,7 @@ def _holding(array: pa.Array, text: str) -> pa.Array | None:
         hits = [_holding(part, text) for part in array.flatten()]
         known = [hit for hit in hits if hit is not None]
         return _any(known, len(array))
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if any(is_kind(kind) for is_kind in _lists()):
         hit = _holding(array.flatten(), text)
         if hit is None:
             return None
@@ -178,6 +179,12 @@ def _holding(array: pa.Array, text: str) -> pa.Array | None:
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return pc.match_substring(array.cast(pa.string()), text).fill_null(False)
     return None
+
+
+def _lists() -> tuple[Callable[[Any], bool], ...]:
+    import pyarrow as pa
+
+    return pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list
 
 
 def _any(hits: list[pa.Array], length: int) -> pa.Array:

@@ -136,7 +136,8 @@ class RowPlaces:
 
     def _why_not(self, row: int) -> str | None:
         for code in UNUSABLE:
-            if holds(self._marks.found[code], row) if code in self._marks.found else False:
+            numbers = self._marks.found.get(code)
+            if numbers is not None and holds(numbers, row):
                 return LEFT_OUT[code]
         if holds(self._marks.passed, row):
             return BAD_ANSWER

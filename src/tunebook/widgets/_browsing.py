@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import traitlets as t
 
 from tunebook.errors import as_tunebook_error
 from tunebook.widgets._panel import Panel
 from tunebook.widgets._rows import NO_ROW, RowReader, line_lists
+
+if TYPE_CHECKING:
+    from tunebook.data.browsing import RowList
 
 FIRST_LINES = 40
 MOST_LINES = 400  # in one window
@@ -51,11 +54,11 @@ class BrowsingPanel(Panel):
     comparison = t.Dict(help="The row under another template too; or empty.").tag(sync=True)
 
     _reader: RowReader | None = None
-    _list: Any = None
+    _list: RowList | None = None
     _values_of: Callable[[int], Sequence[float]] | None = None
     _window = (0, FIRST_LINES)
     _version = 0
-    _search: object = None
+    _search: RowList | None = None
 
     def do_window(self, start: Any, count: Any) -> None:
         """The page has scrolled: show these lines of the list."""
@@ -64,8 +67,8 @@ class BrowsingPanel(Panel):
 
     def do_search(self, text: str = "", only: str = "") -> None:
         """Search in a thread; a search that goes on is left."""
-        token = self._begin_search(text, only)
-        self.work(lambda: self._go_on(token), during="search the rows", lane="search")
+        found = self._begin_search(text, only)
+        self.work(lambda: self._go_on(found), during="search the rows", lane="search")
 
     def search(self, text: str = "", only: str = "") -> list[int]:
         """List the rows that hold a text, and return their numbers, from 0.
@@ -74,8 +77,9 @@ class BrowsingPanel(Panel):
             text: in any value of the row, whatever the case of its letters; "" is in all.
             only: "finding", "cut", "unusable" or the code of a finding; "" looks at all rows.
         """
-        self._go_on(self._begin_search(text, only))
-        return [self._list.row(place) for place in range(len(self._list or ()))]
+        found = self._begin_search(text, only)
+        self._go_on(found)
+        return [] if found is None else [found.row(place) for place in range(len(found))]
 
     def do_stop_search(self) -> None:
         """Leave the search; what it found so far stays listed."""
@@ -157,38 +161,39 @@ class BrowsingPanel(Panel):
             self._begin_search("", "")
             self._search = None
 
-    def _begin_search(self, text: str, only: str) -> object:
+    def _begin_search(self, text: str, only: str) -> RowList | None:
         """A list of its own for each search, so that one that was left cannot disturb the next."""
         from tunebook.data.browsing import RowList
 
-        self._search = token = object()
+        if self._reader is None:
+            return None
+        every = self._reader.all
+        self._list = self._search = found = RowList(every.table, every.detection, every.marks)
         self._version += 1
         self._window = (0, FIRST_LINES)
-        if self._reader is None:
-            return token
-        every = self._reader.all
-        self._list = RowList(every.table, every.detection, every.marks)
-        goes_on = bool(text or only) and self._reader.complete
-        if goes_on:
-            self._list.clear()
-        self._tell(text=text if goes_on else "", only=only if goes_on else "", searching=goes_on)
-        return token
+        if not self._reader.complete:
+            text = only = ""
+        if text or only:
+            found.clear()
+        self._tell(text=text, only=only, searching=bool(text or only))
+        return found
 
-    def _go_on(self, token: object) -> None:
+    def _go_on(self, found: RowList | None) -> None:
         """Search until it is done or left, telling now and then how far it came."""
-        found, told = self._list, time.monotonic()
-        if found is None or not self.listing.get("searching"):
+        told, listing = time.monotonic(), self.listing
+        if found is None or self._search is not found or not listing["searching"]:
             return
-        for scanned in found.search(self.listing["text"], self.listing["only"]):
-            if self._search is not token:
+        for scanned in found.search(listing["text"], listing["only"]):
+            if self._search is not found:
                 return
             if time.monotonic() - told > _TELL_EVERY:
                 self._tell(scanned=scanned)
                 told = time.monotonic()
-        if self._search is token:
+        if self._search is found:
             self._tell(scanned=len(found.table), searching=False)
 
     def _tell(self, **about: Any) -> None:
+        assert self._list is not None
         ready = self._reader is not None and self._reader.complete
         more = {"scanned": 0, "total": len(self._list), "ready": ready, "version": self._version}
         with self._guard, self.hold_sync():
@@ -204,6 +209,6 @@ class BrowsingPanel(Panel):
     def _place(self, row: int) -> int:
         if self._list is None:
             return -1
-        place: int = self._list.place(row)
+        place = self._list.place(row)
         listed = place < len(self._list) and self._list.row(place) == row
         return place if listed else -1

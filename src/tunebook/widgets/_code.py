@@ -112,14 +112,23 @@ def _shell(recipe: Recipe, purpose: str, folder: Path | None) -> list[str]:
 
 
 def _fix_lines(recipe: Recipe, fixes: list[str], out: str) -> dict[str, str]:
+    """A new file of fixed rows; a shell names whole sources only, Python a part of one too."""
+    special, more = [], ""
+    if "strip_special_tokens" in fixes:
+        special = ["special = tokenizer_for(recipe).all_special_tokens"]
+        more = ", special_tokens=special"
     python = [
-        *("import tunebook", "from tunebook.data import apply_fixes, write_rows", ""),
-        *recipe_lines(recipe),
-        f"fixed = apply_fixes(recipe, {literal(fixes)})",
+        *("import tunebook", "from tunebook.data import apply_fixes, write_rows"),
+        *["from tunebook.data.tokenizers import tokenizer_for"][: len(special)],
+        *("", *recipe_lines(recipe), *special),
+        f"fixed = apply_fixes(recipe, {literal(fixes)}{more})",
         f"write_rows(fixed.table, {literal(out)})",
     ]
-    words = ["tunebook check", shlex.quote(recipe.data.source), *(f"--fix {fix}" for fix in fixes)]
+    source, model = shlex.quote(recipe.data.source), shlex.quote(recipe.model.name)
+    words = ["tunebook check", source, "--model", model, *(f"--fix {fix}" for fix in fixes)]
     shell = " ".join([*words, "--out", shlex.quote(out)])
+    if any(path.startswith("data.") and path not in _NAMED for path in differences(recipe)):
+        shell = "# A part of a source, or one read in its own way, is fixed in Python."
     return {"python": "\n".join(python), "shell": shell}
 
 

@@ -273,7 +273,8 @@ class DataPanel(BrowsingPanel):
         super()._recipe_changed(change)
         names = [applied["fix"] for applied in self.fixes] if not self.saved else []
         if names:
-            self.show(code=code_lines(self.recipe, "data", fixes=names, out=self.fix_file))
+            read = self.recipe.with_values(self._before_fixes[0][1])
+            self.show(code=code_lines(read, "data", fixes=names, out=self.fix_file))
         before, self._loaded_for = self._loaded_for, _key(self.recipe)
         known = self._reader is not None or self.busy or self.error
         if before and before != self._loaded_for and known:
