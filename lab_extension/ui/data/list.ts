@@ -78,6 +78,7 @@ class VirtualList {
   #active = -1;
   #moved = 0;
   #asked = 0;
+  #seen = false;
   #pick = debounce(() => this.#model.send({ type: 'pick', place: this.#active }), 80);
 
   constructor(model: Model, cleanup: Cleanup) {
@@ -86,7 +87,13 @@ class VirtualList {
     this.node.addEventListener('scroll', () => this.#draw());
     this.node.addEventListener('keydown', event => this.#key(event));
     this.node.addEventListener('click', event => this.#click(event));
-    const resized = new ResizeObserver(() => this.#draw());
+    const resized = new ResizeObserver(() => {
+      if (!this.#seen && this.node.clientHeight > 0) {
+        this.#seen = true;
+        this.#reveal(); // nothing can be scrolled before the page has given it a height
+      }
+      this.#draw();
+    });
     resized.observe(this.node);
     cleanup.add(() => resized.disconnect());
     follow(model, ['lines'], () => this.#take(), cleanup);
