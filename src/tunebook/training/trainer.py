@@ -18,7 +18,7 @@ from transformers import Trainer
 from trl.trainer.sft_trainer import SFTTrainer as TrlSFTTrainer
 
 from tunebook.data.packing import lean_batch
-from tunebook.engine import CAUSAL, LossRequest, StepGraphs, drops, has_fused_head
+from tunebook.engine import CAUSAL, LossRequest, StepGraphs, drops, has_fused_head, unwrapped
 from tunebook.training.flat import FlatOptimizer, flat_optimizer
 from tunebook.training.meter import MemoryMeter
 
@@ -67,7 +67,7 @@ class SFTTrainer(TrlSFTTrainer):
     def __init__(self, model: PreTrainedModel | PeftModel | str, *args: Any, **kwargs: Any) -> None:
         self._flat: FlatOptimizer | None = None
         self.model: Any
-        with _adapter_dtype_kept(model):
+        with _adapter_dtype_kept(model), _fused_head_kept(model):
             super().__init__(model, *args, **kwargs)
         self._seen: tuple[Count, Count] = (0, 0)
         self._logged: tuple[Count, Count] = (0, 0)
@@ -185,7 +185,7 @@ class SFTTrainer(TrlSFTTrainer):
         """The loss of a batch: by the fused head, by TRL's, or by the model's own.
 
         TRL before 1.16 has an output head that is a Triton kernel alone; on a CPU the model's own
-        loss serves there.
+        loss serves there, and wherever a patched model is asked for its logits.
         """
         if self._fused and not return_outputs:
             loss, metrics = self._fused_loss(model, inputs, num_items_in_batch)
@@ -193,7 +193,7 @@ class SFTTrainer(TrlSFTTrainer):
             return loss
         inputs = {key: value for key, value in inputs.items() if key not in _OURS}
         head: Any = super().compute_loss
-        if self.args.device.type == "cpu" and _HEAD_NEEDS_A_GPU:
+        if self._fused or (self.args.device.type == "cpu" and _HEAD_NEEDS_A_GPU):
             inputs["use_cache"] = False
             head = partial(Trainer.compute_loss, self)
         return head(model, inputs, return_outputs, num_items_in_batch)
@@ -325,6 +325,16 @@ def _split(inputs: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:
             else value
             for key, value in whole.items()
         }
+
+
+@contextmanager
+def _fused_head_kept(model: nn.Module | str) -> Iterator[None]:
+    """TRL puts its own output head in the place of ours; ours is put back."""
+    inner: Any = None if isinstance(model, str) or not has_fused_head(model) else unwrapped(model)
+    before = None if inner is None else inner.__dict__["forward"]
+    yield
+    if inner is not None:
+        inner.__dict__["forward"] = before
 
 
 @contextmanager
