@@ -177,7 +177,7 @@ CASES = [
     ("gemma2", 16, {"num_key_value_heads": 2, "length": 128, **WIDE}),
     ("phi3", 16, {"num_key_value_heads": 4, **VOCABULARY}),
     ("llama", 4, {"num_key_value_heads": 4, **WIDE}),
-    ("gemma2", 4, {"num_key_value_heads": 4, "length": 128, **VOCABULARY}),
+    ("gemma2", 4, {"num_key_value_heads": 2, "length": 128, **VOCABULARY}),
 ]
 
 

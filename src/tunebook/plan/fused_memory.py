@@ -22,7 +22,7 @@ from tunebook.recipe import Recipe
 
 _FLAT_UNIT = 256
 _CHUNK_BYTES = 2**29
-_FEWEST_ROWS = 1024
+FEWEST_ROWS = 1024
 _CUBLAS_WORKSPACES = 2 * 32 * 2**20
 """One for the thread that runs the forward, one for autograd's."""
 _OUTCOME = 9
@@ -82,7 +82,7 @@ def kept_bytes(shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Bat
 def default_chunk(shape: ModelShape, dtype: str) -> int:
     """Tokens whose logits are held at once, as the kernel chooses them on a GPU."""
     fitting = _CHUNK_BYTES // (shape.vocab_size * BYTES[dtype])
-    return max(_FEWEST_ROWS, fitting // 128 * 128)
+    return max(FEWEST_ROWS, fitting // 128 * 128)
 
 
 def _flat(shape: ModelShape, recipe: Recipe, strategy: Strategy) -> tuple[int, int]:
