@@ -97,6 +97,15 @@ class SFTTrainer(TrlSFTTrainer):
             self.optimizer = self._flat = flat_optimizer(self.model, self.args, decayed)
         return super().create_optimizer(*args, **kwargs)
 
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Clip over the flat buffers: the same norm without a walk over all parameters."""
+        if self._flat is None:
+            clip: Any = super()._clip_grad_norm
+            return clip(model)
+        return self.accelerator.clip_grad_norm_(
+            self._flat.flat_parameters(), self.args.max_grad_norm
+        )
+
     # ------------------------------------------------------------------ a step
 
     def training_step(
