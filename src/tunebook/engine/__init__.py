@@ -8,7 +8,7 @@ from tunebook.engine.attention import CAUSAL
 from tunebook.engine.audit import Audit, audit_gradients
 from tunebook.engine.generation import answer, for_inference, for_training, stream_chat
 from tunebook.engine.graphs import StepGraphs
-from tunebook.engine.head import LossRequest, has_fused_head
+from tunebook.engine.head import LossRequest, fused_head_kept, has_fused_head
 from tunebook.engine.locks import ModelLock, model_lock
 from tunebook.engine.memory import LayerMemory, drops, fused_layers, spend
 from tunebook.engine.modules import Report
@@ -30,6 +30,7 @@ __all__ = [
     "drops",
     "for_inference",
     "for_training",
+    "fused_head_kept",
     "fused_layers",
     "has_fused_head",
     "model_lock",
