@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 from trl import SFTConfig, SFTTrainer as PlainTrainer
 
-from tunebook.engine import has_fused_head, patch, patch_checked, report, unpatch
+from tunebook.engine import audit_gradients, has_fused_head, patch, patch_checked, report, unpatch
 from tunebook.data.tokenizers import tokenizer_for
 from tunebook.events import StepEvent
 from tunebook.recipe import Recipe
@@ -58,6 +58,7 @@ def curve(folder: Path, steps: int, batch_size: int, accumulation: int, **values
     recipe, prepared = demo(steps, batch_size, accumulation, **values)
     batch = probe(prepared.data, prepared.model)
     patch_checked(prepared.model, batch["input_ids"], batch["labels"], device="any")
+    audit_gradients(prepared.model, batch)
     trainer = make_trainer(
         recipe, prepared.plan.strategy, prepared.model, prepared.tokenizer, prepared.data.train,
         None, output_dir=folder, callbacks=[],
