@@ -485,13 +485,19 @@ class _QKNormRoPE(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dout: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         dq, dk, dv = (part.transpose(1, 2) for part in split_heads(dout, *ctx.sizes))
+        qkv, rstd, q_weight, k_weight, cos, sin = ctx.saved_tensors
         dqkv = torch.empty(dout.shape, dtype=dout.dtype, device=dout.device)
         dweights = qk_norm_rope_backward(
             dq,
             dk,
             dv,
-            *ctx.saved_tensors,
-            out=dqkv.view(-1, dqkv.shape[-1]),
+            qkv,
+            rstd,
+            q_weight,
+            k_weight,
+            cos,
+            sin,
+            dqkv.view(-1, dqkv.shape[-1]),
             offset=ctx.offset,
             needs_dweight=any(ctx.needs_input_grad[1:3]),
         )

@@ -27,7 +27,7 @@ from tunebook.models.loading import (
     load_tokenizer,
 )
 from tunebook.recipe import ALL_LINEAR, Recipe
-from tunebook.training import sft
+from tunebook.training import trainer
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +202,7 @@ class SFTConfig(TrlSFTConfig):
         super().__init__(*args, **_todays(kwargs))
 
 
-class SFTTrainer(sft.SFTTrainer):
+class SFTTrainer(trainer.SFTTrainer):
     """TRL's trainer, taking today's arguments and those of older tutorials.
 
     Differences that tutorials rely on: `tokenizer=` works; a text column that is named explicitly is

@@ -53,3 +53,13 @@ def assert_as_exact(ours: Operation, theirs: Operation, oracle: Operation, upstr
         assert a.dtype == b.dtype
         limit = 1.1 * error(b, truth) + TINY[inputs[0].dtype]
         assert error(a, truth) <= limit, f"{name}: {error(a, truth)} against {limit}"
+
+
+# The largest error relative to float64 of one operation with one rounding, or a few in a row.
+CLOSE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+
+
+def assert_close(result: torch.Tensor, oracle: torch.Tensor):
+    """For what no module of Hugging Face computes: the same numbers but for the rounding."""
+    assert result.shape == oracle.shape
+    assert error(result, oracle) <= CLOSE[result.dtype]

@@ -20,6 +20,7 @@ from tunebook.engine.modules import (
     Leave,
     ModuleKind,
     Report,
+    Swap,
     device_of,
     has_own_forward,
     restore_forward,
@@ -31,6 +32,7 @@ from tunebook_kernels import triton_runs_on
 
 KINDS: tuple[ModuleKind, ...] = (HEAD, DECODER, NORM, MLP)
 
+_ATTENTION = "tunebook_attention_before"
 _REPORTS: WeakKeyDictionary[nn.Module, Report] = WeakKeyDictionary()
 
 
@@ -56,7 +58,7 @@ def patch(
             for kind in KINDS:
                 if kinds is None or kind.name in kinds:
                     _patch_one(done, name, module, kind, device)
-        _replace_attention(done, model)
+        _replace_attention(model)
         _REPORTS[model] = done
     return done
 
@@ -67,9 +69,11 @@ def unpatch(model: nn.Module) -> None:
         for module in model.modules():
             restore_forward(module)
             forget(module)
-            done = _REPORTS.pop(module, None)
-            for config, before in done.attention if done else []:
-                config._attn_implementation = before
+            _REPORTS.pop(module, None)
+        for config, before in replaced_attention(model):
+            config._attn_implementation = before
+        for module in model.modules():
+            module.__dict__.pop(_ATTENTION, None)
 
 
 def report(model: nn.Module) -> Report | None:
@@ -82,29 +86,45 @@ def remember(model: nn.Module, done: Report) -> None:
     _REPORTS[model] = done
 
 
-def _replace_attention(done: Report, model: nn.Module) -> None:
-    """Fused layers make no mask; what runs beside them must understand that (see `attention`)."""
+def replaced_attention(model: nn.Module) -> list[tuple[Any, str]]:
+    """Each config whose attention `patch` replaced, and the name of what it was."""
+    parts: list[Any] = list(model.modules())
+    return [
+        (part.self_attn.config, part.__dict__[_ATTENTION])
+        for part in parts
+        if _ATTENTION in part.__dict__
+    ]
+
+
+def _replace_attention(model: nn.Module) -> None:
+    """Fused layers make no mask; what runs beside them must understand that (see `attention`).
+
+    What it was is noted in a layer, so that copies of the model know it too.
+    """
     attention.register()
     for module in model.modules():
         if swapped_kind(module) == DECODER.name:
             config: Any = module.self_attn.config  # type: ignore[union-attr]
             if config._attn_implementation != attention.NAME:
-                done.attention.append((config, config._attn_implementation))
+                module.__dict__[_ATTENTION] = config._attn_implementation
                 config._attn_implementation = attention.NAME
 
 
 def _patch_one(
     done: Report, name: str, module: nn.Module, kind: ModuleKind, device: Literal["auto", "any"]
 ) -> None:
-    if swapped_kind(module) is not None:
-        if swapped_kind(module) == kind.name:
-            done.swapped.append((name, kind.name))
+    before = swapped_kind(module)
+    if before not in (None, kind.name):
         return
     verdict = kind.examine(module)
+    if before is not None and not isinstance(verdict, Swap):
+        restore_forward(module)  # it is no longer what it was: PEFT wrapped a part of it
     if verdict is None:
         return
     if isinstance(verdict, Leave):
         done.left.append((name, kind.name, verdict.reason))
+    elif before is not None:
+        done.swapped.append((name, kind.name))
     elif has_own_forward(module):
         done.left.append((name, kind.name, "its forward was replaced by something else"))
     elif device == "auto" and not triton_runs_on(device_of(module)):

@@ -7,6 +7,7 @@ fused decoder layers and, under the name "tunebook" in transformers' registry, a
 from __future__ import annotations
 
 import functools
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +92,124 @@ def attend(
         )
 
 
+@dataclass(frozen=True)
+class Attention:
+    """One attention and what its backward needs.
+
+    Attributes:
+        output: (batch, heads, length, head_dim).
+        q, k, v: leaves of a small autograd graph that ends in `output`, or plain tensors.
+        saved: of cuDNN: log-sum-exp, then its philox state and lengths; None for a graph.
+    """
+
+    output: torch.Tensor
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    scale: float
+    saved: tuple[Any, ...] | None = None
+
+    def backward(self, upstream: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Gradients of q, k and v. upstream: in the shape of `output`."""
+        if self.saved is None:
+            return torch.autograd.grad(self.output, (self.q, self.k, self.v), upstream)
+        lse, starts_q, starts_k, longest_q, longest_k, seed, offset = self.saved
+        gradients: tuple[torch.Tensor, ...] = (
+            torch.ops.aten._scaled_dot_product_cudnn_attention_backward(
+                upstream,
+                self.q,
+                self.k,
+                self.v,
+                self.output,
+                lse,
+                seed,
+                offset,
+                None,
+                starts_q,
+                starts_k,
+                longest_q,
+                longest_k,
+                0.0,
+                True,
+                scale=self.scale,
+            )
+        )
+        return gradients
+
+
+def attention_forward(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, learns: bool, scale: float, **how: Any
+) -> Attention:
+    """`attend`, with its backward to be called by hand; gradients may be disabled around it.
+
+    Args:
+        learns: whether the backward will be called.
+        how: `window`, `softcap`, `segments` and `mask`, as of `attend`.
+    """
+    if _is_plain(q, **how) and _direct_cudnn(q):
+        made = torch.ops.aten._scaled_dot_product_cudnn_attention(
+            q, k, v, None, learns, 0.0, True, False, scale=scale
+        )
+        return Attention(made[0], q, k, v, scale, tuple(made[1:8]))
+    with torch.set_grad_enabled(learns):  # a graph of its own: any kernel's backward serves
+        q, k, v = (states.detach().requires_grad_(learns) for states in (q, k, v))
+        return Attention(attend(q, k, v, scale=scale, **how), q, k, v, scale)
+
+
+def _is_plain(
+    q: torch.Tensor,
+    window: int | None = None,
+    softcap: float | None = None,
+    segments: Segments | None = None,
+    mask: torch.Tensor | None = None,
+) -> bool:
+    """Whether this is causal attention over whole rows and nothing more."""
+    if softcap is not None or segments is not None or mask is not None:
+        return False
+    return window is None or window >= q.shape[2]
+
+
+def _direct_cudnn(q: torch.Tensor) -> bool:
+    """Whether cuDNN may be called by hand, which spares the host half of the time of a call."""
+    return (
+        q.is_cuda
+        and q.dtype in (torch.float16, torch.bfloat16)
+        and q.shape[-1] in (64, 128)
+        and q.shape[2] > 1
+        and _generation(q.device) >= 9
+        and _cudnn_agrees(q.device)
+    )
+
+
+@functools.cache
+@torch.no_grad()
+def _cudnn_agrees(device: torch.device) -> bool:
+    """Whether these operations of PyTorch exist in the form used here and give what SDPA gives.
+
+    They are not public; where they change, SDPA serves.
+    """
+    generator = torch.Generator(device).manual_seed(0)
+    shape = (1, 4, 64, 64)
+    q, k, v, upstream = (
+        torch.randn(shape, device=device, generator=generator).to(torch.bfloat16) for _ in range(4)
+    )
+    k, v = k[:, :2], v[:, :2]
+    try:
+        made = torch.ops.aten._scaled_dot_product_cudnn_attention(
+            q, k, v, None, True, 0.0, True, False, scale=0.125
+        )
+        ours = Attention(made[0], q, k, v, 0.125, tuple(made[1:8])).backward(upstream)
+    except Exception:  # another signature, no such kernel, no library: then it is not used
+        return False
+    with torch.enable_grad():
+        leaves = [states.float().requires_grad_() for states in (q, k, v)]
+        sdpa: Any = scaled_dot_product_attention
+        output = sdpa(*leaves, is_causal=True, scale=0.125, enable_gqa=True)
+        theirs = torch.autograd.grad(output, leaves, upstream.float())
+    pairs = zip((made[0], *ours), (output, *theirs), strict=True)
+    return all(bool((a.float() - b).norm() <= 0.03 * b.norm()) for a, b in pairs)
+
+
 def registered_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -171,19 +290,31 @@ def _varlen(
     segments: Segments,
 ) -> torch.Tensor:
     """Flash attention over documents end to end; (1, heads, tokens, head_dim) in and out."""
-    from torch.nn.attention.varlen import varlen_attn
+    from torch.nn.attention import varlen
 
-    rows = [states[0].transpose(0, 1) for states in (q, repeat_heads(k, q), repeat_heads(v, q))]
-    output: Any = varlen_attn(
-        *rows,
+    attention: Any = varlen.varlen_attn
+    grouped = _varlen_takes_groups()
+    if not grouped:
+        k, v = repeat_heads(k, q), repeat_heads(v, q)
+    output: torch.Tensor = attention(
+        *(states[0].transpose(0, 1) for states in (q, k, v)),
         segments.starts,
         segments.starts,
         segments.longest,
         segments.longest,
         scale=scale,
         window_size=(-1 if window is None else window - 1, 0),
+        **({"enable_gqa": True} if grouped else {}),
     )
     return output.transpose(0, 1)[None]
+
+
+@functools.cache
+def _varlen_takes_groups() -> bool:
+    """Whether keys and values may have fewer heads than queries: from torch 2.12 on."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 def _full_mask(

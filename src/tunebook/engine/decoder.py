@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from tunebook.engine.activation import activation_of
+from tunebook.engine.activation import Activation, activation_of
 from tunebook.engine.decoder_blocks import (
     Attended,
     AttentionBlock,
@@ -28,7 +28,13 @@ from tunebook.engine.decoder_blocks import (
 )
 from tunebook.engine.decoder_probe import difference
 from tunebook.engine.linear_group import LinearGroup, Unsupported
-from tunebook.engine.modules import Leave, ModuleKind, Swap
+from tunebook.engine.modules import (
+    Leave,
+    ModuleKind,
+    Swap,
+    has_own_forward,
+    swapped_kind,
+)
 from tunebook.engine.norm import convention_of
 
 _SANDWICH = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
@@ -98,9 +104,13 @@ class FusedLayer:
         )
         self.trainable = [*self.attention.trainable, *self.mlp.trainable]
         self.drops = any(group.dropout for group in self.groups)
+        self._parameters = list(layer.parameters())
+        self._learn = [parameter.requires_grad for parameter in self._parameters]
 
     def still_valid(self) -> bool:
-        """Whether the layer's parts are still those that were read."""
+        """Whether the layer's parts are still those that were read, and the same ones learn."""
+        if [parameter.requires_grad for parameter in self._parameters] != self._learn:
+            return False
         return all(group.still_valid() for group in self.groups)
 
     def run(self, hidden_states: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
@@ -274,11 +284,23 @@ def examine(module: nn.Module) -> Swap | Leave | None:
         return Leave(str(error))
     except AttributeError as error:
         return Leave(f"it is laid out differently: {error}")
-    reason = difference(module)
+    reason = _left_out(module) or difference(module)
     return Leave(reason) if reason else Swap(forward)
 
 
 DECODER = ModuleKind("decoder_layer", examine)
+
+
+def _left_out(layer: nn.Module) -> str | None:
+    """What was added to a part of the layer, which is not called any more once it runs fused."""
+    for name, part in layer.named_modules():
+        if part is layer:
+            continue
+        if has_own_forward(part) and swapped_kind(part) is None:
+            return f"the forward of its {name} was replaced by something else"
+        if part._forward_hooks or part._forward_pre_hooks or part._backward_hooks:
+            return f"its {name} has hooks"
+    return None
 
 
 def window_of(attention: Any) -> int | None:
@@ -317,7 +339,7 @@ def _width(module: Any, name: str) -> int:
     return int(getattr(getattr(module, "base_layer", module), name))
 
 
-def _activation(mlp: Any) -> str:
+def _activation(mlp: Any) -> Activation:
     function = getattr(mlp, "act_fn", None) or getattr(mlp, "activation_fn", None)
     found = activation_of(function)
     if found is None:

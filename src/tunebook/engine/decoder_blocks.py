@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from tunebook.engine.attention import CAUSAL, Segments, attend
+from tunebook.engine.activation import Activation
+from tunebook.engine.attention import CAUSAL, Attention, Segments, attention_forward
 from tunebook.engine.linear_group import LinearGroup
 from tunebook_kernels import (
     gated_backward,
@@ -217,7 +218,8 @@ class Exit:
         """The gradient of the rows, (T, in); the projection's own dy and g; the norm's gradient."""
         gradients: Gradients = []
         if self.norm is not None:
-            assert kept.unnormed is not None and kept.rstd is not None
+            assert kept.unnormed is not None
+            assert kept.rstd is not None
             dy, gradients = self.norm.backward(dy, kept.unnormed, kept.rstd)
         drows, g = self.group.input_gradient(dy, self.group.operands(dy), seed=seed)
         assert drows is not None
@@ -230,17 +232,14 @@ class Attended:
 
     Attributes:
         entered: of q|k|v.
-        q, k, v, output: of the attention's own small autograd graph.
+        attention: with its own backward.
         rows: the attention's output, (T, heads · head_dim).
         projected, head_rstd: q|k|v before their norm, and its statistics, where there is one.
         gone: of o; None until it was computed.
     """
 
     entered: Entered
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    output: torch.Tensor
+    attention: Attention
     rows: torch.Tensor
     projected: torch.Tensor | None
     head_rstd: torch.Tensor | None
@@ -279,24 +278,20 @@ class AttentionBlock:
         batch, length = context.shape
         heads = rotated.view(batch, length, -1, self.head_dim).transpose(1, 2)
         first, last = self.heads, self.heads + self.key_heads
-        with torch.set_grad_enabled(learns):  # a graph of its own: any kernel's backward serves
-            q, k, v = (
-                part.detach().requires_grad_(learns)
-                for part in (heads[:, :first], heads[:, first:last], heads[:, last:])
-            )
-            output = attend(
-                q,
-                k,
-                v,
-                scale=self.scale,
-                window=self.window,
-                softcap=self.softcap,
-                segments=context.segments,
-                mask=context.mask,
-            )
-        rows = output.detach().transpose(1, 2).reshape(batch * length, -1)
+        attention = attention_forward(
+            heads[:, :first],
+            heads[:, first:last],
+            heads[:, last:],
+            learns=learns,
+            scale=self.scale,
+            window=self.window,
+            softcap=self.softcap,
+            segments=context.segments,
+            mask=context.mask,
+        )
+        rows = attention.output.detach().transpose(1, 2).reshape(batch * length, -1)
         before = None if head_rstd is None else projected
-        return Attended(entered, q, k, v, output, rows, before, head_rstd)
+        return Attended(entered, attention, rows, before, head_rstd)
 
     def finish(self, x: torch.Tensor, kept: Attended, context: Context) -> torch.Tensor:
         """The block's output."""
@@ -314,7 +309,7 @@ class AttentionBlock:
         o = self.exit.group
         gradients += o.parameter_gradients(inner, g, kept.rows, gone.low, context.seed + 1)
         upstream = drows.view(*context.shape, self.heads, self.head_dim).transpose(1, 2)
-        dq, dk, dv = torch.autograd.grad(kept.output, (kept.q, kept.k, kept.v), upstream)
+        dq, dk, dv = kept.attention.backward(upstream)
         del drows, upstream, inner
         qkv = self.entrance.group
         buffer = qkv.gradient_buffer(x.shape[0], x)
@@ -353,6 +348,8 @@ class AttentionBlock:
             return []
         q, k = self.q_norm, self.k_norm
         learn = self._head_weights()
+        assert kept.projected is not None
+        assert kept.head_rstd is not None
         weights = qk_norm_rope_backward(
             *heads,
             kept.projected,
@@ -388,7 +385,7 @@ class MLPBlock:
 
     entrance: Entrance
     exit: Exit
-    activation: str
+    activation: Activation
 
     @property
     def trainable(self) -> list[torch.Tensor]:
@@ -412,7 +409,9 @@ class MLPBlock:
             projected, entered, gone = again.projected, again.entered, again.gone
         elif projected is None:
             projected, entered = self.entrance.forward(x, context.seed + 2)
-        assert projected is not None and entered is not None and gone is not None
+        assert projected is not None
+        assert entered is not None
+        assert gone is not None
         kept.projected = None
         dhidden, inner, g, gradients = self.exit.input_gradient(dy, gone, context.seed + 3)
         buffer = self.entrance.group.gradient_buffer(x.shape[0], x)

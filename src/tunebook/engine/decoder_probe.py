@@ -32,12 +32,14 @@ def difference(layer: nn.Module) -> str | None:
     """
     attention: Any = layer.self_attn
     config, index = attention.config, int(attention.layer_idx or 0)
-    key = (type(layer), config.to_json_string(use_diff=False), *_facts(layer), *_facts(attention))
+    parts = {name: type(part) for name, part in layer.named_children()}
+    facts = *_facts(layer), *_facts(attention), *parts.items()
+    key = (type(layer), config.to_json_string(use_diff=False), *facts)
     if key not in _DONE:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             try:
-                _DONE[key] = _compare(type(layer), config, index)
+                _DONE[key] = _compare(type(layer), config, index, parts)
             except Exception as error:  # a stranger's class may want anything; then it is left
                 _DONE[key] = f"it could not be tried out: {type(error).__name__}: {error}"
     return _DONE[key]
@@ -50,11 +52,16 @@ def _facts(module: nn.Module) -> tuple[Any, ...]:
     return tuple((k, v) for k, v in items if isinstance(v, plain) and k != "layer_idx")
 
 
-def _compare(kind: type[nn.Module], config: Any, index: int) -> str | None:
+def _compare(
+    kind: type[nn.Module], config: Any, index: int, parts: dict[str, type[nn.Module]]
+) -> str | None:
     from tunebook.engine.decoder import FusedLayer, window_of
 
     with torch.device("cpu"):
         layer = _small_layer(kind, config, index)
+        for name, part in layer.named_children():
+            if type(part) is not parts.get(name):
+                return f"its {name} is not the {type(part).__name__} that such a layer has"
         fused = FusedLayer(layer)
         x = torch.randn((2, _LENGTH, _SMALL["hidden_size"]))
         tables = _rotary(fused.attention.head_dim, config)

@@ -87,5 +87,6 @@ HEAD = ModuleKind("output_head", examine)
 
 
 def has_fused_head(model: nn.Module) -> bool:
-    """Whether a model, wrapped or not, takes `fused_loss`."""
-    return swapped_kind(unwrapped(model)) == HEAD.name
+    """Whether a model, wrapped or not, takes `fused_loss`; not once PEFT has wrapped its head."""
+    inner = unwrapped(model)
+    return swapped_kind(inner) == HEAD.name and isinstance(examine(inner), Swap)

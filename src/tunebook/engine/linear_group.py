@@ -25,6 +25,8 @@ from torch import nn
 
 from tunebook_kernels import Packed4bit
 
+_Lora = tuple[nn.Parameter | None, nn.Parameter | None, float, float]
+_NO_LORA: _Lora = (None, None, 1.0, 0.0)
 _ALIGN = 16  # ranks are padded, so that kernels may read rows 16 bytes at a time
 
 
@@ -73,20 +75,29 @@ def read_linear(module: nn.Module) -> LinearParts:
     if not isinstance(base, nn.Linear) or kind not in ("Linear", "Linear4bit"):
         raise Unsupported(f"its layers are {kind}")
     packed = Packed4bit.of(base.weight) if kind == "Linear4bit" else None
-    lora = (None, None, 1.0, 0.0) if base is module else _read_lora(module)
-    sizes = int(base.in_features), int(base.out_features)
-    return LinearParts(*sizes, base.weight, base.bias, packed, *lora, _mark(module))
+    lora_A, lora_B, scaling, dropout = _NO_LORA if base is module else _read_lora(module)
+    weight: Any = base.weight
+    return LinearParts(
+        in_features=int(base.in_features),
+        out_features=int(base.out_features),
+        weight=weight,
+        bias=base.bias,
+        packed=packed,
+        lora_A=lora_A,
+        lora_B=lora_B,
+        scaling=scaling,
+        dropout=dropout,
+        mark=_mark(module),
+    )
 
 
-def _read_lora(
-    wrapped: Any,
-) -> tuple[nn.Parameter | None, nn.Parameter | None, float, float]:
+def _read_lora(wrapped: Any) -> _Lora:
     """A, B, scaling and dropout of the active adapter of one of PEFT's layers."""
     if not hasattr(wrapped, "lora_A"):
         raise Unsupported(f"its adapters are {type(wrapped).__name__}, not LoRA")
     active = [name for name in wrapped.active_adapters if name in wrapped.lora_A]
     if wrapped.disable_adapters or not active:
-        return None, None, 1.0, 0.0
+        return _NO_LORA
     if wrapped.merged or len(active) > 1:
         raise Unsupported("its adapters are merged or several are active")
     name = active[0]
@@ -112,9 +123,16 @@ def _mark(module: nn.Module) -> tuple[Any, ...]:
         active if isinstance(active, str) else str(active),
         state.get("_disable_adapters"),
         len(state.get("merged_adapters", ())),
-        len(state["_modules"].get("lora_A", ())),
+        _weights_of(state["_modules"].get("lora_A")),
+        tuple(state.get("scaling", {}).values()),
         state["training"],
     )
+
+
+def _weights_of(adapters: nn.Module | None) -> tuple[int, ...]:
+    """Identities: an adapter that replaced one of the same name has other matrices."""
+    layers = () if adapters is None else adapters.__dict__["_modules"].values()
+    return tuple([id(layer.__dict__["_parameters"].get("weight")) for layer in layers])
 
 
 @dataclass
@@ -185,21 +203,22 @@ class LinearGroup:
         self._kept: Operands | None = None
         self._adapter: tuple[torch.Tensor, torch.Tensor] | None = None
         self._matrix: torch.Tensor | None = None
-        self._copies: tuple[Any, list[torch.Tensor], list[torch.Tensor]] | None = None
+        self._copies: tuple[torch.Tensor, list[torch.Tensor], list[Any]] | None = None
         self.keep_weights(False)
 
     def keep_weights(self, resident: bool) -> None:
-        """Whether the weights stay in the compute dtype, as copies made at the next forward."""
-        self.resident = resident
+        """Whether the weights stay in the compute dtype, as copies made at the next forward.
+
+        Weights that learn do not: a copy would not follow them.
+        """
+        self.resident = resident and not self._base_learns
         self.extended = self._may_extend and (resident or self.packed)
         self._kept = self._copies = self._adapter = self._matrix = None
 
     def still_valid(self) -> bool:
         """Whether the modules are still what they were when this group read them."""
-        for module, part in zip(self.modules, self.parts, strict=True):
-            if _mark(module) != part.mark:
-                return False
-        return True
+        pairs = zip(self.modules, self.parts, strict=True)
+        return all(_mark(module) == part.mark for module, part in pairs)
 
     def input_buffer(self, rows: int, like: torch.Tensor) -> torch.Tensor:
         """(rows, in [+ R]) for the caller to write the input into the first columns."""
@@ -224,7 +243,7 @@ class LinearGroup:
         """Operands without weights, of a group that is not extended."""
         return Operands([], *self._home(like), None, None)
 
-    def refresh(self, like: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def refresh(self, like: torch.Tensor) -> tuple[list[torch.Tensor], list[Any]]:
         """Where the adapters go in the compute dtype, and where they come from, for one copy.
 
         They change at every weight update. Scaling is applied to the copies by `scale`.
@@ -233,45 +252,52 @@ class LinearGroup:
             return [], []
         A, B = self._home(like)
         if self._copies is None or self._copies[0] is not A:
-            targets, sources = [], []
+            targets: list[torch.Tensor] = []
+            sources: list[Any] = []
             for part, rows, columns in self._places:
                 targets += [A[rows], B[columns, rows]]
-                sources += [part.lora_A.detach(), part.lora_B.detach()]  # type: ignore[union-attr]
+                # the parameters themselves: an optimizer may give them other storage
+                sources += [part.lora_A, part.lora_B]
             self._copies = A, targets, sources
-        return self._copies[1:]
+        return self._copies[1], self._copies[2]
 
     def scale(self) -> None:
         """Multiply the refreshed A by each adapter's scaling."""
-        for (part, _, _), target in zip(self._places, self._copies[1][::2] if self._copies else ()):
+        if self._copies is None:
+            return
+        for (part, _, _), target in zip(self._places, self._copies[1][::2], strict=True):
             if part.scaling != 1.0:
                 target.mul_(part.scaling)
 
     def _make(self, like: torch.Tensor) -> Operands:
         bias = self._bias(like)
-        out, width = self.out_features, self.in_features
         A, B = self._home(like) if self.rank else (None, None)
-        if self.extended:
-            if self.resident:
-                matrix = self._matrix
-            else:
-                matrix = SCRATCH.take(out + self.rank, width + self.rank, like)
-                matrix[out:, :width].copy_(A)  # type: ignore[arg-type]
-                matrix[:out, width:].copy_(B)  # type: ignore[arg-type]
-            weights = matrix[:out, :width]
-            self._copy_weights(weights)
-            return Operands(
-                [(weights, 0, out)], matrix[out:, :width], matrix[:out, width:], matrix, bias
-            )
+        if self.extended and A is not None and B is not None:
+            return self._make_extended(A, B, bias, like)
         if self.resident or self.packed:
-            take = like.new_empty if self.resident else None
-            weights = take((out, width)) if take else SCRATCH.take(out, width, like)
+            shape = (self.out_features, self.in_features)
+            weights = like.new_empty(shape) if self.resident else SCRATCH.take(*shape, like)
             self._copy_weights(weights)
-            return Operands([(weights, 0, out)], A, B, None, bias)
+            return Operands([(weights, 0, self.out_features)], A, B, None, bias)
         blocks, first = [], 0
         for part in self.parts:
             blocks.append((self._plain(part, like), first, first + part.out_features))
             first += part.out_features
         return Operands(blocks, A, B, None, bias)
+
+    def _make_extended(
+        self, A: torch.Tensor, B: torch.Tensor, bias: torch.Tensor | None, like: torch.Tensor
+    ) -> Operands:
+        out, width = self.out_features, self.in_features
+        matrix = self._matrix  # of which A and B are parts, where the weights are resident
+        if matrix is None:
+            matrix = SCRATCH.take(out + self.rank, width + self.rank, like)
+            matrix[out:, :width].copy_(A)
+            matrix[:out, width:].copy_(B)
+        weights = matrix[:out, :width]
+        self._copy_weights(weights)
+        blocks = [(weights, 0, out)]
+        return Operands(blocks, matrix[out:, :width], matrix[:out, width:], matrix, bias)
 
     def _home(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """A and B in the compute dtype: matrices of their own, or parts of the resident one."""
@@ -388,10 +414,10 @@ class LinearGroup:
         """
         out, width = self.out_features, self.in_features
         dy = buffer[:, :out]
+        g: torch.Tensor | None
         if operands.extended is not None:
             assert operands.B is not None
-            g = buffer[:, out:]
-            torch.mm(dy, operands.B, out=g)
+            g = torch.mm(dy, operands.B, out=buffer[:, out:])
             return (buffer @ operands.extended[:, :width] if needed else None), g
         g = None if operands.B is None else dy @ operands.B
         if not needed:
@@ -492,6 +518,7 @@ def _keep_mask(like: torch.Tensor, share: float, seed: int | None, index: int) -
     if not share:
         return like.new_ones(())
     assert seed is not None
-    generator = torch.Generator(device=like.device).manual_seed(seed + index)
+    # a layer's four groups have consecutive seeds: no two of its masks may be the same
+    generator = torch.Generator(device=like.device).manual_seed(seed + 4 * index)
     mask = torch.empty(like.shape, dtype=like.dtype, device=like.device)
     return mask.bernoulli_(1 - share, generator=generator).div_(1 - share)

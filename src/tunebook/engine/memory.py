@@ -54,6 +54,11 @@ def spend(model: nn.Module, layers: Sequence[LayerMemory]) -> None:
     SCRATCH.clear()
 
 
+def drops(model: nn.Module) -> bool:
+    """Whether a fused layer uses dropout, so that a step draws random numbers on the host."""
+    return any(fused(module).drops for module in fused_layers(model))
+
+
 def release(model: nn.Module) -> None:
     """Give up copies of weights and the shared scratch, as for a chat after training."""
     for module in fused_layers(model):

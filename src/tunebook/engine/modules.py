@@ -47,12 +47,10 @@ class Report:
     Attributes:
         swapped: (name, kind) of each module that now runs a fused forward.
         left: (name, kind, reason) of each module that was recognised and not swapped.
-        attention: (config, name) of each config whose attention was replaced, and by what it was.
     """
 
     swapped: list[tuple[str, str]] = field(default_factory=list)
     left: list[tuple[str, str, str]] = field(default_factory=list)
-    attention: list[tuple[Any, str]] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"Swapped {len(self.swapped)} modules, left {len(self.left)}."]

@@ -72,7 +72,7 @@ class FlatBuffer:
         """
         cleared = all(parameter.grad is None for _, parameter, _, _ in self.members)
         if cleared:
-            self._gradient().zero_()
+            self.gradient.zero_()
         for _, parameter, value, gradient in self.members:
             if parameter.data_ptr() != value.data_ptr():
                 parameter.data = value.copy_(parameter.data)
@@ -90,13 +90,15 @@ class FlatBuffer:
         for _, parameter, _, gradient in self.members:
             if parameter.grad is not gradient:
                 parameter.grad = gradient
-        self._gradient().zero_()
+        self.gradient.zero_()
 
     def layout(self) -> list[list[Any]]:
         """Name and shape of each tensor, in order."""
         return [[name, list(parameter.shape)] for name, parameter, _, _ in self.members]
 
-    def _gradient(self) -> torch.Tensor:
+    @property
+    def gradient(self) -> torch.Tensor:
+        """(elements,), which the members' gradients are views of."""
         gradient = self.parameter.grad
         assert gradient is not None
         return gradient
@@ -167,6 +169,16 @@ class FlatOptimizer(torch.optim.Optimizer):
     def attach(self) -> None:
         """Make every gradient a view again; cheap where they are."""
         self.adapter.attach()
+
+    def gradients(self) -> list[torch.Tensor]:
+        """Copies of the gradients of all buffers."""
+        return [buffer.gradient.clone() for buffer in self.adapter.buffers]
+
+    def restore(self, gradients: list[torch.Tensor] | None) -> None:
+        """Put such copies back; None clears all."""
+        self.adapter.zero_grad()
+        for buffer, gradient in zip(self.adapter.buffers, gradients or (), strict=False):
+            buffer.gradient.copy_(gradient)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every buffer."""

@@ -58,6 +58,7 @@ def make_trainer(
         processing_class=tokenizer,
         callbacks=callbacks,
     )
+    trainer.use_graphs()
     for silent in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(silent)
     return trainer

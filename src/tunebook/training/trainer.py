@@ -5,7 +5,7 @@ Knows batches and a model that may be patched; knows no recipe, no run folder an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from transformers import Trainer
 from trl.trainer.sft_trainer import SFTTrainer as TrlSFTTrainer
 
 from tunebook.data.packing import lean_batch
-from tunebook.engine import CAUSAL, LossRequest, has_fused_head
+from tunebook.engine import CAUSAL, LossRequest, StepGraphs, drops, has_fused_head, unwrapped
 from tunebook.training.flat import FlatOptimizer, flat_optimizer
 from tunebook.training.meter import MemoryMeter
 
@@ -60,19 +60,34 @@ class SFTTrainer(TrlSFTTrainer):
 
     meter: MemoryMeter | None = None
     loss_chunk: int | None = None
+    step_down: Callable[[], int | None] | None = None
+    """Called when a batch does not fit: makes the model need less and returns in how many parts a
+    batch is to be run from now on; None if there is nothing left to give up."""
 
     def __init__(self, model: PreTrainedModel | PeftModel | str, *args: Any, **kwargs: Any) -> None:
         self._flat: FlatOptimizer | None = None
-        with _adapter_dtype_kept(model):
+        self.model: Any
+        with _adapter_dtype_kept(model), _fused_head_kept(model):
             super().__init__(model, *args, **kwargs)
         self._seen: tuple[Count, Count] = (0, 0)
         self._logged: tuple[Count, Count] = (0, 0)
         self._sums: dict[str, list[torch.Tensor]] = {}
         self._pending: StepRecord | None = None
+        self._graphs: StepGraphs | None = None
+        self._parts, self._largest, self._accumulating = 1, 0, -1
         self._fused = has_fused_head(self.model)
         if self._fused:
             collate = self.data_collator
             self.data_collator = lambda rows: lean_batch(collate(rows))
+
+    def use_graphs(self) -> None:
+        """From now on replay steps of a shape that was seen before as one CUDA graph.
+
+        Left alone where a step is not the same kernels every time, or where there is no such thing.
+        """
+        alone = self.accelerator.num_processes == 1 and not self.args.fp16
+        if self._fused and self.args.device.type == "cuda" and alone and not drops(self.model):
+            self._graphs = StepGraphs(partial(self._forward_backward, self.model))
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Transformers' optimizer, over flat buffers where that gives the same numbers."""
@@ -105,12 +120,60 @@ class SFTTrainer(TrlSFTTrainer):
         if not model.training:
             model.train()
         inputs = self._prepare_inputs(inputs)
+        inputs.pop("token_counts", None)
+        inputs["divisor"] = num_items_in_batch
+        before = self._gradients_before(inputs["input_ids"].numel())
+        while True:
+            try:
+                return self._in_parts(model, inputs)
+            except torch.OutOfMemoryError as error:
+                full: Exception = error.with_traceback(None)  # whose frames hold tensors
+            if self.step_down is None or self._flat is None:
+                raise full
+            self._clear_memory()
+            parts = self.step_down()
+            if parts is None:
+                raise full
+            self._parts = parts
+            self._flat.restore(before)
+
+    def _in_parts(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        """A batch in as many forward and backward passes as memory asks for; the same gradients."""
+        run = self._graphs or partial(self._forward_backward, model)
+        losses = []
+        for part in _split(inputs, self._parts):
+            loss, metrics = run(part)
+            losses.append(loss.clone())
+            self._sums.setdefault("train", []).append(metrics.clone())
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _gradients_before(self, tokens: int) -> list[torch.Tensor] | None:
+        """Gradients of the earlier batches of this update, kept where this one may not fit."""
+        first = self._accumulating != self.state.global_step
+        self._accumulating = self.state.global_step
+        known, self._largest = tokens <= self._largest, max(self._largest, tokens)
+        if first or known or self._flat is None or self.step_down is None:
+            return None
+        return self._flat.gradients()
+
+    def _clear_memory(self) -> None:
+        if self._graphs is not None:
+            self._graphs.clear()
+        self._sums.clear()
+        torch.cuda.empty_cache()
+
+    def _forward_backward(
+        self, model: nn.Module, inputs: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss, and sums of labels, entropy and hits; gradients are added to the parameters'."""
+        given = dict(inputs)
+        divisor = given.pop("divisor")
         with self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
-        if num_items_in_batch is None:
+            loss, metrics = self._fused_loss(model, given, divisor)
+        if divisor is None:
             loss = loss / self.current_gradient_accumulation_steps
         self.accelerator.backward(loss)
-        return loss.detach()
+        return loss.detach(), metrics
 
     def compute_loss(
         self,
@@ -122,20 +185,22 @@ class SFTTrainer(TrlSFTTrainer):
         """The loss of a batch: by the fused head, by TRL's, or by the model's own.
 
         TRL before 1.16 has an output head that is a Triton kernel alone; on a CPU the model's own
-        loss serves there.
+        loss serves there, and wherever a patched model is asked for its logits.
         """
         if self._fused and not return_outputs:
-            return self._fused_loss(model, inputs, num_items_in_batch)
+            loss, metrics = self._fused_loss(model, inputs, num_items_in_batch)
+            self._sums.setdefault("train" if self.model.training else "eval", []).append(metrics)
+            return loss
         inputs = {key: value for key, value in inputs.items() if key not in _OURS}
         head: Any = super().compute_loss
-        if self.args.device.type == "cpu" and _HEAD_NEEDS_A_GPU:
+        if self._fused or (self.args.device.type == "cpu" and _HEAD_NEEDS_A_GPU):
             inputs["use_cache"] = False
             head = partial(Trainer.compute_loss, self)
         return head(model, inputs, return_outputs, num_items_in_batch)
 
     def _fused_loss(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         given = {key: value for key, value in inputs.items() if key not in (*_OURS, "labels")}
         rows = inputs.get("loss_rows")
         request = LossRequest(inputs["labels"], num_items_in_batch, rows, self.loss_chunk)
@@ -144,12 +209,11 @@ class SFTTrainer(TrlSFTTrainer):
         loss: torch.Tensor = model(**given, use_cache=False, fused_loss=request).loss
         result = request.result
         assert result is not None
-        mode = self._sums.setdefault("train" if self.model.training else "eval", [])
         labelled = (request.labels[..., 1:] != -100).sum()
-        mode.append(torch.stack([labelled.float(), result.entropy.sum(), result.correct.sum()]))
+        sums = torch.stack([labelled.float(), result.entropy.sum(), result.correct.sum()])
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
-        return loss
+        return loss, sums
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """0: transformers' count walks over all parameters at every step, and nobody reads it."""
@@ -244,6 +308,33 @@ class SFTTrainer(TrlSFTTrainer):
 
 
 _OURS = ("loss_rows", "token_counts")
+
+
+def _split(inputs: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:
+    """A batch as batches of fewer rows; packed rows, of which there is one, stay whole."""
+    rows = inputs["input_ids"].shape[0]
+    if parts == 1 or rows == 1:
+        yield inputs
+        return
+    each = -(-rows // parts)
+    whole = {key: value for key, value in inputs.items() if key != "loss_rows"}
+    for first in range(0, rows, each):
+        yield {
+            key: value[first : first + each]
+            if isinstance(value, torch.Tensor) and value.dim() > 1
+            else value
+            for key, value in whole.items()
+        }
+
+
+@contextmanager
+def _fused_head_kept(model: nn.Module | str) -> Iterator[None]:
+    """TRL puts its own output head in the place of ours; ours is put back."""
+    inner: Any = None if isinstance(model, str) or not has_fused_head(model) else unwrapped(model)
+    before = None if inner is None else inner.__dict__["forward"]
+    yield
+    if inner is not None:
+        inner.__dict__["forward"] = before
 
 
 @contextmanager
