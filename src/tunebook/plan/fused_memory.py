@@ -134,17 +134,12 @@ class _Head:
 class _Step:
     """The model in one forward and backward."""
 
-    def __init__(
-        self, shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Batch
-    ) -> None:
+    def __init__(self, shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Batch) -> None:
         self.shape, self.strategy, self.batch = shape, strategy, batch
         self.width = BYTES[strategy.dtype]
         self.recipe = recipe
         self.head = _Head(shape, strategy, batch)
-        kinds = [
-            LayerBytes(shape, recipe, strategy, batch, local=local)
-            for local in (True, False)
-        ]
+        kinds = [LayerBytes(shape, recipe, strategy, batch, local=local) for local in (True, False)]
         local = shape.local_layers  # which of them is not known here, and changes no sum
         counts: dict[tuple[int, int], tuple[int, int]] = {}
         self.layers = []

@@ -97,7 +97,9 @@ class Strategy(BaseModel):
     def spending(self) -> list[str]:
         """In words, what memory is spent on: "keeps everything", "weights unpacked in 12 layers"."""
         if self.engine == "stock":
-            return ["recomputes activations" if self.gradient_checkpointing else "keeps activations"]
+            return [
+                "recomputes activations" if self.gradient_checkpointing else "keeps activations"
+            ]
         counts = sorted(Counter(self.levels).items(), reverse=True)
         words = [
             _LEVEL_WORDS[level] + (f" of {_layers(count)}" if len(counts) > 1 else "")
