@@ -206,7 +206,9 @@ def test_time_of_a_fused_step_agrees_with_an_h100(name, rows, length, measured):
     shape = shape_of(name)
     layers = shape.num_hidden_layers
     batch = Batch(rows, length, masked=False)
-    for (level, resident), milliseconds in zip(((4, layers), (4, 0), (0, 0)), measured, strict=True):
+    for (level, resident), milliseconds in zip(
+        ((4, layers), (4, 0), (0, 0)), measured, strict=True
+    ):
         fused = {"engine": "fused", "attention": "cudnn", "resident_layers": resident}
         how = strategy(rows, recompute=False, levels=(level,) * layers, **fused)
         seconds = device_seconds(shape, Recipe(), how, batch, Hardware.of("H100"))

@@ -204,9 +204,7 @@ def test_resident_copies_and_scratch_take_what_was_forecast(make_tiny):
         strategy = tiny.strategy((Level.ALL, Level.ALL), resident)
         tiny.prepare(strategy)
         held = sum(
-            tensor.nbytes
-            for layer in fused_layers(tiny.model)
-            for tensor in copies_of(layer)
+            tensor.nbytes for layer in fused_layers(tiny.model) for tensor in copies_of(layer)
         )
         parts = fused_resident_parts(tiny.shape, tiny.recipe, strategy, "cpu")
         stock = fused_resident_parts(tiny.shape, tiny.recipe, tiny.strategy((0, 0)), "cpu")
@@ -249,9 +247,10 @@ def test_stays_are_those_of_a_flat_optimizer(make_tiny):
         decayed = [n for n, p in tiny.model.named_parameters() if p.requires_grad]
         optimizer = flat_optimizer(tiny.model, arguments, decayed)
         buffers = optimizer.adapter.buffers
-        assert sum(b.parameter.nbytes for b in buffers) + (
-            parts["adapters"] - parts["gradients"]
-        ) == parts["adapters"]
+        assert (
+            sum(b.parameter.nbytes for b in buffers) + (parts["adapters"] - parts["gradients"])
+            == parts["adapters"]
+        )
         for buffer in buffers:
             buffer.parameter.grad.fill_(1e-3)
         optimizer.step()
