@@ -44,7 +44,9 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     found: list[dict[str, Any]] = []
-    print(f"{'model':>6} {'batch':>7} {'budget':>7} {'forecast':>9} {'peak':>7} {'error':>6}", end="")
+    print(
+        f"{'model':>6} {'batch':>7} {'budget':>7} {'forecast':>9} {'peak':>7} {'error':>6}", end=""
+    )
     print(f" {'reserved':>9} {'forecast':>9} {'step':>8}  strategy")
     for size in options.size:
         for record in measure(size, options.device):

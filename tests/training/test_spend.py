@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import itertools
 
 import pytest
 import torch
@@ -13,7 +13,8 @@ from tunebook.models.adapters import add_lora
 from tunebook.models.shape import ModelShape
 from tunebook.plan import Hardware, Level, Strategy, make_plan
 from tunebook.recipe import Recipe
-from tunebook.training.spend import StepDown, apply_strategy, layer_memory
+from tunebook.training.setup import give_up_memory
+from tunebook.training.spend import apply_strategy, layer_memory
 
 SIZES = {
     "vocab_size": 128,
@@ -56,7 +57,7 @@ def test_each_level_keeps_what_the_one_below_keeps_and_more():
         for memory in layer_memory(strategy(tuple(Level)))
     ]
     assert [len(names) for names in kept] == [0, 1, 2, 3, 4]
-    assert all(less < more for less, more in zip(kept, kept[1:], strict=False))
+    assert all(less < more for less, more in itertools.pairwise(kept))
 
 
 def test_levels_and_resident_layers_reach_the_model(model):
@@ -79,21 +80,18 @@ def test_a_model_that_is_not_patched_as_planned_is_told_from_one_that_is(model):
     assert apply_strategy(model, stock)
 
 
-def test_stepping_down_gives_up_memory_until_nothing_is_left(model):
+def test_running_out_of_memory_takes_smaller_plans_until_nothing_is_left(model):
     shape = ModelShape.from_config({"model_type": "llama", **SIZES})
-    sizes = {"training.batch_size": 8, "model.max_seq_length": 8192}
-    recipe = Recipe().with_values(sizes)
-    plan = make_plan(recipe, shape=shape, hardware=Hardware.of("H100"))
-    trainer = SimpleNamespace(model=model, loss_chunk=None)
-    told = []
-    down = StepDown(trainer, plan, recipe, shape, tell=told.append)
-    parts = []
-    while (count := down()) is not None:
-        parts.append(count)
-        levels = [fused(layer).keep for layer in fused_layers(model)]
-        assert levels == [memory.keep for memory in layer_memory(down.plan.strategy)]
-        assert trainer.loss_chunk == down.plan.strategy.loss_chunk
-    assert told[-1] is down.plan
-    assert parts == sorted(parts)
-    assert all(8 // made.strategy.micro_batch == count for made, count in zip(told, parts))
-    assert len(told) > 1
+    recipe = Recipe().with_values({"training.batch_size": 8, "model.max_seq_length": 8192})
+    first = make_plan(recipe, shape=shape, hardware=Hardware.of("H100"))
+    smaller = give_up_memory(model, first, recipe, shape, None)
+    taken = [first]
+    while (plan := smaller()) is not None:
+        keeps = [fused(layer).keep for layer in fused_layers(model)]
+        assert keeps == [memory.keep for memory in layer_memory(plan.strategy)]
+        assert plan.strategy.effective_batch == recipe.effective_batch
+        taken.append(plan)
+    totals = [plan.forecast.total for plan in taken]
+    assert totals == sorted(totals, reverse=True)
+    assert len(taken) > 2
+    assert taken[-1].strategy.micro_batch == 1

@@ -72,9 +72,7 @@ def device_seconds(
 class _Cost:
     """FLOPs and bytes of one layer: for one token, but of `unpacked` weights for a micro-batch."""
 
-    def __init__(
-        self, shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Batch
-    ) -> None:
+    def __init__(self, shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Batch) -> None:
         self.shape, self.length = shape, batch.length
         if recipe.training.packing:
             self.length = min(batch.length, recipe.model.max_seq_length)
