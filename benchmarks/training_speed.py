@@ -139,11 +139,15 @@ def run_all(options: argparse.Namespace) -> None:
     """Measure every peer that is installed at every size, as far as the time allows; print tables."""
     options.root.mkdir(parents=True, exist_ok=True)
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text("")
+    for file in (options.json, options.json.with_suffix(".log")):
+        file.write_text("")
     end = time.monotonic() + options.budget
     for size in options.sizes.split(","):
         shapes = options.shapes or SHAPES[size]
-        _child(options, end, ["make", "--size", size])
+        error = _child(options, end, ["make", "--size", size])
+        if error is not None:
+            print(f"{size}: no weights were written: {error}", flush=True)
+            continue
         for peer in options.peers.split(","):
             case = {"peer": peer, "size": size, "shapes": shapes}
             error = _run_peer(options, end, case)
@@ -189,8 +193,9 @@ def _child(options: argparse.Namespace, end: float, arguments: list[str]) -> str
     if left < _LEAST:
         return "no time was left"
     script = str(Path(__file__).resolve())
-    log = options.root / "last.log"
-    with log.open("wb") as output:
+    log = options.json.with_suffix(".log")
+    with log.open("ab") as output:
+        begin = output.tell()
         process = subprocess.Popen(
             [sys.executable, "-W", "ignore", script, *arguments, "--root", str(options.root)],
             cwd=options.root,
@@ -206,7 +211,8 @@ def _child(options: argparse.Namespace, end: float, arguments: list[str]) -> str
             return f"stopped after {left:.0f} s"
     if status == 0:
         return None
-    tail = log.read_text(errors="replace").strip().splitlines()[-15:]
+    said = log.read_bytes()[begin:].decode(errors="replace")
+    tail = said.strip().splitlines()[-15:]
     print("\n".join(f"  | {line[:300]}" for line in tail), flush=True)
     return tail[-1][:300] if tail else f"exit status {status}"
 
@@ -246,7 +252,7 @@ def main() -> None:
     every.add_argument("--shapes", help="instead of those that belong to each size")
     every.add_argument("--budget", type=float, default=3600, help="seconds in all")
     every.add_argument("--limit", type=float, default=300, help="seconds for one peer at one size")
-    every.add_argument("--json", type=_path, required=True, help="one line for each result")
+    every.add_argument("--json", type=_path, required=True, help="a line a result; beside it a log")
     show.add_argument("file", type=_path)
     options = parser.parse_args()
     options.do(options)

@@ -68,7 +68,7 @@ def write_checkpoint(root: Path, name: str) -> None:
     """Write a size's weights in NF4 (double quantization), a tokenizer and a config; once.
 
     Every weight is drawn and quantized on the device by itself, so that nothing large is ever held
-    in 16 bit; the file is what `save_pretrained` writes of a model that was loaded in 4 bit.
+    in 16 bit; the file holds the state dict that a model loaded in 4 bit has.
     """
     import torch
     from safetensors.torch import save_file

@@ -14,6 +14,7 @@ from tunebook import __version__
 from tunebook.cli import show
 from tunebook.cli.options import add_recipe_options, recipe_from
 from tunebook.errors import RecipeInvalid, TunebookError
+from tunebook.recipe import Recipe
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,7 +75,13 @@ def _fix(arguments: argparse.Namespace) -> int:
             "no `--out` was given.",
             "name it, such as `--out new.jsonl`.",
         )
-    fixed = apply_fixes(arguments.source, arguments.fix)
+    special = None
+    if arguments.model and "strip_special_tokens" in arguments.fix:
+        from tunebook.data.tokenizers import tokenizer_for
+
+        tokenizer = tokenizer_for(Recipe.of(model=arguments.model, data=arguments.source))
+        special = list(tokenizer.all_special_tokens)
+    fixed = apply_fixes(arguments.source, arguments.fix, special_tokens=special)
     path = write_rows(fixed.table, arguments.out)
     if arguments.json:
         show.print_json({"out": str(path), "rows": len(fixed.table), "changed": fixed.changed})

@@ -99,7 +99,7 @@ def prepare_data(
     table, skipped = loaded.table, loaded.skipped
     detection = detect_for(recipe.data, table)
     require_answers(recipe, detection)
-    train_rows, eval_rows = _divide(recipe, table)
+    train_rows, eval_rows = divide(recipe, len(table))
     encoder = recipe_encoder(recipe, tokenizer)
     train = _encode_table(train_rows, table, detection, encoder, progress, skipped)
     if not train.lengths:
@@ -283,11 +283,15 @@ def _encode_table(
     return collected
 
 
-def _divide(recipe: Recipe, table: Dataset) -> tuple[list[int], list[int]]:
-    """Row numbers to train on and to measure, both in the order of the table."""
+def divide(recipe: Recipe, rows: int) -> tuple[list[int], list[int]]:
+    """Row numbers to train on and to measure, both in the order of the table.
+
+    Raises:
+        DatasetEmpty: nothing would be left to train on.
+    """
     import random
 
-    numbers = list(range(len(table)))
+    numbers = list(range(rows))
     fraction = recipe.data.eval_fraction
     if recipe.data.eval_source is not None or fraction == 0:
         return numbers, []

@@ -203,7 +203,7 @@ class LinearGroup:
         self._kept: Operands | None = None
         self._adapter: tuple[torch.Tensor, torch.Tensor] | None = None
         self._matrix: torch.Tensor | None = None
-        self._copies: tuple[Any, list[torch.Tensor], list[torch.Tensor]] | None = None
+        self._copies: tuple[torch.Tensor, list[torch.Tensor], list[Any]] | None = None
         self.keep_weights(False)
 
     def keep_weights(self, resident: bool) -> None:
@@ -243,7 +243,7 @@ class LinearGroup:
         """Operands without weights, of a group that is not extended."""
         return Operands([], *self._home(like), None, None)
 
-    def refresh(self, like: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def refresh(self, like: torch.Tensor) -> tuple[list[torch.Tensor], list[Any]]:
         """Where the adapters go in the compute dtype, and where they come from, for one copy.
 
         They change at every weight update. Scaling is applied to the copies by `scale`.
@@ -252,13 +252,14 @@ class LinearGroup:
             return [], []
         A, B = self._home(like)
         if self._copies is None or self._copies[0] is not A:
-            targets, sources = [], []
+            targets: list[torch.Tensor] = []
+            sources: list[Any] = []
             for part, rows, columns in self._places:
                 targets += [A[rows], B[columns, rows]]
                 # the parameters themselves: an optimizer may give them other storage
-                sources += [part.lora_A, part.lora_B]  # type: ignore[list-item]
+                sources += [part.lora_A, part.lora_B]
             self._copies = A, targets, sources
-        return self._copies[1:]
+        return self._copies[1], self._copies[2]
 
     def scale(self) -> None:
         """Multiply the refreshed A by each adapter's scaling."""

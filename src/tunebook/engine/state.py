@@ -30,9 +30,7 @@ def same_modes(model: nn.Module) -> Iterator[None]:
 def without_dropout(model: nn.Module) -> None:
     """Switch dropout off in a model that trains; within `same_modes`, which switches it on again."""
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.training = False
-        elif hasattr(module, "lora_dropout"):  # fused layers look at the layer around it
+        if isinstance(module, nn.Dropout) or hasattr(module, "lora_dropout"):
             module.training = False
 
 

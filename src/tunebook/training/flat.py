@@ -170,6 +170,10 @@ class FlatOptimizer(torch.optim.Optimizer):
         """Make every gradient a view again; cheap where they are."""
         self.adapter.attach()
 
+    def flat_parameters(self) -> list[nn.Parameter]:
+        """The buffers as parameters, each with its gradient."""
+        return [buffer.parameter for buffer in self.adapter.buffers]
+
     def gradients(self) -> list[torch.Tensor]:
         """Copies of the gradients of all buffers."""
         return [buffer.gradient.clone() for buffer in self.adapter.buffers]

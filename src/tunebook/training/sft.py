@@ -58,6 +58,7 @@ def make_trainer(
         processing_class=tokenizer,
         callbacks=callbacks,
     )
+    trainer.loss_chunk = strategy.loss_chunk
     trainer.use_graphs()
     for silent in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(silent)
