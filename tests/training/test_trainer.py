@@ -16,8 +16,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 from trl import SFTConfig, SFTTrainer as PlainTrainer
 
-from tunebook.engine import audit_gradients, has_fused_head, patch, patch_checked, report, unpatch
 from tunebook.data.tokenizers import tokenizer_for
+from tunebook.engine import audit_gradients, has_fused_head, patch, patch_checked, report, unpatch
 from tunebook.events import StepEvent
 from tunebook.recipe import Recipe
 from tunebook.training import Run, train
@@ -204,7 +204,10 @@ def test_a_step_that_is_logged_later_is_logged_as_it_would_have_been(
     )
     assert without_place(later.logs) == without_place(at_once.logs)
     histories = [
-        [{k: v for k, v in entry.items() if "runtime" not in k and "second" not in k} for entry in h]
+        [
+            {k: v for k, v in entry.items() if "runtime" not in k and "second" not in k}
+            for entry in h
+        ]
         for h in (at_once_trainer.state.log_history, later_trainer.state.log_history)
     ]
     assert histories[0] == histories[1]
