@@ -6,7 +6,7 @@ Knows batches and a model that may be patched; knows no recipe, no run folder an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -23,9 +23,9 @@ from tunebook.engine import (
     LossRequest,
     StepGraphs,
     drops,
+    fused_head_kept,
     fused_layers,
     has_fused_head,
-    unwrapped,
 )
 from tunebook.training.flat import FlatOptimizer, flat_optimizer
 from tunebook.training.meter import MemoryMeter
@@ -76,7 +76,7 @@ class SFTTrainer(TrlSFTTrainer):
     def __init__(self, model: PreTrainedModel | PeftModel | str, *args: Any, **kwargs: Any) -> None:
         self._flat: FlatOptimizer | None = None
         self.model: Any
-        with _adapter_dtype_kept(model), _fused_head_kept(model):
+        with _adapter_dtype_kept(model), _head_kept(model):
             super().__init__(model, *args, **kwargs)
         self._seen: tuple[Count, Count] = (0, 0)
         self._logged: tuple[Count, Count] = (0, 0)
@@ -98,6 +98,17 @@ class SFTTrainer(TrlSFTTrainer):
         alone = self.accelerator.num_processes == 1 and not self.args.fp16
         if self._fused and self.args.device.type == "cuda" and alone and not drops(self.model):
             self._graphs = StepGraphs(partial(self._forward_backward, self.model))
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Transformers' training; clearing gradients is one write instead of a walk over the model."""
+        with _clears_by(self.model, self._clear_gradients):
+            return super().train(*args, **kwargs)
+
+    def _clear_gradients(self, set_to_none: bool = True) -> None:
+        if self._flat is None:
+            type(self.model).zero_grad(self.model, set_to_none)
+        else:
+            self._flat.zero_grad()
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Transformers' optimizer, over flat buffers where that gives the same numbers."""
@@ -204,7 +215,7 @@ class SFTTrainer(TrlSFTTrainer):
         """The loss of a batch: by the fused head, by TRL's, or by the model's own.
 
         TRL before 1.16 has an output head that is a Triton kernel alone; on a CPU the model's own
-        loss serves there, and wherever a patched model is asked for its logits.
+        loss serves there.
         """
         if self._fused and not return_outputs:
             loss, metrics = self._fused_loss(model, inputs, num_items_in_batch)
@@ -212,7 +223,7 @@ class SFTTrainer(TrlSFTTrainer):
             return loss
         inputs = {key: value for key, value in inputs.items() if key not in _OURS}
         head: Any = super().compute_loss
-        if self._fused or (self.args.device.type == "cpu" and _HEAD_NEEDS_A_GPU):
+        if self.args.device.type == "cpu" and _HEAD_NEEDS_A_GPU:
             inputs["use_cache"] = False
             head = partial(Trainer.compute_loss, self)
         return head(model, inputs, return_outputs, num_items_in_batch)
@@ -354,14 +365,19 @@ def _split(inputs: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:
         }
 
 
+def _head_kept(model: nn.Module | str) -> AbstractContextManager[None]:
+    """TRL puts its head around ours, for evaluation."""
+    return nullcontext() if isinstance(model, str) else fused_head_kept(model)
+
+
 @contextmanager
-def _fused_head_kept(model: nn.Module | str) -> Iterator[None]:
-    """TRL puts its own output head in the place of ours; ours is put back."""
-    inner: Any = None if isinstance(model, str) or not has_fused_head(model) else unwrapped(model)
-    before = None if inner is None else inner.__dict__["forward"]
-    yield
-    if inner is not None:
-        inner.__dict__["forward"] = before
+def _clears_by(model: nn.Module, clear: Callable[..., None]) -> Iterator[None]:
+    """Inside, `model.zero_grad` is `clear`."""
+    model.__dict__["zero_grad"] = clear
+    try:
+        yield
+    finally:
+        del model.__dict__["zero_grad"]
 
 
 @contextmanager
