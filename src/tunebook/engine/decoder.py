@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 import torch
 from torch import nn
@@ -27,7 +27,7 @@ from tunebook.engine.decoder_blocks import (
     Norm,
 )
 from tunebook.engine.decoder_probe import difference
-from tunebook.engine.linear_group import LinearGroup, Unsupported
+from tunebook.engine.linear_group import SCRATCH, LinearGroup, Unsupported
 from tunebook.engine.modules import (
     Leave,
     ModuleKind,
@@ -73,11 +73,15 @@ class FusedLayer:
         attention, mlp = parts.self_attn, parts.mlp
         sandwich = hasattr(layer, _SANDWICH[0])
         after_attention = parts.post_attention_layernorm
+        owner = scratch_owner(layer)
         self.keep = ALL
         self.attention = AttentionBlock(
-            Entrance(_norm(parts.input_layernorm), LinearGroup(_qkv(attention), extend=True)),
+            Entrance(
+                _norm(parts.input_layernorm),
+                LinearGroup(_qkv(attention), extend=True, owner=owner),
+            ),
             Exit(
-                LinearGroup([attention.o_proj], extend=False),
+                LinearGroup([attention.o_proj], extend=False, owner=owner),
                 _norm(after_attention) if sandwich else None,
             ),
             *_head_counts(attention),
@@ -89,9 +93,9 @@ class FusedLayer:
         )
         before_mlp = parts.pre_feedforward_layernorm if sandwich else after_attention
         self.mlp = MLPBlock(
-            Entrance(_norm(before_mlp), LinearGroup(_gate_up(mlp), extend=True)),
+            Entrance(_norm(before_mlp), LinearGroup(_gate_up(mlp), extend=True, owner=owner)),
             Exit(
-                LinearGroup([mlp.down_proj], extend=False),
+                LinearGroup([mlp.down_proj], extend=False, owner=owner),
                 _norm(parts.post_feedforward_layernorm) if sandwich else None,
             ),
             _activation(mlp),
@@ -176,7 +180,7 @@ class _Layer(torch.autograd.Function):
         layer, context = ctx.layer, ctx.context
         x, middle = ctx.saved_tensors
         attended: Attended | None = ctx.attended
-        gated: Gated = ctx.gated
+        gated: Gated = ctx.gated or Gated(None, None, None)  # None: a graph that is run twice
         ctx.attended = ctx.gated = None
         shape = dy.shape
         with no_autocast(dy):
@@ -211,6 +215,7 @@ def _trim_gated(layer: FusedLayer, kept: Gated, keep: Keep) -> Gated:
 
 # ------------------------------------------------------------------------- the swapped forward
 
+_OWNERS: set[int] = set()
 _FUSED: WeakKeyDictionary[nn.Module, FusedLayer] = WeakKeyDictionary()
 
 
@@ -230,6 +235,24 @@ def fused(layer: nn.Module) -> FusedLayer:
             group.keep_weights(before.resident)
     _FUSED[layer] = made
     return made
+
+
+def scratch_owner(layer: Any) -> int:
+    """What the layers of one model share, and those of two models do not: its config's identity.
+
+    The scratch goes with the config.
+    """
+    config = layer.self_attn.config
+    owner = id(config)
+    if owner not in _OWNERS:
+        _OWNERS.add(owner)
+        finalize(config, _disown, owner)
+    return owner
+
+
+def _disown(owner: int) -> None:
+    _OWNERS.discard(owner)
+    SCRATCH.clear(owner)
 
 
 def forget(layer: nn.Module) -> None:
