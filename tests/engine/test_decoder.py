@@ -15,6 +15,7 @@ from steps import Batch, Step, assert_same, distance, error, random_batch, take_
 from tunebook.engine import LayerMemory, fused_layers, patch, spend, unpatch
 from tunebook.engine.decoder import ALL, NOTHING, FusedLayer, scratch_owner
 from tunebook.engine.linear_group import SCRATCH
+from tunebook.training.memory import measure_step_memory
 
 TIGHT = 2e-5
 
@@ -168,12 +169,33 @@ def test_a_wider_model_under_autocast_runs_its_own_code(tiny_model, with_lora, b
     patch(model, device="any")
     runs = []
     run = FusedLayer.run
-    monkeypatch.setattr(FusedLayer, "run", lambda *args: runs.append(1) or run(*args))
+    monkeypatch.setattr(
+        FusedLayer, "run", lambda *args, **given: runs.append(1) or run(*args, **given)
+    )
     take_step(model, batch)
     assert len(runs) == 2
     with torch.autocast(DEVICE, torch.bfloat16):
         take_step(model, batch)
     assert len(runs) == 2
+
+
+def test_layers_that_transformers_recomputes_keep_no_more_than_their_input(
+    tiny_model, with_lora, batch
+):
+    model = with_lora(tiny_model("llama", num_hidden_layers=4), tuned=True).train()
+    patch(model, device="any")
+    model.enable_input_require_grads()
+
+    def peak() -> int:
+        return measure_step_memory(lambda: forward(model, batch).backward(), device=model.device)
+
+    all_kept = peak()
+    spend(model, [LayerMemory(NOTHING)] * 4)
+    nothing_kept = peak()
+    spend(model, [LayerMemory(ALL)] * 4)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    assert nothing_kept < 0.7 * all_kept
+    assert peak() <= 1.02 * nothing_kept
 
 
 def test_as_many_layers_as_there_are_must_be_planned(tiny_model):

@@ -117,14 +117,23 @@ class FusedLayer:
             return False
         return all(group.still_valid() for group in self.groups)
 
-    def run(self, hidden_states: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
-        """The layer's output, (batch, length, hidden_size); differentiable."""
+    def run(
+        self, hidden_states: torch.Tensor, kwargs: dict[str, Any], *, checkpointed: bool = False
+    ) -> torch.Tensor:
+        """The layer's output, (batch, length, hidden_size); differentiable.
+
+        Args:
+            kwargs: of the layer's forward.
+            checkpointed: whether transformers was told to recompute the layer; then nothing is kept.
+        """
         self._refresh_adapters(hidden_states)
         seed = int(torch.randint(2**40, ())) if self.drops else 0
         context = Context.of(hidden_states, kwargs, seed)
         learns = torch.is_grad_enabled() and (hidden_states.requires_grad or bool(self.trainable))
         if learns:
-            result: torch.Tensor = _Layer.apply(self, context, hidden_states, *self.trainable)  # type: ignore[no-untyped-call]
+            keep = NOTHING if checkpointed else self.keep
+            inputs = (hidden_states, *self.trainable)
+            result: torch.Tensor = _Layer.apply(self, context, keep, *inputs)  # type: ignore[no-untyped-call]
             return result
         with no_autocast(hidden_states), torch.no_grad():
             x = hidden_states.reshape(-1, hidden_states.shape[-1])
@@ -159,10 +168,10 @@ class _Layer(torch.autograd.Function):
         ctx: Any,
         layer: FusedLayer,
         context: Context,
+        keep: Keep,
         hidden_states: torch.Tensor,
         *trainable: torch.Tensor,
     ) -> torch.Tensor:
-        keep = layer.keep
         with no_autocast(hidden_states):
             x = hidden_states.reshape(-1, hidden_states.shape[-1])
             attended = layer.attention.start(x, context)
@@ -192,9 +201,10 @@ class _Layer(torch.autograd.Function):
             dmiddle, of_mlp = layer.mlp.backward(dy, middle, gated, context)
             del middle, gated, dy
             dx, of_attention = layer.attention.backward(
-                dmiddle, x, attended, context, needed=ctx.needs_input_grad[2]
+                dmiddle, x, attended, context, needed=ctx.needs_input_grad[3]
             )
-        return None, None, None if dx is None else dx.view(shape), *of_attention, *of_mlp
+        dx = None if dx is None else dx.view(shape)
+        return None, None, None, dx, *of_attention, *of_mlp
 
 
 def _trim_attended(layer: FusedLayer, kept: Attended, keep: Keep) -> Attended | None:
@@ -274,7 +284,8 @@ def forward(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -
             own = True
     if own:
         return type(self).forward(self, hidden_states, *args, **kwargs)
-    return layer.run(hidden_states, kwargs)
+    checkpointed = self.training and getattr(self, "gradient_checkpointing", False)
+    return layer.run(hidden_states, kwargs, checkpointed=checkpointed)
 
 
 def _computable(layer: Any, hidden_states: torch.Tensor) -> bool:
