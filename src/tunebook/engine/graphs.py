@@ -89,6 +89,7 @@ class StepGraphs:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         torch.cuda.synchronize()
+        _forget_workspaces()
         torch.cuda.empty_cache()  # what steps used so far, the pool asks for again
         graph = torch.cuda.CUDAGraph()
         try:
@@ -107,6 +108,13 @@ class StepGraphs:
         torch.cuda.synchronize()
         _end_capture_of_random_numbers()
         return None
+
+
+def _forget_workspaces() -> None:
+    """cuBLAS has a workspace for each stream; that of the steps so far is not needed any more."""
+    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+    if clear is not None:
+        clear()
 
 
 def _end_capture_of_random_numbers() -> None:
