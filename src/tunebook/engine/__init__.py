@@ -10,7 +10,7 @@ from tunebook.engine.generation import answer, for_inference, for_training, stre
 from tunebook.engine.graphs import StepGraphs
 from tunebook.engine.head import LossRequest, fused_head_kept, has_fused_head
 from tunebook.engine.locks import ModelLock, model_lock
-from tunebook.engine.memory import LayerMemory, drops, fused_layers, spend
+from tunebook.engine.memory import LayerMemory, drops, fused_layers, release, spend
 from tunebook.engine.modules import Report
 from tunebook.engine.parity import Parity, Tolerance, check_parity, patch_checked
 
@@ -36,6 +36,7 @@ __all__ = [
     "model_lock",
     "patch",
     "patch_checked",
+    "release",
     "report",
     "spend",
     "stream_chat",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook.data import DataStatistics, PreparedData, prepare_data
 from tunebook.data.tokenizers import tokenizer_for
-from tunebook.engine import Report, audit_gradients
+from tunebook.engine import Report, audit_gradients, release
 from tunebook.errors import FolderExists, require_disk_space
 from tunebook.events import ExportEvent, FinishedEvent, WarningEvent
 from tunebook.export import save_adapter, save_merged
@@ -150,6 +150,7 @@ def execute(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         callback.release()
+        release(model)  # what was spent on speed; the model may be talked to for hours
     tell("Saving")
     save_adapter(model, prepared.tokenizer, folder.adapter, recipe=recipe, replace=True)
     _export(folder, recipe, prepared, trainer.state.global_step)
