@@ -15,7 +15,7 @@ from torch import nn
 import tunebook.engine.linear_group as linear_group
 from tunebook.engine import LayerMemory, fused_layers, has_fused_head, patch, spend, unpatch
 from tunebook.engine.decoder import ALL, NOTHING, Keep, fused
-from tunebook.engine.linear_group import Unsupported
+from tunebook.engine.linear_parts import Unsupported
 from tunebook.training.flat import FlatAdapter
 
 FORMS: dict[str, dict[str, Any]] = {

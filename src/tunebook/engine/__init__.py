@@ -9,6 +9,7 @@ from tunebook.engine.audit import Audit, audit_gradients
 from tunebook.engine.generation import answer, for_inference, for_training, stream_chat
 from tunebook.engine.graphs import StepGraphs
 from tunebook.engine.head import LossRequest, fused_head_kept, has_fused_head
+from tunebook.engine.linear_group import LAYOUT
 from tunebook.engine.locks import ModelLock, model_lock
 from tunebook.engine.memory import LayerMemory, drops, fused_layers, release, spend
 from tunebook.engine.modules import Report
@@ -16,6 +17,7 @@ from tunebook.engine.parity import Parity, Tolerance, check_parity, patch_checke
 
 __all__ = [
     "CAUSAL",
+    "LAYOUT",
     "Audit",
     "LayerMemory",
     "LossRequest",

@@ -27,7 +27,8 @@ from tunebook.engine.decoder_blocks import (
     Norm,
 )
 from tunebook.engine.decoder_probe import difference
-from tunebook.engine.linear_group import SCRATCH, LinearGroup, Unsupported
+from tunebook.engine.linear_group import SCRATCH, LinearGroup
+from tunebook.engine.linear_parts import Unsupported
 from tunebook.engine.modules import (
     Leave,
     ModuleKind,

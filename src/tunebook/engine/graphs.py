@@ -41,7 +41,7 @@ class StepGraphs:
 
     Args:
         step: forward and backward; from inputs to a few small tensors.
-        guard: anything hashable; a graph is replayed only while it equals what it was at the capture.
+        guard: made at each call; graphs are given up as soon as it is another one.
     """
 
     def __init__(
@@ -52,11 +52,16 @@ class StepGraphs:
         self._seen: Counter[Any] = Counter()
         self._graphs: dict[Any, _Captured] = {}
         self._pool: Any = None
+        self._guarded: Any = None
         self.failure: str | None = None
 
     def __call__(self, inputs: Inputs) -> Outputs:
         """The step's outputs. `inputs`: tensors on the device, and anything hashable beside them."""
-        key = (self._guard(), *(_shape_of(name, value) for name, value in inputs.items()))
+        guard = self._guard()
+        if guard != self._guarded:
+            self.clear()
+            self._guarded = guard
+        key = tuple(_shape_of(name, value) for name, value in inputs.items())
         captured = self._graphs.get(key)
         if captured is None:
             self._seen[key] += 1
@@ -103,7 +108,9 @@ class StepGraphs:
             logger.info("A step could not be captured: %s", error, exc_info=True)
         else:
             tensors = {k: v for k, v in static.items() if isinstance(v, torch.Tensor)}
-            self._graphs[key] = captured = _Captured(graph, tensors, outputs)
+            captured = _Captured(graph, tensors, outputs)
+            if self._guard() == self._guarded:  # else something moved while it was captured
+                self._graphs[key] = captured
             return captured
         torch.cuda.synchronize()
         _end_capture_of_random_numbers()

@@ -1,7 +1,6 @@
 """Linear layers that read one input (q|k|v, gate|up, o, down) as one product, with their LoRA.
 
-Knows plain, bitsandbytes and PEFT layers, and hand-derived gradients; knows no norm, no attention
-and no decoder layer.
+Knows matrices and hand-derived gradients; knows no norm, no attention and no decoder layer.
 
 With x (T, in), frozen W (out, in), and all adapters stacked as A (R, in), already multiplied by
 their scaling, and B (out, R), block-diagonal (LoRA: Hu et al. 2021, arXiv:2106.09685):
@@ -23,116 +22,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from tunebook_kernels import Packed4bit
+from tunebook.engine.linear_parts import LinearParts, mark_of, read_linear
 
-_Lora = tuple[nn.Parameter | None, nn.Parameter | None, float, float]
-_NO_LORA: _Lora = (None, None, 1.0, 0.0)
 _ALIGN = 16  # ranks are padded, so that kernels may read rows 16 bytes at a time
-
-
-class Unsupported(Exception):
-    """A linear layer does what no group can; the message completes "left: ..."."""
-
-
-@dataclass(frozen=True)
-class LinearParts:
-    """What one linear layer holds, whoever wrapped it.
-
-    Attributes:
-        weight: frozen as a rule, (out, in) or packed. bias: (out,) or None.
-        lora_A, lora_B: of the one active adapter, or None.
-        scaling: that the adapter's output is multiplied by.
-        dropout: share of the adapter's inputs that is zeroed in training.
-        mark: changes whenever any of this may have changed.
-    """
-
-    in_features: int
-    out_features: int
-    weight: nn.Parameter
-    bias: nn.Parameter | None
-    packed: Packed4bit | None
-    lora_A: nn.Parameter | None
-    lora_B: nn.Parameter | None
-    scaling: float
-    dropout: float
-    mark: tuple[Any, ...]
-
-    @property
-    def rank(self) -> int:
-        """Of the adapter; 0 without one."""
-        return 0 if self.lora_A is None else self.lora_A.shape[0]
-
-
-def read_linear(module: nn.Module) -> LinearParts:
-    """The parts of a plain, 4-bit or PEFT linear layer.
-
-    Raises:
-        Unsupported: it is none of these, or its adapter is not plain LoRA (DoRA, several at once,
-            merged, with a bias of its own, in a mixed batch).
-    """
-    base: Any = getattr(module, "base_layer", module)
-    kind = type(base).__name__
-    if not isinstance(base, nn.Linear) or kind not in ("Linear", "Linear4bit"):
-        raise Unsupported(f"its layers are {kind}")
-    packed = Packed4bit.of(base.weight) if kind == "Linear4bit" else None
-    lora_A, lora_B, scaling, dropout = _NO_LORA if base is module else _read_lora(module)
-    weight: Any = base.weight
-    return LinearParts(
-        in_features=int(base.in_features),
-        out_features=int(base.out_features),
-        weight=weight,
-        bias=base.bias,
-        packed=packed,
-        lora_A=lora_A,
-        lora_B=lora_B,
-        scaling=scaling,
-        dropout=dropout,
-        mark=_mark(module),
-    )
-
-
-def _read_lora(wrapped: Any) -> _Lora:
-    """A, B, scaling and dropout of the active adapter of one of PEFT's layers."""
-    if not hasattr(wrapped, "lora_A"):
-        raise Unsupported(f"its adapters are {type(wrapped).__name__}, not LoRA")
-    active = [name for name in wrapped.active_adapters if name in wrapped.lora_A]
-    if wrapped.disable_adapters or not active:
-        return _NO_LORA
-    if wrapped.merged or len(active) > 1:
-        raise Unsupported("its adapters are merged or several are active")
-    name = active[0]
-    lora_A, lora_B = wrapped.lora_A[name], wrapped.lora_B[name]
-    if wrapped.lora_variant.get(name) is not None or type(lora_A) is not nn.Linear:
-        raise Unsupported("its adapter is a variant of LoRA")
-    if lora_A.bias is not None or lora_B.bias is not None:
-        raise Unsupported("its adapter has a bias")
-    dropout = wrapped.lora_dropout[name]
-    share = float(dropout.p) if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
-    return lora_A.weight, lora_B.weight, float(wrapped.scaling[name]), share
-
-
-def _mark(module: nn.Module) -> tuple[Any, ...]:
-    """Cheap to make and compare: identities, and the switches of PEFT's layers."""
-    state = module.__dict__
-    base = state["_modules"].get("base_layer")
-    if base is None:
-        return (id(state["_parameters"].get("weight")),)
-    active = state.get("_active_adapter")
-    return (
-        id(base.__dict__["_parameters"].get("weight")),
-        active if isinstance(active, str) else str(active),
-        state.get("_disable_adapters"),
-        len(state.get("merged_adapters", ())),
-        _weights_of(state["_modules"].get("lora_A")),
-        tuple(state.get("scaling", {}).values()),
-        state["training"],
-    )
-
-
-def _weights_of(adapters: nn.Module | None) -> tuple[int, ...]:
-    """Identities: an adapter that replaced one of the same name has other matrices."""
-    layers = () if adapters is None else adapters.__dict__["_modules"].values()
-    return tuple([id(layer.__dict__["_parameters"].get("weight")) for layer in layers])
 
 
 @dataclass
@@ -153,6 +45,23 @@ class Operands:
     bias: torch.Tensor | None
 
 
+class Layout:
+    """Counts how often buffers of any fused layer were made or given back.
+
+    A captured graph holds their addresses: it may be replayed only while `version` stays the same.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+
+    def changed(self) -> None:
+        """Say that addresses of an earlier version may be gone."""
+        self.version += 1
+
+
+LAYOUT = Layout()
+
+
 class Scratch:
     """One growing buffer an owner, device and dtype, for weights that are dequantised at each use.
 
@@ -167,11 +76,13 @@ class Scratch:
         key, size = (owner, like.device, like.dtype), rows * columns
         buffer = self._buffers.get(key)
         if buffer is None or buffer.numel() < size:
+            LAYOUT.changed()
             buffer = self._buffers[key] = torch.empty(size, dtype=like.dtype, device=like.device)
         return buffer[:size].view(rows, columns)
 
     def clear(self, owner: int) -> None:
         """Give the owner's memory back."""
+        LAYOUT.changed()
         for key in [key for key in self._buffers if key[0] == owner]:
             self._buffers.pop(key, None)
 
@@ -220,11 +131,12 @@ class LinearGroup:
         self.resident = resident and not self._base_learns
         self.extended = self._may_extend and (resident or self.packed)
         self._kept = self._copies = self._adapter = self._matrix = None
+        LAYOUT.changed()
 
     def still_valid(self) -> bool:
         """Whether the modules are still what they were when this group read them."""
         pairs = zip(self.modules, self.parts, strict=True)
-        return all(_mark(module) == part.mark for module, part in pairs)
+        return all(mark_of(module) == part.mark for module, part in pairs)
 
     def input_buffer(self, rows: int, like: torch.Tensor) -> torch.Tensor:
         """(rows, in [+ R]) for the caller to write the input into the first columns."""

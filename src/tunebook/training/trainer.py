@@ -20,6 +20,7 @@ from trl.trainer.sft_trainer import SFTTrainer as TrlSFTTrainer
 from tunebook.data.packing import lean_batch
 from tunebook.engine import (
     CAUSAL,
+    LAYOUT,
     LossRequest,
     StepGraphs,
     drops,
@@ -97,7 +98,8 @@ class SFTTrainer(TrlSFTTrainer):
         """
         alone = self.accelerator.num_processes == 1 and not self.args.fp16
         if self._fused and self.args.device.type == "cuda" and alone and not drops(self.model):
-            self._graphs = StepGraphs(partial(self._forward_backward, self.model))
+            step = partial(self._forward_backward, self.model)
+            self._graphs = StepGraphs(step, guard=lambda: LAYOUT.version)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Transformers' training; clearing gradients is one write instead of a walk over the model."""
