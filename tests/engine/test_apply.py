@@ -24,6 +24,7 @@ LEFT = {  # what a user reads about the layers and heads that run as they were
         "decoder_layer": "its forward is not that of a pre-norm decoder layer",
         "output_head": "its logits are scaled (logits_scaling)",
     },
+    "olmo2": {"decoder_layer": "it has no norm before its attention"},
     "cohere": {
         "decoder_layer": "it has no norm between attention and MLP",
         "output_head": "its logits are scaled (logit_scale)",

@@ -255,6 +255,31 @@ def test_a_second_trainer_of_one_model_is_fused_too_and_unpatch_takes_all_away(t
     assert report(model) is None
 
 
+@pytest.mark.parametrize("full_at", [1, 2, 3])  # first, larger than any before, first of an update
+def test_a_batch_that_did_not_fit_is_run_in_parts_to_the_same_step(tmp_path, monkeypatch, full_at):
+    values = {
+        "max_steps": 4, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
+        "eval_strategy": "no",
+    }  # fmt: skip
+    _, whole = small_run(tmp_path / "whole", patched(small_model()), **values)
+    rows, take = [], SFTTrainer._forward_backward
+
+    def full_once(self: SFTTrainer, model: Any, inputs: Any) -> Any:
+        rows.append(inputs["input_ids"].shape[0])
+        result = take(self, model, inputs)  # the gradients are there already
+        if len(rows) == full_at:
+            raise torch.OutOfMemoryError("no room")
+        return result
+
+    monkeypatch.setattr(SFTTrainer, "_forward_backward", full_once)
+    monkeypatch.setattr(SFTTrainer, "step_down", lambda self: 2)
+    _, parts = small_run(tmp_path / "parts", patched(small_model()), **values)
+    assert rows[full_at - 1 : full_at + 2] == [4, 2, 2]
+    assert column(parts.logs, "step") == [1, 2, 3, 4]
+    for name in ("loss", "grad_norm", "tokens", "trained", "entropy", "mean_token_accuracy"):
+        assert column(parts.logs, name) == pytest.approx(column(whole.logs, name), rel=1e-4), name
+
+
 # ------------------------------------------------------------------------------------- whole runs
 
 

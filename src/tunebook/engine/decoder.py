@@ -309,8 +309,10 @@ def _computable(layer: Any, hidden_states: torch.Tensor) -> bool:
 def examine(module: nn.Module) -> Swap | Leave | None:
     """A fused forward for a pre-norm decoder layer, a reason to leave it, or None for others."""
     parts = module._modules
-    if not {"self_attn", "mlp", "input_layernorm"} <= parts.keys():
+    if not {"self_attn", "mlp"} <= parts.keys():
         return None
+    if "input_layernorm" not in parts:
+        return Leave("it has no norm before its attention")
     if "post_attention_layernorm" not in parts:
         return Leave("it has no norm between attention and MLP")
     try:
