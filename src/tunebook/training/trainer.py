@@ -99,6 +99,17 @@ class SFTTrainer(TrlSFTTrainer):
         if self._fused and self.args.device.type == "cuda" and alone and not drops(self.model):
             self._graphs = StepGraphs(partial(self._forward_backward, self.model))
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Transformers' training; clearing gradients is one write instead of a walk over the model."""
+        with _clears_by(self.model, self._clear_gradients):
+            return super().train(*args, **kwargs)
+
+    def _clear_gradients(self, set_to_none: bool = True) -> None:
+        if self._flat is None:
+            type(self.model).zero_grad(self.model, set_to_none)
+        else:
+            self._flat.zero_grad()
+
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Transformers' optimizer, over flat buffers where that gives the same numbers."""
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
@@ -357,6 +368,16 @@ def _split(inputs: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:
 def _head_kept(model: nn.Module | str) -> AbstractContextManager[None]:
     """TRL puts its head around ours, for evaluation."""
     return nullcontext() if isinstance(model, str) else fused_head_kept(model)
+
+
+@contextmanager
+def _clears_by(model: nn.Module, clear: Callable[..., None]) -> Iterator[None]:
+    """Inside, `model.zero_grad` is `clear`."""
+    model.__dict__["zero_grad"] = clear
+    try:
+        yield
+    finally:
+        del model.__dict__["zero_grad"]
 
 
 @contextmanager
