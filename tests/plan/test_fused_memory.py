@@ -31,10 +31,10 @@ WIDE = {"intermediate_size": 320, "vocab_size": 128}
 VOCABULARY = {"intermediate_size": 96, "vocab_size": 1024}
 
 
-def recipe_of(bits: int) -> Recipe:
-    return Recipe().with_values(
-        {"lora.r": 4, "lora.target_modules": "all-linear", "quantization.bits": bits}
-    )
+def recipe_of(bits: int, lora: dict[str, Any] | None = None) -> Recipe:
+    chosen = {"r": 4, "target_modules": "all-linear", **(lora or {})}
+    changes = {f"lora.{name}": value for name, value in chosen.items()}
+    return Recipe().with_values({"quantization.bits": bits, **changes})
 
 
 @dataclass
@@ -84,9 +84,17 @@ class Tiny:
 
 @pytest.fixture
 def make_tiny(tmp_path, monkeypatch):
-    def make(family: str, bits: int = 16, rows: int = 2, length: int = 64, **sizes: Any) -> Tiny:
+    def make(
+        family: str,
+        bits: int = 16,
+        rows: int = 2,
+        length: int = 64,
+        lora: dict[str, Any] | None = None,
+        **sizes: Any,
+    ) -> Tiny:
         from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
+        recipe = recipe_of(bits, lora)
         sizes = {"hidden_size": 64, "num_attention_heads": 4, **sizes}
         if family in ("qwen3", "gemma2"):
             sizes["head_dim"] = 16
@@ -108,12 +116,12 @@ def make_tiny(tmp_path, monkeypatch):
                     bnb_4bit_compute_dtype=torch.float32,
                 ),
             )
-        model = add_lora(model, recipe_of(bits).lora, seed=0)
+        model = add_lora(model, recipe.lora, seed=0)
         patch(model, device="any")
         assert len(fused_layers(model)) == 2
         allocate_as_kernels_do(monkeypatch)
         shape = ModelShape.from_config(config.to_dict())
-        return Tiny(model, shape, recipe_of(bits), rows, length)
+        return Tiny(model, shape, recipe, rows, length)
 
     return make
 
@@ -177,6 +185,12 @@ CASES = [
     ("gemma2", 16, {"num_key_value_heads": 2, "length": 128, **WIDE}),
     ("phi3", 16, {"num_key_value_heads": 4, **VOCABULARY}),
     ("llama", 4, {"num_key_value_heads": 4, **WIDE}),
+    ("llama", 4, {"num_key_value_heads": 2, "lora": {"dropout": 0.1}, **WIDE}),
+    (
+        "llama",
+        4,
+        {"num_key_value_heads": 4, "lora": {"target_modules": ["q_proj", "o_proj"]}, **WIDE},
+    ),
     ("gemma2", 4, {"num_key_value_heads": 2, "length": 128, **VOCABULARY}),
 ]
 
