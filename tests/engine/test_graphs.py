@@ -111,3 +111,4 @@ def test_a_step_that_cannot_be_captured_is_run_as_it_is():
         (output,) = graphs({"x": torch.ones(3, device="cuda")})
         assert torch.equal(output, torch.full((3,), 3.0, device="cuda"))
     assert graphs.failure is not None
+    assert torch.rand(3, device="cuda").isfinite().all()  # the generator is usable again

@@ -174,9 +174,11 @@ def forecast(tiny: Tiny, strategy: Strategy) -> tuple[int, int]:
 
 def scratch_bytes(tiny: Tiny, strategy: Strategy) -> int:
     """Of the buffer that weights are unpacked into, which stays between steps."""
+    from tunebook.engine.decoder import scratch_owner
     from tunebook.engine.linear_group import SCRATCH
 
-    return sum(buffer.nbytes for buffer in SCRATCH._buffers.values())
+    owner = scratch_owner(fused_layers(tiny.model)[0])
+    return sum(buffer.nbytes for key, buffer in SCRATCH._buffers.items() if key[0] == owner)
 
 
 CASES = [

@@ -225,14 +225,17 @@ def test_several_steps_in_one_line_have_their_mean_and_the_run_its_own(tmp_path,
     assert trainer.state.log_history[-1]["train_loss"] == pytest.approx(sum(each) / 10, rel=1e-5)
 
 
-@pytest.mark.parametrize("family", ["olmo2", "starcoder2"])
-def test_a_fused_head_over_layers_that_are_left_trains_as_without(tmp_path, family):
-    logs = []
+@pytest.mark.parametrize("family", ["llama", "olmo2", "starcoder2"])
+def test_a_fused_head_trains_as_without_over_layers_that_are_fused_or_left(tmp_path, family):
+    logs, evaluated = [], []
     for model in (small_model(family), patched(small_model(family))):
         fused = has_fused_head(model)
         trainer, seen = small_run(tmp_path / str(fused), model)
         assert trainer._fused == fused
         logs.append(seen.logs)
+        evaluated.append([e["eval_loss"] for e in trainer.state.log_history if "eval_loss" in e])
+    assert evaluated[1] == pytest.approx(evaluated[0], rel=1e-4)
+    assert len(evaluated[0]) == 4
     assert column(logs[1], "loss") == pytest.approx(column(logs[0], "loss"), rel=1e-4)
     assert column(logs[1], "grad_norm") == pytest.approx(column(logs[0], "grad_norm"), rel=1e-3)
 
@@ -256,7 +259,7 @@ def test_a_run_that_logs_later_is_stopped_and_resumed_to_the_same_curve(
     quick, tmp_path, monkeypatch, request
 ):
     monkeypatch.setattr(
-        "tunebook.training.worker.patch_checked", partial(patch_checked, device="any")
+        "tunebook.training.setup.patch_checked", partial(patch_checked, device="any")
     )
     recipe = quick(training__max_steps=8, training__save_steps=500)
     whole = train(recipe, wait=True, root=tmp_path / "whole")
