@@ -167,13 +167,14 @@ def forecast(tiny: Tiny, strategy: Strategy) -> tuple[int, int]:
     batch = Batch(tiny.rows, tiny.length, masked=False)
     strategy = strategy.model_copy(update={"loss_chunk": strategy.loss_chunk or batch.tokens})
     parts = fused_parts(tiny.shape, tiny.recipe, strategy, batch, "cpu")
-    scratch = scratch_bytes(tiny, strategy)
+    scratch = scratch_bytes(tiny)
     moment = parts["activations"] + parts["logits"] + parts["scratch"] - scratch
     return kept_bytes(tiny.shape, tiny.recipe, strategy, batch), moment
 
 
-def scratch_bytes(tiny: Tiny, strategy: Strategy) -> int:
+def scratch_bytes(tiny: Tiny) -> int:
     """Of the buffer that weights are unpacked into, which stays between steps."""
+    from tunebook.engine.decoder import scratch_owner
     from tunebook.engine.decoder import scratch_owner
     from tunebook.engine.linear_group import SCRATCH
 
@@ -231,7 +232,7 @@ def test_resident_copies_and_scratch_take_what_was_forecast(make_tiny):
         peak = fused_parts(tiny.shape, tiny.recipe, strategy, batch, "cpu")["scratch"]
         all_resident = tiny.strategy((Level.ALL, Level.ALL), 2)
         without = fused_parts(tiny.shape, tiny.recipe, all_resident, batch, "cpu")["scratch"]
-        assert scratch_bytes(tiny, strategy) == peak - without
+        assert scratch_bytes(tiny) == peak - without
 
 
 def copies_of(layer: Any) -> list[torch.Tensor]:
