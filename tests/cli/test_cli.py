@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,9 @@ def test_training_chatting_and_exporting_from_a_shell(tmp_path: Path, capsys: Pr
 
 def test_a_plan_as_text_and_as_json(capsys: Printed) -> None:
     assert main(["plan", "--model", "Llama-3.1-8B-Instruct", "--on", "T4"]) == 0
-    assert "memory" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "memory" in text
+    assert re.search(r"keeps [\w ]+ of \d+ layers", text)
     assert main(["plan", "--model", "Llama-3.1-8B-Instruct", "--on", "T4", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["forecast"]["total"] == sum(plan["forecast"]["parts"].values())

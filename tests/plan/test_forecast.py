@@ -213,3 +213,17 @@ def test_time_of_a_fused_step_agrees_with_an_h100(name, rows, length, measured):
         how = strategy(rows, recompute=False, levels=(level,) * layers, **fused)
         seconds = device_seconds(shape, Recipe(), how, batch, Hardware.of("H100"))
         assert seconds * 1e3 == pytest.approx(milliseconds, rel=0.03)
+
+
+def test_the_host_counts_unless_steps_are_replayed():
+    shape = shape_of("Llama-3.2-1B-Instruct")
+    how = strategy(1, recompute=False, engine="fused", attention="cudnn", levels=(4,) * 16)
+    h100 = Hardware.of("H100")
+
+    def seconds(mean: float, **changes) -> float:
+        data = DataSize(rows=100, mean_length=mean, max_length=512)
+        recipe = Recipe().with_values(changes)
+        return make_forecast(recipe, shape, how, h100, GIB, data).seconds_per_step
+
+    assert seconds(511) > 2 * seconds(512)  # 16 layers wait for Python, or a graph is replayed
+    assert seconds(512, **{"lora.dropout": 0.1}) > 2 * seconds(512)

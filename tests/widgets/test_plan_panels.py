@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from tunebook.plan import Hardware, make_plan
 from tunebook.recipe import Recipe
 from tunebook.widgets import MethodPanel, ModelPanel, forecast
+from tunebook.widgets.method import forecast_dict
 
 
 def test_the_forecast_is_there_and_follows_the_recipe() -> None:
@@ -48,3 +50,10 @@ def test_forecast_is_ready_when_it_returns() -> None:
     bar = forecast(Recipe.of(r=64))
     assert bar.forecast["total"] > 0
     assert "Weights" in bar.as_text()
+
+
+def test_the_words_below_the_bar_say_what_memory_is_spent_on() -> None:
+    plan = make_plan(Recipe.of("Llama-3.2-1B-Instruct"), hardware=Hardware.of("H100"))
+    words = forecast_dict(plan)["strategy"]
+    assert "keeps everything" in words
+    assert "weights stay unpacked" in words

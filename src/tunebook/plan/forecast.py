@@ -38,8 +38,11 @@ def make_forecast(
     parts = count(shape, recipe, strategy, worst, hardware.device)
     total = sum(parts.values())
     typical = _typical_batch(recipe, strategy, data)
-    estimate = fused_seconds_per_step if fused else seconds_per_step
-    seconds = estimate(shape, recipe, strategy, typical, hardware)
+    situation = (shape, recipe, strategy, typical, hardware)
+    if fused:
+        seconds = fused_seconds_per_step(*situation, one_shape=_have_one_shape(recipe, data))
+    else:
+        seconds = seconds_per_step(*situation)
     steps = count_steps(recipe, strategy, data)
     return Forecast(
         parts=parts,
@@ -88,6 +91,11 @@ def _mean_length(recipe: Recipe, data: DataSize | None) -> float:
     if data is None or recipe.training.packing:
         return recipe.model.max_seq_length
     return min(data.mean_length, recipe.model.max_seq_length)
+
+
+def _have_one_shape(recipe: Recipe, data: DataSize | None) -> bool:
+    """Whether all rows are known to be of one length."""
+    return data is not None and data.mean_length == data.max_length and not recipe.training.packing
 
 
 def _typical_batch(recipe: Recipe, strategy: Strategy, data: DataSize | None) -> Batch:

@@ -183,9 +183,10 @@ class LayerBytes:
         group, hidden = self.groups, self.hidden
         start = 2 * hidden + attended + gradients + self._adapter_gradients("o")
         start += self._gone("o") if level == Level.RESIDUAL else 0
-        for bound, size in ((Level.GATE_UP, self._entered("gate_up") + 2 * self.wide),
-                            (Level.ALL, self._normed("gate_up"))):  # fmt: skip
-            start -= size if level >= bound else 0
+        if level >= Level.GATE_UP:  # what the MLP kept is gone
+            start -= self._entered("gate_up") + 2 * self.wide
+        if level >= Level.ALL:
+            start -= self._normed("gate_up")
         inner = hidden if self.sandwich else 0
         yield start + inner + self.query + self._attention_backward()
         buffer = self.qkv + self._rows(group["qkv"].spare)

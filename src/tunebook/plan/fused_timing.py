@@ -33,7 +33,13 @@ _FIXED = 5e-3
 
 
 def fused_seconds_per_step(
-    shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Batch, hardware: Hardware
+    shape: ModelShape,
+    recipe: Recipe,
+    strategy: Strategy,
+    batch: Batch,
+    hardware: Hardware,
+    *,
+    one_shape: bool = False,
 ) -> float:
     """Seconds of one weight update: its micro-steps, and the fixed part once.
 
@@ -41,8 +47,12 @@ def fused_seconds_per_step(
 
     Args:
         batch: a typical micro-batch (mean padded length), not the largest.
+        one_shape: whether all batches have the same shape, so that their steps are replayed as a
+            CUDA graph where nothing forbids it, and the host hardly counts.
     """
     device = device_seconds(shape, recipe, strategy, batch, hardware)
+    if one_shape and strategy.dtype != "float16" and not recipe.lora.dropout:
+        return strategy.gradient_accumulation_steps * device + _FIXED
     again = sum(1 - level / Level.ALL for level in strategy.levels)
     host = _HOST * len(strategy.levels) + _HOST_AGAIN * again
     return strategy.gradient_accumulation_steps * max(device, host) + _FIXED

@@ -1,28 +1,24 @@
-"""Choose how a recipe is run: the first rung of a ladder whose forecast stays within the budget.
+"""Choose how a recipe is run within a budget of memory, and say what to change where nothing fits.
 
-Each rung gives up speed for memory and never changes what is learnt: the effective batch stays.
-This module knows forecasts, not models or tensors.
+Whatever is chosen changes speed and memory, never what is learnt: the effective batch stays. This
+module knows forecasts, not models or tensors.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Literal
 
 from tunebook.errors import DoesNotFit, RecipeInvalid
 from tunebook.models.shape import ModelShape
 from tunebook.plan.forecast import make_forecast
-from tunebook.plan.fused_strategy import fused_rungs, resolve_attention, runs_fused
+from tunebook.plan.fused_strategy import runs_fused
 from tunebook.plan.hardware import GIB, Hardware
+from tunebook.plan.ladder import choose_fused, choose_stock
 from tunebook.plan.nouns import DataSize, Forecast, Level, Plan, Strategy, size
 from tunebook.recipe import Recipe
 
 _SHARE_OF_FREE = 0.9
-_FEWEST_TOKENS = 1024
-_SMALLEST_GAIN = 0.03
-"""A smaller micro-batch is taken for speed if it has so many tokens, and is faster by that share."""
 _STEP = 0.05
 _SMALLEST_STEP = 256 * 2**20
 """How much less memory the next plan takes after an out-of-memory error."""
@@ -95,18 +91,9 @@ def _plan_within(
         return make_forecast(recipe, shape, strategy, hardware, budget, data)
 
     engine = engine or ("fused" if runs_fused(shape, recipe, hardware) else "stock")
-    if engine == "fused":
-        base = _base(recipe, hardware, resolve_attention(shape, recipe, hardware))
-        batches = (base, *_smaller_batches(base))
-        ladders = [
-            partial(fused_rungs, one, shape, recipe)
-            for one in batches
-            if below is None or one.micro_batch <= below.micro_batch
-        ]
-        strategy, forecast, rungs = _fastest(ladders, forecast_of)
-    else:
-        ladder = _ladder(recipe, shape, hardware)
-        strategy, forecast, rungs = _first_fitting(ladder, forecast_of)
+    choose = choose_fused if engine == "fused" else choose_stock
+    largest = below.micro_batch if below else None
+    strategy, forecast, rungs = choose(recipe, shape, hardware, forecast_of, largest)
     advice = [] if forecast.fits else _advice(recipe, shape, strategy, hardware, budget, data)
     return Plan(
         recipe=_echo(recipe),
@@ -116,48 +103,6 @@ def _plan_within(
         rungs=rungs,
         advice=advice,
     )
-
-
-def _first_fitting(
-    ladder: Iterable[tuple[Strategy, str]], forecast_of: Callable[[Strategy], Forecast]
-) -> tuple[Strategy, Forecast, list[str]]:
-    """The first rung that fits, else the last, its forecast, and what was tried."""
-    rungs: list[str] = []
-    for strategy, reason in ladder:
-        forecast = forecast_of(strategy)
-        rungs.append(f"{reason}: {_verdict(forecast)}")
-        if forecast.fits:
-            break
-    return strategy, forecast, rungs
-
-
-def _fastest(
-    ladders: Iterable[Callable[..., list[tuple[Strategy, str]]]],
-    forecast_of: Callable[[Strategy], Forecast],
-) -> tuple[Strategy, Forecast, list[str]]:
-    """The fastest of each micro-batch's first rung that fits, else the smallest rung of all.
-
-    A smaller micro-batch keeps more of each layer and is then often faster than a larger one that
-    makes it again, as long as its products are large enough to be efficient.
-    """
-    rungs: list[str] = []
-    found: tuple[Strategy, Forecast] | None = None
-    for ladder in ladders:
-        tried = ladder(lambda one: forecast_of(one).fits)
-        strategy = tried[-1][0]
-        forecast = forecast_of(strategy)
-        if found is not None and found[1].fits:
-            tokens = forecast.tokens_per_step / strategy.gradient_accumulation_steps
-            gain = 1 - forecast.seconds_per_step / found[1].seconds_per_step
-            if tokens < _FEWEST_TOKENS or gain < _SMALLEST_GAIN:
-                break
-        shown = tried[-1:] if found else tried
-        rungs += [f"{reason}: {_verdict(forecast_of(one))}" for one, reason in shown]
-        found = strategy, forecast
-        if forecast.fits and len(tried) == 1:
-            break
-    assert found is not None
-    return *found, rungs
 
 
 def require_fit(plan: Plan) -> Plan:
@@ -197,73 +142,6 @@ def parse_budget(text: str, hardware: Hardware) -> int:
             'write it such as `training.memory_budget: "6.5GiB"`.',
         )
     return int(float(found[1]) * _UNITS[found[2]])
-
-
-def resolve_dtype(recipe: Recipe, hardware: Hardware) -> str:
-    """The recipe's dtype, else bfloat16 where fast, float16 on older GPUs, float32 on CPUs."""
-    if recipe.model.dtype != "auto":
-        return recipe.model.dtype
-    if hardware.device == "cpu":
-        return "float32"
-    return "bfloat16" if hardware.supports_bf16 else "float16"
-
-
-def resolve_optimizer(recipe: Recipe, hardware: Hardware) -> str:
-    """The recipe's optimizer, else 8-bit AdamW on a GPU and torch's AdamW on a CPU."""
-    if recipe.training.optimizer != "auto":
-        return recipe.training.optimizer
-    return "adamw_torch" if hardware.device == "cpu" else "adamw_8bit"
-
-
-def _base(recipe: Recipe, hardware: Hardware, attention: str) -> Strategy:
-    """The recipe's own micro-batch, with what `auto` means here."""
-    micro = recipe.training.batch_size
-    return Strategy.model_validate(
-        {
-            "micro_batch": micro,
-            "gradient_accumulation_steps": recipe.effective_batch // micro,
-            "gradient_checkpointing": recipe.training.gradient_checkpointing == "on",
-            "dtype": resolve_dtype(recipe, hardware),
-            "optimizer": resolve_optimizer(recipe, hardware),
-            "attention": attention,
-        }
-    )
-
-
-def _smaller_batches(base: Strategy) -> Iterator[Strategy]:
-    """The same with the micro-batch halved, and again, as far as the effective batch divides."""
-    micro, effective = base.micro_batch, base.effective_batch
-    while micro > 1:
-        micro = next(rows for rows in range(max(1, micro // 2), 0, -1) if effective % rows == 0)
-        changed = {"micro_batch": micro, "gradient_accumulation_steps": effective // micro}
-        yield base.model_copy(update=changed)
-
-
-def _ladder(
-    recipe: Recipe, shape: ModelShape, hardware: Hardware
-) -> Iterator[tuple[Strategy, str]]:
-    """Strategies from fast to small, with reasons: recompute, then halve the micro-batch."""
-    choice = recipe.training.gradient_checkpointing
-    base = _base(recipe, hardware, "eager" if shape.attention_softcap else "sdpa")
-    micro = base.micro_batch
-    yield base, f"micro-batch {micro}, activations {'recomputed' if choice == 'on' else 'kept'}"
-    if choice == "auto":
-        base = base.model_copy(update={"gradient_checkpointing": True})
-        yield (
-            base,
-            f"micro-batch {micro}, activations recomputed, which is slower by about a third",
-        )
-    for smaller in _smaller_batches(base):
-        yield (
-            smaller,
-            f"micro-batch {smaller.micro_batch} with {smaller.gradient_accumulation_steps} "
-            f"accumulation steps ({smaller.effective_batch} rows an update)",
-        )
-
-
-def _verdict(forecast: Forecast) -> str:
-    relation = "fits" if forecast.fits else "is too much for"
-    return f"{size(forecast.total)} {relation} {size(forecast.budget)}"
 
 
 def _advice(
