@@ -81,6 +81,8 @@ def attend(
     if mask is not None:
         k, v = repeat_heads(k, q), repeat_heads(v, q)
         return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    if q.is_cuda and _generation(q.device) < 8:  # its kernels take no groups of heads
+        k, v = repeat_heads(k, q), repeat_heads(v, q)
     grouped = k.shape[1] != q.shape[1]
     if not q.is_cuda:
         return scaled_dot_product_attention(

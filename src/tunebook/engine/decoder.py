@@ -195,12 +195,13 @@ class _Layer(torch.autograd.Function):
         shape = dy.shape
         with no_autocast(dy):
             dy = dy.reshape(x.shape)
-            if attended is None:
-                attended = layer.attention.start(x, context)
             if middle is None:
+                attended = attended or layer.attention.start(x, context)
                 middle = layer.attention.finish(x, attended, context)
             dmiddle, of_mlp = layer.mlp.backward(dy, middle, gated, context)
             del middle, gated, dy
+            if attended is None:  # not earlier: it would lie beside the MLP's gradients
+                attended = layer.attention.start(x, context)
             dx, of_attention = layer.attention.backward(
                 dmiddle, x, attended, context, needed=ctx.needs_input_grad[3]
             )

@@ -162,7 +162,8 @@ class LayerBytes:
         entered = 0
         if level < Level.GATE_UP:
             entered = self._entered("gate_up") + self._normed("gate_up")
-        start = hidden + attended + middle
+        # with the sum kept, attention is made again only when the MLP's backward has ended
+        start = hidden + middle + (attended if level < Level.RESIDUAL else 0)
         gradients = self._adapter_gradients("down")
         buffer = projected + self._rows(group["gate_up"].spare)
         # the gradient of gate and up is made beside gate, up and the gradient of the hidden rows
