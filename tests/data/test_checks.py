@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tunebook.data import apply_fixes, check, write_rows
+from tunebook.data import apply_fixes, check, get_chat_template, write_rows
 from tunebook.data.suspects import damage, hidden, mended, personal, secret
 from tunebook.errors import ExtraMissing, FolderExists, RecipeInvalid
 from tunebook.recipe import Recipe
@@ -123,10 +123,16 @@ def test_a_better_length_is_said(tokenizer):
 
 def test_little_to_learn_and_unused_tools(tokenizer):
     rows = [row("word " * 900, "a"), {**GOOD, "tools": '[{"name": "f"}]'}]
-    assert found(rows, tokenizer=tokenizer("qwen2.5")) == {
-        "barely_trained": [0],
-        "tools_unused": [1],
-    }
+    assert found(rows, tokenizer=tokenizer("qwen2.5")) == {"barely_trained": [0]}
+    spoken = get_chat_template(tokenizer("qwen2.5"), "chatml")
+    assert found(rows, tokenizer=spoken) == {"barely_trained": [0], "tools_unused": [1]}
+    told = {"system": 'Call {"name": "f"}.', **rows[1]}
+    assert found([told], tokenizer=tokenizer("qwen2.5")) == {"tools_twice": [0]}
+    recipe = Recipe.of(columns={"prompt": "prompt", "completion": "completion"})
+    report = check(recipe, rows=rows[1:], tokenizer=tokenizer("qwen2.5"), near_duplicates=False)
+    assert [(f.code, "`tools` is not taken" in f.title) for f in report.findings] == [
+        ("tools_unused", True)
+    ]
 
 
 def test_rows_that_were_skipped_are_a_finding(tmp_path):

@@ -224,9 +224,16 @@ TEXTS: dict[str, tuple[Severity, str, str, str | None]] = {
         "hide_personal_data",
     ),
     "tools_unused": (
+        "warning",
+        "{n} rows come with a list of tools that the model is not shown: {why}.",
+        "map the column (`data.columns: {{tools: NAME}}`), or choose a `model.chat_template` that "
+        "knows tools; else the model learns to call what it was not told of.",
+        None,
+    ),
+    "tools_twice": (
         "info",
-        "{n} rows come with a list of tools that is not put before the conversation.",
-        "write the tools into a system message if the model is to see them.",
+        "{n} rows describe their tools in the system message too: the model reads them twice.",
+        "take one of the two away, such as by mapping only the messages in `data.columns`.",
         None,
     ),
     "missing_bos": (

@@ -17,6 +17,7 @@ from tunebook.data.finders import (
     any_chat,
 )
 from tunebook.data.mapping import require_fields, standard_columns
+from tunebook.data.tools import tools_column
 from tunebook.errors import FormatUnknown, RowInvalid
 from tunebook.recipe import DataPart
 
@@ -64,7 +65,7 @@ def detect_format(
     for finder in FINDERS if format == "auto" else FINDER_OF[format]:
         found = finder(names, sample)
         if found is not None:
-            return _compare(found, sample)
+            return _compare(_with_tools(found, names, sample), sample)
     listed = ", ".join(f"`{name}`" for name in names) or "none"
     if format == "auto":
         raise FormatUnknown(
@@ -117,6 +118,15 @@ def _compare(found: Detection, sample: list[dict[str, Any]]) -> Detection:
     return found.model_copy(
         update={"disagreeing": disagreeing, "confidence": confidence, "reason": reason}
     )
+
+
+def _with_tools(found: Detection, names: list[str], sample: list[dict[str, Any]]) -> Detection:
+    """The detection with the column of tools, where there is one that a chat could use."""
+    name = tools_column(names, sample)
+    if name is None or name in found.columns.values() or found.format == "text":
+        return found
+    reason = f"{found.reason} `{name}` holds the tools that the model may call."
+    return found.model_copy(update={"columns": {**found.columns, "tools": name}, "reason": reason})
 
 
 def _by_hand(

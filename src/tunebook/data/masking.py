@@ -5,18 +5,22 @@ It knows a tokenizer and its template; it does not know files, formats or traine
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunebook.data.conversations import Message
+from tunebook.data.conversations import Conversation, Message
 from tunebook.data.rendering import Renderer, Span
+from tunebook.data.tools import Tool
+from tunebook.data.turns import wrong
 from tunebook.errors import ModelInvalid
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MASKED = -100
+_KEPT = 64  # lists of tools: many rows may share one, or each have its own
 TrainOn = Literal["responses", "last_response", "all"]
 
 
@@ -55,6 +59,7 @@ def encode_conversation(
     *,
     train_on: TrainOn = "responses",
     max_length: int | None = None,
+    tools: list[Tool] | None = None,
 ) -> Encoded:
     """One conversation as ids and labels, with the span of every turn.
 
@@ -67,11 +72,13 @@ def encode_conversation(
             with `"train": False` is never learnt, whatever `train_on` says.
         train_on: "responses" (every assistant turn), "last_response", or "all".
         max_length: in tokens; more are cut off on the right.
+        tools: JSON schemas of what the model may call, for the template to write.
 
     Raises:
         TemplateInvalid: no template, or the template refuses the conversation.
     """
-    return Encoder(tokenizer, train_on=train_on, max_length=max_length, every_turn=True)(messages)
+    encoder = Encoder(tokenizer, train_on=train_on, max_length=max_length, every_turn=True)
+    return encoder(Conversation(messages, tools) if tools else messages)
 
 
 def encode_text(
@@ -107,7 +114,8 @@ class Encoder:
         self.train_on = train_on
         self.max_length = max_length
         self.every_turn = every_turn
-        self._renderer: Renderer | None = None
+        self.hidden_tools = 0  # rows whose tools the template does not write
+        self._renderers: dict[str, Renderer] = {}
 
     def __call__(self, messages: list[Message]) -> Encoded:
         return self.batch([messages])[0]
@@ -122,9 +130,27 @@ class Encoder:
         if len(messages) == 1 and messages[0]["role"] == "text":
             content = messages[0]["content"]
             return content, [Span(0, len(content), "text", 0, True)], True
-        if self._renderer is None:
-            self._renderer = Renderer(self.tokenizer)
-        return (*self._render_chat(self._renderer, messages), False)
+        tools = getattr(messages, "tools", None)
+        renderer = self.renderer(tools)
+        self.hidden_tools += bool(tools) and not renderer.shows_tools
+        return (*self._render_chat(renderer, messages), False)
+
+    def renderer(self, tools: list[Tool] | None = None) -> Renderer:
+        """What renders conversations with these tools; the latest few are kept.
+
+        Raises:
+            TemplateInvalid: the tokenizer has no template.
+            RowInvalid: the tools hold themselves, or what is no JSON.
+        """
+        try:
+            key = json.dumps(tools) if tools else ""
+        except (RecursionError, TypeError, ValueError) as error:
+            raise wrong("The row", "`tools`", f"is no JSON: {error}") from None
+        found = self._renderers.pop(key, None) or Renderer(self.tokenizer, tools)
+        if len(self._renderers) >= _KEPT:
+            del self._renderers[next(iter(self._renderers))]
+        self._renderers[key] = found
+        return found
 
     def tokenize(self, prepared: list[tuple[str, list[Span], bool]]) -> list[Encoded]:
         """Rendered rows as ids and labels."""

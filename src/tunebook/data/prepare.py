@@ -42,7 +42,8 @@ class DataStatistics(BaseModel):
     """Figures of the training rows, in tokens after the cut.
 
     `rows` are those that are trained on; `masked_rows` were left out because nothing in them is
-    learnt; `skipped_rows` could not be used; `truncated` were cut. `percentiles` maps
+    learnt; `skipped_rows` could not be used; `truncated` were cut; of `hidden_tools` the template
+    does not write the tools. `percentiles` maps
     "50", "90", "95" and "99" to lengths; `suggested_max_seq_length` is None where the one in use is good.
     """
 
@@ -53,6 +54,7 @@ class DataStatistics(BaseModel):
     trained_tokens: int
     truncated: int
     masked_rows: int
+    hidden_tools: int = 0
     longest: int
     mean_length: float
     percentiles: dict[str, int]
@@ -104,8 +106,9 @@ def prepare_data(
     train = _encode_table(train_rows, table, detection, encoder, progress, skipped)
     if not train.lengths:
         raise _nothing(recipe, train, skipped)
-    evaluation = _evaluation(recipe, eval_rows, table, detection, encoder, skipped)
     statistics = train.statistics()
+    statistics.hidden_tools = encoder.hidden_tools
+    evaluation = _evaluation(recipe, eval_rows, table, detection, encoder, skipped)
     statistics.skipped_rows = skipped.count
     statistics.eval_rows = len(evaluation) if evaluation is not None else 0
     return PreparedData(train.dataset(), evaluation, statistics, detection, train.lengths)

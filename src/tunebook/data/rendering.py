@@ -19,7 +19,7 @@ from tunebook.data.frames import (
     learn_frame,
     whole_tags,
 )
-from tunebook.data.sandbox import program
+from tunebook.data.sandbox import plain, program
 from tunebook.data.shapes import Shape, plain_contents, probe_of, shape_of
 from tunebook.data.templates import no_template
 from tunebook.errors import TemplateInvalid
@@ -27,6 +27,7 @@ from tunebook.errors import TemplateInvalid
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_NO_PARAMETERS = {"type": "object", "properties": {}}
 _MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -49,19 +50,27 @@ class Renderer:
 
     Args:
         tokenizer: with a chat template.
+        tools: what every conversation offers the model, as JSON schemas: a template may write
+            another opening, another first question or other ends of turns for them.
 
     Raises:
         TemplateInvalid: the tokenizer has no template.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]] | None = None
+    ) -> None:
         if not tokenizer.chat_template:
             raise no_template()
-        self.template: str = tokenizer.get_chat_template()
+        self.template: str = tokenizer.get_chat_template(tools=tools)
         self.marked = bool(_MARKED.search(self.template))
         self._program = program(self.template)
-        self._variables: dict[str, Any] = dict(tokenizer.special_tokens_map)
+        self._variables: dict[str, Any] = {
+            **tokenizer.special_tokens_map,
+            "tools": plain(tools) or None,
+        }
         self._learnt: Frame | None = None
+        self._shows_tools: bool | None = None
         # What templates put between a prompt and an answer, such as an empty thought.
         self._leads: list[str] = [""]
         # By roles, as soon as they are met again; None where nothing can be proved.
@@ -89,6 +98,19 @@ class Renderer:
             TemplateInvalid: as for `frame`.
         """
         return self.frame.final.strip()
+
+    @property
+    def shows_tools(self) -> bool:
+        """Whether the template writes the names of tools before a conversation."""
+        if self._shows_tools is None:
+            tool = {"name": SENTINEL, "description": "", "parameters": _NO_PARAMETERS}
+            given = {**self._variables, "tools": [{"type": "function", "function": tool}]}
+            question = [{"role": "user", "content": "q"}]
+            try:
+                self._shows_tools = SENTINEL in self._program.render(question, given)[0]
+            except TemplateInvalid:
+                self._shows_tools = False
+        return self._shows_tools
 
     def render(self, messages: list[Message], *, generation_prompt: bool = False) -> str:
         """The conversation as text.
@@ -221,15 +243,19 @@ class Renderer:
         if prompt is not None and text.startswith(prompt):
             return len(prompt)
         around = self._around(messages, turn)
+        earlier = self.place(text, messages, turn - 1) if turn else None
+        before = earlier.end if earlier is not None else 0
         if around is not None and text.startswith(around[0]):
-            earlier = self.place(text, messages, turn - 1) if turn else None
-            return header_end(around[0], self.frame.headers, earlier.end if earlier else 0)
+            return header_end(around[0], self.frame.headers, before)
+        asked = self.frame.asked
+        if asked and earlier and earlier.role == "user" and text.startswith(asked, before):
+            return before + len(asked)
         # The words may be rewritten: then the prompt shows the start, as far as it is kept whole.
         same = whole_tags(text[: common(text, prompt or "")])
-        if prompt is not None and not messages[turn]["content"].strip():
-            return len(same)
-        if any(same.endswith(header) for header in self.frame.headers):
-            return len(same)
+        if prompt is not None and len(same) >= before:
+            headers = self.frame.headers
+            if not messages[turn]["content"].strip() or any(map(same.endswith, headers)):
+                return len(same)
         raise _unproved(turn, "what stands before the answer changes with the answer")
 
     def _end(self, text: str, messages: list[Message], turn: int, start: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from tunebook.data.conversations import Message, to_label, to_messages
+from tunebook.data.conversations import Conversation, Message, to_label, to_messages
 from tunebook.data.duplicates import NearDuplicates, chat_digest, row_digest
 from tunebook.data.findings import EXAMPLES, ORDER, TEXTS, CheckReport, Finding
 from tunebook.data.formats import Detection, row_format
@@ -16,6 +16,7 @@ from tunebook.data.masking import MASKED, Encoded, Encoder
 from tunebook.data.prepare import RowCollector
 from tunebook.data.suspects import damage, personal, secret, token_pattern
 from tunebook.data.tokens import special_ids
+from tunebook.data.tools import TOOL_COLUMNS
 from tunebook.errors import RowInvalid, TemplateInvalid
 
 _BATCH = 200
@@ -60,8 +61,6 @@ class Review:
         self._seen.add(digest)
         if repeated:
             self.mark("duplicate", number)
-        if row.get("tools"):
-            self.mark("tools_unused", number)
         try:
             if self.detection.format == "unpaired_preference":
                 to_label(row, self.detection, number=number)
@@ -79,6 +78,7 @@ class Review:
             self.mark("near_duplicate", number)
         self._look_at_turns(number, messages)
         self._look_at_text(number, messages)
+        self._look_at_tools(number, row, messages)
         self._encode(number, messages)
 
     def mark(self, code: str, number: int, why: str = "") -> None:
@@ -144,7 +144,17 @@ class Review:
         if found:
             self.mark("special_token_text", number, f"`{found[0]}`")
 
-    def _encode(self, number: int, messages: list[Message]) -> None:
+    def _look_at_tools(self, number: int, row: dict[str, Any], messages: Conversation) -> None:
+        if messages.tools is None:
+            held = [name for name in TOOL_COLUMNS if row.get(name) not in (None, "", [], "[]")]
+            if held and "tools" not in self.detection.columns:
+                self.mark("tools_unused", number, f"`{held[0]}` is not taken for the tools")
+        elif messages[0]["role"] == "system":
+            names = [tool["function"]["name"] for tool in messages.tools]
+            if all(f'"{name}"' in messages[0]["content"] for name in names):
+                self.mark("tools_twice", number)
+
+    def _encode(self, number: int, messages: Conversation) -> None:
         if self.encoder is None:
             return
         try:
@@ -152,6 +162,8 @@ class Review:
         except TemplateInvalid as error:
             self.mark("template_refuses", number, error.why)
             return
+        if messages.tools and not self.encoder.renderer(messages.tools).shows_tools:
+            self.mark("tools_unused", number, "the chat template does not write them")
         self._waiting.append((number, messages[0]["role"] == "text", rendered))
         if len(self._waiting) >= _BATCH:
             self._tokenize()

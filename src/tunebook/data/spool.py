@@ -10,12 +10,13 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook.data.turns import DEEPEST, describe
+from tunebook.data.tools import tools_as_text
+from tunebook.data.turns import describe
 from tunebook.errors import DatasetUnreadable, TunebookError
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class RowSpool:
 
     def add(self, number: int, row: dict[str, Any]) -> None:
         """Take in one row with its line or row number."""
-        self._rows.append((number, row))
+        self._rows.append((number, tools_as_text(row)))
         if len(self._rows) >= BATCH:
             self.flush()
 
@@ -273,30 +274,6 @@ def even(value: Any, key: str = "") -> Any:
     if isinstance(value, list):
         return [even(item) for item in value]
     return value
-
-
-def too_deep(value: Any) -> str | None:
-    """Why a value cannot be a row: it holds itself, or is nested too far. None if it can."""
-    path: set[int] = set()
-    seen: dict[int, int] = {}
-
-    def walk(item: Any, depth: int) -> str | None:
-        if not isinstance(item, dict | list | tuple):
-            return None
-        if id(item) in path:
-            return "it holds itself"
-        if depth > DEEPEST:
-            return f"it is nested more than {DEEPEST} levels deep"
-        if seen.get(id(item), -1) >= depth:
-            return None
-        seen[id(item)] = depth
-        path.add(id(item))
-        children: Iterable[Any] = item.values() if isinstance(item, dict) else item
-        found = next((why for child in children if (why := walk(child, depth + 1))), None)
-        path.discard(id(item))
-        return found
-
-    return walk(value, 0)
 
 
 def kind_of(value: Any) -> str:
