@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MASKED = -100
+_SHORT = 2000  # tokens
 _KEPT = 64  # lists of tools: many rows may share one, or each have its own
 TrainOn = Literal["responses", "last_response", "all"]
 
@@ -28,18 +29,26 @@ TrainOn = Literal["responses", "last_response", "all"]
 class Encoded:
     """One row as the model sees it.
 
-    `labels[i]` is `input_ids[i]` where the token is learnt and -100 where not. `offsets[i]` is the
-    token's place in `text`, made when asked for: `places` is a list of them or a tokenizer's
-    Encoding. `spans` are in text order; `length` counts the tokens before the cut.
+    `learnt` are the tokens learnt, as ranges [first, last) in order. `offsets[i]` is the token's
+    place in `text`, made when asked for: `places` is a list of them or a tokenizer's Encoding.
+    `spans` are in text order; `length` counts the tokens before the cut.
     """
 
     input_ids: list[int]
-    labels: list[int]
+    learnt: list[tuple[int, int]]
     text: str
     spans: list[Span]
     truncated: bool
     places: Any = field(repr=False, default_factory=list)
     length: int = 0
+
+    @property
+    def labels(self) -> list[int]:
+        """`input_ids[i]` where the token is learnt, and -100 where not."""
+        labels = [MASKED] * len(self.input_ids)
+        for first, last in self.learnt:
+            labels[first:last] = self.input_ids[first:last]
+        return labels
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
@@ -50,7 +59,7 @@ class Encoded:
     @property
     def n_trained(self) -> int:
         """How many tokens are learnt."""
-        return len(self.labels) - self.labels.count(MASKED)
+        return sum(last - first for first, last in self.learnt)
 
 
 def encode_conversation(
@@ -182,43 +191,40 @@ class Encoder:
     def _render_chat(self, renderer: Renderer, messages: list[Message]) -> tuple[str, list[Span]]:
         answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         barred = [i for i, message in enumerate(messages) if message.get("train") is False]
-        seen = [
-            {k: v for k, v in m.items() if k != "train"} if "train" in m else m for m in messages
-        ]
-        learnt = [turn for turn in answers if turn not in barred]
-        if self.train_on == "last_response":
-            # A last answer that is not to be learnt is not replaced by an earlier one.
-            learnt = [turn for turn in answers[-1:] if turn not in barred]
+        flagged = any("train" in message for message in messages)
+        seen = [{k: m[k] for k in m if k != "train"} for m in messages] if flagged else messages
+        learnt = answers[-1:] if self.train_on == "last_response" else answers
+        # A last answer that is not to be learnt is not replaced by an earlier one.
+        learnt = [turn for turn in learnt if turn not in barred] if barred else learnt
         if self.train_on == "all" and not self.every_turn and not barred:
-            return renderer.render(seen), []
+            return renderer.render_answers(seen, [])
         wanted = answers if self.every_turn or self.train_on == "all" else learnt
         text, found = renderer.render_answers(seen, wanted)
-        spans = {span.turn: span for span in found}
         others = range(len(messages)) if self.every_turn else barred
+        if not others:
+            return text, [span._replace(trained=True) for span in found]
+        spans = {span.turn: span for span in found}
         for turn in others:
             place = None if turn in spans else renderer.place(text, seen, turn)
             if place is not None:
                 spans[turn] = place
-        trained = set(range(len(messages))) if self.train_on == "all" else set(learnt)
+        trained = set(range(len(messages)) if self.train_on == "all" else learnt) - set(barred)
         ordered = sorted(spans.values(), key=lambda span: (span.start, span.turn))
-        return text, [
-            Span(s.start, s.end, s.role, s.turn, s.turn in trained and s.turn not in barred)
-            for s in ordered
-        ]
+        return text, [span._replace(trained=span.turn in trained) for span in ordered]
 
     def _finish(self, text: str, spans: list[Span], ids: list[int], encoding: Any) -> Encoded:
-        def start(token: int) -> int:
-            return encoding.token_to_chars(token)[0]  # type: ignore[no-any-return]
-
-        tokens = range(len(ids))
-        everything = self.train_on == "all"
-        labels = list(ids) if everything else [MASKED] * len(ids)
+        everything, count = self.train_on == "all", len(ids)
+        found = []
+        last = 0
         for span in spans:
             if span.trained != everything:
-                first = bisect_left(tokens, span.start, key=start)
-                last = bisect_left(tokens, span.end, first, key=start)
-                labels[first:last] = [MASKED] * (last - first) if everything else ids[first:last]
-        return self._cut(Encoded(ids, labels, text, spans, False, encoding, len(ids)))
+                first = max(last, _first_token(encoding, span.start, count))
+                last = max(first, _first_token(encoding, span.end, count))
+                found.append((first, last))
+        if everything:  # what was found is left out
+            edges = [0, *(edge for place in found for edge in place), count]
+            found = list(zip(edges[::2], edges[1::2], strict=True))
+        return self._cut(Encoded(ids, found, text, spans, False, encoding, count))
 
     def _finish_text(self, text: str, ids: list[int], encoding: Any) -> Encoded:
         """Write the start and end tokens, which the tokenizer gives no place, into the text."""
@@ -237,7 +243,8 @@ class Encoder:
                 offsets = [*offsets[:-1], (len(text), end)]
                 text += str(tokenizer.eos_token)
         span = Span(0, len(text), "text", 0, True)
-        return self._cut(Encoded(list(ids), list(ids), text, [span], False, offsets, len(ids)))
+        learnt = [(0, len(ids))]
+        return self._cut(Encoded(list(ids), learnt, text, [span], False, offsets, len(ids)))
 
     def _cut(self, encoded: Encoded) -> Encoded:
         limit = self.max_length
@@ -245,10 +252,25 @@ class Encoder:
             return encoded
         return Encoded(
             encoded.input_ids[:limit],
-            encoded.labels[:limit],
+            [(first, min(last, limit)) for first, last in encoded.learnt if first < limit],
             encoded.text,
             encoded.spans,
             True,
             encoded.places,
             encoded.length,
         )
+
+
+def _first_token(encoding: Any, place: int, count: int) -> int:
+    """The first of `count` tokens that begins at a character's place or behind it."""
+
+    def start(token: int) -> int:
+        return encoding.token_to_chars(token)[0]  # type: ignore[no-any-return]
+
+    # The tokenizer looks at one token after the other: quick for short texts only.
+    token: int | None = encoding.char_to_token(place) if count < _SHORT else None
+    if token is None:
+        return bisect_left(range(count), place, key=start)
+    while token and start(token - 1) >= place:  # several tokens may share one character
+        token -= 1
+    return token if start(token) >= place else token + 1

@@ -5,8 +5,10 @@ Every row takes the path of `masking.Encoder`; packing and batching are the trai
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from pydantic import BaseModel
 from tunebook.data.conversations import to_label, to_messages
 from tunebook.data.formats import Detection, detect_for
 from tunebook.data.loading import quiet_datasets, read_rows
-from tunebook.data.masking import Encoded, Encoder
+from tunebook.data.masking import MASKED, Encoded, Encoder
 from tunebook.data.packing import suggest_max_length
 from tunebook.data.rendering import Span
 from tunebook.data.spool import Skipped, Spool, dataset_of
@@ -175,10 +177,18 @@ def encode_rows(
         RowInvalid, TemplateInvalid: naming the row.
     """
     skipped = skipped or Skipped()
-    for first in range(0, len(numbers), BATCH):
-        batch = numbers[first : first + BATCH]
-        kept, rendered = _render_rows(table, batch, detection, encoder, skipped)
-        yield from zip(kept, encoder.tokenize(rendered), strict=True)
+    # The tokenizer lets go of the interpreter: one batch is tokenised while the next is rendered.
+    with ThreadPoolExecutor(1, thread_name_prefix="tunebook-tokenize") as beside:
+        waiting: tuple[list[int], Future[list[Encoded]]] | None = None
+        for first in range(0, len(numbers), BATCH):
+            batch = numbers[first : first + BATCH]
+            kept, rendered = _render_rows(table, batch, detection, encoder, skipped)
+            begun = kept, beside.submit(encoder.tokenize, rendered)
+            if waiting is not None:
+                yield from zip(waiting[0], waiting[1].result(), strict=True)
+            waiting = begun
+        if waiting is not None:
+            yield from zip(waiting[0], waiting[1].result(), strict=True)
 
 
 def _render_rows(
@@ -186,7 +196,8 @@ def _render_rows(
 ) -> tuple[list[int], list[tuple[str, list[Span], bool]]]:
     """The numbers and the rendered texts of those rows of a batch that are learnt from."""
     labelled = detection.format == "unpaired_preference"
-    columns = table[batch]
+    together = batch[-1] - batch[0] == len(batch) - 1  # as they nearly always are
+    columns = table[batch[0] : batch[-1] + 1] if together else table[batch]
     kept, rendered = [], []
     for place, number in enumerate(batch):
         row = {name: values[place] for name, values in columns.items()}
@@ -216,7 +227,7 @@ class RowCollector:
     masked: int = 0
     first_masked: int | None = None
     _ids: list[list[int]] = field(default_factory=list)
-    _labels: list[list[int]] = field(default_factory=list)
+    _learnt: list[list[tuple[int, int]]] = field(default_factory=list)
 
     def add(self, number: int, encoded: Encoded) -> None:
         """Take in row `number`, or count it as masked."""
@@ -224,7 +235,7 @@ class RowCollector:
         self.uncut.append(encoded.length)
         self.cut += encoded.truncated
         # The first token is never predicted, so a label there alone teaches nothing.
-        if learnt == 0 or (learnt == 1 and encoded.labels[0] != -100):
+        if learnt == 0 or (learnt == 1 and encoded.learnt[0] == (0, 1)):
             self.masked += 1
             self.first_masked = number if self.first_masked is None else self.first_masked
             return
@@ -232,18 +243,24 @@ class RowCollector:
         self.truncated += encoded.truncated
         self.lengths.append(len(encoded.input_ids))
         self._ids.append(encoded.input_ids)
-        self._labels.append(encoded.labels)
+        self._learnt.append(encoded.learnt)
         if len(self._ids) >= BATCH:
             self.flush()
 
     def flush(self) -> None:
         """Turn the waiting rows into one Arrow batch."""
+        import numpy as np
         import pyarrow as pa
 
-        kind = pa.list_(pa.int32())
-        columns = [pa.array(self._ids, kind), pa.array(self._labels, kind)]
+        ends = np.cumsum([0, *map(len, self._ids)], dtype=np.int32)
+        ids = np.fromiter(itertools.chain.from_iterable(self._ids), np.int32, int(ends[-1]))
+        labels = np.full_like(ids, MASKED)
+        for start, ranges in zip(ends.tolist(), self._learnt, strict=False):
+            for first, last in ranges:
+                labels[start + first : start + last] = ids[start + first : start + last]
+        columns = [pa.ListArray.from_arrays(ends, values) for values in (ids, labels)]
         self.spool.add(pa.record_batch(columns, names=["input_ids", "labels"]))
-        self._ids, self._labels = [], []
+        self._ids, self._learnt = [], []
 
     def dataset(self) -> Dataset:
         """The table of all rows taken in."""

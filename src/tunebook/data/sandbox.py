@@ -115,11 +115,16 @@ class Program:
             ) from None
         self.marks = _marks(tree)
         environment = _counting(environment, self)
+        tree = self.adapt(environment, tree)
         for loop in tree.find_all(nodes.For):
             bounded = nodes.Name("__tunebook_counted", "load", lineno=loop.lineno)
             loop.iter = nodes.Call(bounded, [loop.iter], [], None, None, lineno=loop.lineno)
         tree.set_environment(environment)
         return environment.from_string(tree, globals={"__tunebook_counted": self.counted})  # type: ignore[no-any-return]
+
+    def adapt(self, environment: Any, tree: nodes.Template) -> nodes.Template:
+        """The tree as it is compiled; the environment is this template's own."""
+        return tree
 
     def step(self) -> None:
         """Use up one step."""
