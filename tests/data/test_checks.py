@@ -114,6 +114,79 @@ def test_rows_that_are_measured_too(tokenizer, tmp_path):
         apply_fixes(rows, ["drop_eval_overlap"])
 
 
+@pytest.fixture
+def divided():
+    """A recipe that holds rows back, twenty rows, and the numbers of those that are held back."""
+    from tunebook.data.prepare import divide_rows
+
+    recipe = Recipe.of(eval_fraction=0.25)
+    talks = [row(f"question {n} " + " ".join(f"w{n}x{i}" for i in range(40))) for n in range(20)]
+    train, held = divide_rows(recipe, 20)
+    return recipe, talks, train, held
+
+
+def test_rows_on_both_sides_of_the_split(divided, tokenizer):
+    recipe, rows, train, held = divided
+    clean = check(recipe, rows=rows, tokenizer=tokenizer("qwen2.5"), near_duplicates=False)
+    assert clean.findings == []
+    for number in (train[0], train[1]):  # told once
+        rows[number] = {**rows[held[0]], "prompt": rows[held[0]]["prompt"] + " "}
+    rows[train[2]] = rows[train[3]]  # both on one side
+    report = check(recipe, rows=rows, tokenizer=tokenizer("qwen2.5"), near_duplicates=False)
+    (finding,) = [f for f in report.findings if f.code == "eval_overlap"]
+    assert (finding.count, finding.fix) == (1, "drop_eval_overlap")
+    assert "eval_fraction" in finding.title
+    done = apply_fixes(recipe, ["drop_eval_overlap"], rows=rows)
+    assert done.changed == {"drop_eval_overlap": 3}
+    after = check(recipe, rows=done.table, tokenizer=tokenizer("qwen2.5"), near_duplicates=False)
+    assert "eval_overlap" not in [f.code for f in after.findings]
+
+
+def test_near_copies_on_both_sides_of_the_split(divided, tokenizer):
+    pytest.importorskip("rensa")
+    recipe, rows, train, held = divided
+    rows[train[0]] = {**rows[held[0]], "prompt": rows[held[0]]["prompt"] + " changed"}
+    rows[train[1]] = {**rows[train[2]], "prompt": rows[train[2]]["prompt"] + " changed"}
+    report = check(recipe, rows=rows, tokenizer=tokenizer("qwen2.5"), near_duplicates=True)
+    counts = {f.code: f.count for f in report.findings}
+    assert counts == {"near_duplicate": 2, "eval_near_overlap": 1}
+
+
+def test_near_copies_of_the_evaluation_source(tokenizer, tmp_path):
+    pytest.importorskip("rensa")
+    words = " ".join(f"word{i}" for i in range(60))
+    path = tmp_path / "eval.jsonl"
+    path.write_text(json.dumps(row(words + " end")))
+    recipe = Recipe.of(eval_source=str(path))
+    report = check(recipe, rows=[row("a"), row(words)], tokenizer=tokenizer("qwen2.5"))
+    assert [(f.code, f.examples) for f in report.findings] == [("eval_near_overlap", [1])]
+
+
+def test_calls_and_tools_tell_conversations_apart():
+    from tunebook.data.conversations import Conversation
+    from tunebook.data.duplicates import chat_digest
+
+    def chat(name: str, tools: list[Any] | None = None) -> Conversation:
+        call = {"type": "function", "function": {"name": name, "arguments": {}}}
+        said = [{"role": "user", "content": "q"}]
+        answer: dict[str, Any] = {"role": "assistant", "content": "", "tool_calls": [call]}
+        return Conversation([*said, answer], tools)
+
+    digests = {chat_digest(c) for c in (chat("f"), chat("g"), chat("f", [{"x": 1}]), chat("f"))}
+    assert len(digests) == 3
+
+
+def test_a_recipe_file_is_checked_with_its_evaluation_rows(tmp_path, capsys):
+    from tunebook.cli import main
+
+    path = tmp_path / "a.jsonl"
+    path.write_text((json.dumps(GOOD) + "\n") * 4)
+    recipe = Recipe.of(data=str(path), eval_fraction=0.25).save(tmp_path / "recipe.yaml")
+    assert main(["check", str(recipe), "--json"]) == 0
+    codes = [f["code"] for f in json.loads(capsys.readouterr().out)["findings"]]
+    assert {"eval_overlap", "duplicate"} <= set(codes)
+
+
 def test_a_better_length_is_said(tokenizer):
     rows = [row(f"{i} " + "word " * 100) for i in range(20)]
     report = check(Recipe.of(max_seq_length=64), rows=rows, tokenizer=tokenizer("qwen2.5"))

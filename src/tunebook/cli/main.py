@@ -14,6 +14,7 @@ from tunebook import __version__
 from tunebook.cli import show
 from tunebook.cli.options import add_recipe_options, recipe_from
 from tunebook.errors import RecipeInvalid, TunebookError
+from tunebook.recipe import Recipe
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,12 +57,21 @@ def check(arguments: argparse.Namespace) -> int:
 
     if arguments.fix:
         return _fix(arguments)
-    report = check_data(arguments.source, model=arguments.model)
+    report = check_data(_checked(arguments), model=arguments.model)
     if arguments.json:
         show.print_json(report.to_dict())
     else:
         show.console.print(str(report), markup=False)
     return 0 if report.ok else 1
+
+
+def _checked(arguments: argparse.Namespace) -> str | Recipe:
+    """What is to be checked: a recipe file means its data, as it would train on them."""
+    if Path(arguments.source).suffix.lower() not in (".yaml", ".yml"):
+        source: str = arguments.source
+        return source
+    recipe = Recipe.load(Path(arguments.source))
+    return recipe.with_values({"model.name": arguments.model}) if arguments.model else recipe
 
 
 def _fix(arguments: argparse.Namespace) -> int:
@@ -74,7 +84,7 @@ def _fix(arguments: argparse.Namespace) -> int:
             "no `--out` was given.",
             "name it, such as `--out new.jsonl`.",
         )
-    fixed = apply_fixes(arguments.source, arguments.fix)
+    fixed = apply_fixes(_checked(arguments), arguments.fix)
     path = write_rows(fixed.table, arguments.out)
     if arguments.json:
         show.print_json({"out": str(path), "rows": len(fixed.table), "changed": fixed.changed})
@@ -178,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--steps", type=int, default=None, help="train fewer steps, for a quick look")
 
     sub = _command(commands, "check", check)
-    sub.add_argument("source", help="dataset file or hub id")
+    sub.add_argument("source", help="dataset file, hub id, or recipe file (.yaml)")
     sub.add_argument("--model", help="whose tokenizer and template to check with")
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub.add_argument(

@@ -8,20 +8,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook.data.conversations import to_messages
-from tunebook.data.duplicates import NearDuplicates, chat_digest
+from tunebook.data.duplicates import NearDuplicates
 from tunebook.data.findings import (
     CheckReport as CheckReport,
     Finding as Finding,
     from_error,
 )
 from tunebook.data.formats import detect_for
-from tunebook.data.loading import Loaded, load_rows, read_rows
+from tunebook.data.loading import Loaded, read_rows
 from tunebook.data.mismatch import template_mismatch
-from tunebook.data.prepare import eval_part, recipe_encoder, require_answers
+from tunebook.data.overlap import Overlap, overlap_of
+from tunebook.data.prepare import recipe_encoder, require_answers
 from tunebook.data.review import Review
 from tunebook.data.templates import with_recipe_template
-from tunebook.errors import ExtraMissing, RowInvalid, SourceMissing, TunebookError
+from tunebook.errors import ExtraMissing, SourceMissing, TunebookError
 from tunebook.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def check(
     except TunebookError as error:
         findings = [from_error(error)]
         return CheckReport(findings=findings, detection=detection, rows=len(loaded.table))
-    measured, found = _measured(recipe)
-    review = Review(detection, encoder, near, measured)
+    overlap, found = _overlap(recipe, len(loaded.table), near)
+    review = Review(detection, encoder, near, overlap)
     _look_at_template(review, tokenizer, recipe)
     return _report(review, loaded, found, missing)
 
@@ -119,29 +119,15 @@ def _near(wanted: bool | None) -> tuple[NearDuplicates | None, list[str]]:
         return None, [f"near-duplicates; {error.do}"]
 
 
-def _measured(recipe: Recipe) -> tuple[set[bytes], list[Finding]]:
-    """Digests of the evaluation rows, and what is wrong with them."""
-    if recipe.data.eval_source is None:
-        return set(), []
+def _overlap(
+    recipe: Recipe, rows: int, near: NearDuplicates | None
+) -> tuple[Overlap | None, list[Finding]]:
+    """What is measured on, and what is wrong with it."""
     try:
-        return evaluation_digests(recipe), []
+        return overlap_of(recipe, rows, NearDuplicates() if near is not None else None), []
     except TunebookError as error:
         finding = from_error(error)
-        return set(), [finding.model_copy(update={"title": f"Evaluation data: {finding.title}"})]
-
-
-def evaluation_digests(recipe: Recipe) -> set[bytes]:
-    """Digests of the conversations that a recipe measures on, from its own evaluation source."""
-    part = eval_part(recipe.data)
-    table = load_rows(part)
-    detection = detect_for(part, table)
-    digests = set()
-    for row in table:
-        try:
-            digests.add(chat_digest(to_messages(row, detection)))
-        except RowInvalid:
-            continue
-    return digests
+        return None, [finding.model_copy(update={"title": f"Evaluation data: {finding.title}"})]
 
 
 def _look_at_template(review: Review, tokenizer: Any, recipe: Recipe) -> None:

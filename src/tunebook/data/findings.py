@@ -181,9 +181,15 @@ TEXTS: dict[str, tuple[Severity, str, str, str | None]] = {
     ),
     "eval_overlap": (
         "warning",
-        "{n} rows are also in the evaluation data, which then measures learning by heart.",
+        "{n} conversations are also in {why}, which then measures learning by heart.",
         "delete them from one of the two.",
         "drop_eval_overlap",
+    ),
+    "eval_near_overlap": (
+        "info",
+        "{n} conversations are nearly the same as one in {why}.",
+        "look at a few: a copy with small changes measures learning by heart too.",
+        None,
     ),
     "special_token_text": (
         "warning",

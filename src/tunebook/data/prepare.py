@@ -103,7 +103,7 @@ def prepare_data(
     table, skipped = loaded.table, loaded.skipped
     detection = detect_for(recipe.data, table)
     require_answers(recipe, detection)
-    train_rows, eval_rows = _divide(recipe, table)
+    train_rows, eval_rows = divide_rows(recipe, len(table))
     encoder = recipe_encoder(recipe, tokenizer)
     train = _encode_table(train_rows, table, detection, encoder, progress, skipped)
     if not train.lengths:
@@ -303,11 +303,15 @@ def _encode_table(
     return collected
 
 
-def _divide(recipe: Recipe, table: Dataset) -> tuple[list[int], list[int]]:
-    """Row numbers to train on and to measure, both in the order of the table."""
+def divide_rows(recipe: Recipe, rows: int) -> tuple[list[int], list[int]]:
+    """Numbers of the rows to train on and to measure, both in the order of the table.
+
+    Raises:
+        DatasetEmpty: there are too few rows to hold some back.
+    """
     import random
 
-    numbers = list(range(len(table)))
+    numbers = list(range(rows))
     fraction = recipe.data.eval_fraction
     if recipe.data.eval_source is not None or fraction == 0:
         return numbers, []

@@ -9,10 +9,11 @@ from itertools import pairwise
 from typing import Any
 
 from tunebook.data.conversations import Conversation, Message, to_label, to_messages
-from tunebook.data.duplicates import NearDuplicates, chat_digest, row_digest
+from tunebook.data.duplicates import NearDuplicates, row_digest
 from tunebook.data.findings import EXAMPLES, ORDER, TEXTS, CheckReport, Finding
 from tunebook.data.formats import Detection, row_format
 from tunebook.data.masking import MASKED, Encoded, Encoder
+from tunebook.data.overlap import Overlap
 from tunebook.data.prepare import RowCollector
 from tunebook.data.suspects import damage, personal, secret, token_pattern
 from tunebook.data.tokens import special_ids
@@ -31,7 +32,7 @@ class Review:
         detection: what the columns mean.
         encoder: renders and tokenises as training would; None leaves the tokens unchecked.
         near: finds near-duplicates; None leaves them unchecked.
-        measured: digests of the evaluation conversations.
+        overlap: knows what is measured on too; None leaves that unchecked.
     """
 
     def __init__(
@@ -39,13 +40,13 @@ class Review:
         detection: Detection,
         encoder: Encoder | None,
         near: NearDuplicates | None = None,
-        measured: set[bytes] | None = None,
+        overlap: Overlap | None = None,
     ) -> None:
         self.detection, self.encoder = detection, encoder
         self.found: dict[str, list[int]] = {}
         self.why: dict[str, str] = {}
         self.lengths: dict[int, int] = {}
-        self._near, self._measured = near, measured or set()
+        self._near, self._overlap = near, overlap
         self._seen: set[bytes] = set()
         self._collected = RowCollector()
         self._waiting: list[tuple[int, bool, Any]] = []
@@ -72,10 +73,7 @@ class Review:
             else:
                 self.mark("mixed_formats", number, f"they look like `{other}`")
             return
-        if self._measured and chat_digest(messages) in self._measured:
-            self.mark("eval_overlap", number)
-        if self._near and not repeated and self._near.seen(number, messages) is not None:
-            self.mark("near_duplicate", number)
+        self._look_for_likes(number, messages, repeated=repeated)
         self._look_at_turns(number, messages)
         self._look_at_text(number, messages)
         self._look_at_tools(number, row, messages)
@@ -117,6 +115,15 @@ class Review:
             do=do.format(**words),
             fix=fix,
         )
+
+    def _look_for_likes(self, number: int, messages: Conversation, *, repeated: bool) -> None:
+        near = self._near.seen(number, messages) if self._near and not repeated else None
+        if near is not None:
+            self.mark("near_duplicate", number)
+        how = self._overlap.meets(number, messages, near) if self._overlap else None
+        if self._overlap is not None and how is not None:
+            code = "eval_overlap" if how == "exact" else "eval_near_overlap"
+            self.mark(code, number, self._overlap.where)
 
     def _look_at_turns(self, number: int, messages: list[Message]) -> None:
         roles = [message["role"] for message in messages]
