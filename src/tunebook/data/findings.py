@@ -242,6 +242,12 @@ TEXTS: dict[str, tuple[Severity, str, str, str | None]] = {
         "take one of the two away, such as by mapping only the messages in `data.columns`.",
         None,
     ),
+    "other_language": (
+        "info",
+        "{n} rows are certainly in another language or script than nearly all others: {why}.",
+        "look at them; nothing, if that is meant.",
+        None,
+    ),
     "missing_bos": (
         "info",
         "{n} rows begin without the start token that the tokenizer puts before plain text.",

@@ -12,6 +12,7 @@ from tunebook.data.conversations import Conversation, Message, to_label, to_mess
 from tunebook.data.duplicates import NearDuplicates, row_digest
 from tunebook.data.findings import EXAMPLES, ORDER, TEXTS, CheckReport, Finding
 from tunebook.data.formats import Detection, row_format
+from tunebook.data.languages import language
 from tunebook.data.masking import MASKED, Encoded, Encoder
 from tunebook.data.overlap import Overlap
 from tunebook.data.prepare import RowCollector
@@ -22,6 +23,7 @@ from tunebook.errors import RowInvalid, TemplateInvalid
 
 _BATCH = 200
 _BARELY = 0.01
+_LIKE, _MOST = 20, 0.9  # rows of a known language, and the share of them that is in one
 _ENOUGH = 200  # tokens; of a shorter row one in a hundred is less than a word or two
 
 
@@ -48,6 +50,7 @@ class Review:
         self.lengths: dict[int, int] = {}
         self._near, self._overlap = near, overlap
         self._seen: set[bytes] = set()
+        self._languages: dict[str, list[int]] = {}
         self._collected = RowCollector()
         self._waiting: list[tuple[int, bool, Any]] = []
         tokenizer = encoder.tokenizer if encoder is not None else None
@@ -88,6 +91,7 @@ class Review:
         """All findings, worst first."""
         self._tokenize()
         self._look_at_lengths()
+        self._look_at_languages()
         statistics = self._collected.statistics() if self.encoder is not None else None
         if statistics is not None and statistics.suggested_max_seq_length:
             self.why["truncated"] = f" to {statistics.suggested_max_seq_length}"
@@ -147,6 +151,8 @@ class Review:
             self.mark("secret", number, why)
         if why := personal(text):
             self.mark("personal_data", number, why)
+        if name := language(text):
+            self._languages.setdefault(name, []).append(number)
         found = None if plain or self._tokens is None else self._tokens.search(text)
         if found:
             self.mark("special_token_text", number, f"`{found[0]}`")
@@ -227,6 +233,16 @@ class Review:
         for number, length in self.lengths.items():
             if length > limit:
                 self.mark("long_row", number)
+
+    def _look_at_languages(self) -> None:
+        by_size = sorted(self._languages.items(), key=lambda item: -len(item[1]))
+        known = sum(len(numbers) for _, numbers in by_size)
+        # Where many rows are in other languages, that is meant.
+        if known < _LIKE or len(by_size) < 2 or len(by_size[0][1]) < _MOST * known:
+            return
+        others = [f"{name} ({len(numbers)})" for name, numbers in by_size[1:]]
+        for number in sorted(number for _, numbers in by_size[1:] for number in numbers):
+            self.mark("other_language", number, f"{', '.join(others)} amid {by_size[0][0]}")
 
 
 def _repeats(roles: list[str]) -> bool:
