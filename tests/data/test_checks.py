@@ -216,6 +216,26 @@ def test_rows_that_were_skipped_are_a_finding(tmp_path):
     assert (finding.count, "Line 2" in finding.title) == (1, True)
 
 
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [(b"{", "Line 2"), (b'{"prompt": "\xff"}', "0xff"), (b"[" * 9000 + b"]" * 9000, "levels deep")],
+)
+def test_a_broken_line_hides_nothing_else(tmp_path, broken, said):
+    path = tmp_path / "a.jsonl"
+    good = json.dumps(GOOD).encode()
+    path.write_bytes(b"\n".join([good, broken, good, broken]))
+    report = check(str(path), near_duplicates=False)
+    found = {f.code: (f.severity, f.count, f.fix) for f in report.findings}
+    assert found == {
+        "broken_row": ("error", 2, "drop_invalid"),
+        "duplicate": ("warning", 1, "drop_duplicates"),
+    }
+    assert said in report.findings[0].title
+    assert not report.ok
+    done = apply_fixes(str(path), ["drop_invalid"])
+    assert (done.changed, len(done.table)) == ({"drop_invalid": 2}, 2)
+
+
 def test_start_tokens_in_plain_text_are_taken_out():
     done = apply_fixes([{"text": "<s><s>words <s>"}], ["strip_special_tokens"])
     assert done.table[0] == {"text": "words <s>"}

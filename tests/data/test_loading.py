@@ -342,3 +342,19 @@ def test_a_page_reads_no_further_than_it_must(tmp_path):
     for kind in ("csv", "parquet", "arrow", "json"):
         page, _ = read_page(DataPart(source=str(write(tmp_path, kind))), 4, 2)
         assert page == ROWS[4:6]
+
+
+def test_half_a_character_is_named(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "whole"}\n{"text": "half \\ud83e"}\n')
+    with pytest.raises(DatasetUnreadable, match="damaged") as caught:
+        load_rows(DataPart(source=str(path)))
+    assert "line 2 holds half of a character, '\\ud83e'" in caught.value.why
+    assert load_rows(DataPart(source=str(path), on_bad_rows="skip"))["text"][:] == ["whole"]
+
+
+def test_a_row_that_mixes_kinds_by_itself_says_so():
+    turns = [{"role": "user", "content": [{"image": "x"}]}, {"role": "assistant", "content": "a"}]
+    with pytest.raises(DatasetUnreadable, match="mixes kinds") as caught:
+        load_rows(DataPart(), rows=[{"messages": turns}])
+    assert "in which" in caught.value.why

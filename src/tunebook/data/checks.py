@@ -5,11 +5,13 @@ The rows take the very path of training; nothing here changes a row.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook.data.duplicates import NearDuplicates
 from tunebook.data.findings import (
+    ORDER,
     CheckReport as CheckReport,
     Finding as Finding,
     from_error,
@@ -20,8 +22,9 @@ from tunebook.data.mismatch import template_mismatch
 from tunebook.data.overlap import Overlap, overlap_of
 from tunebook.data.prepare import recipe_encoder, require_answers
 from tunebook.data.review import Review
+from tunebook.data.spool import Skipped
 from tunebook.data.templates import with_recipe_template
-from tunebook.errors import ExtraMissing, SourceMissing, TunebookError
+from tunebook.errors import DatasetUnreadable, ExtraMissing, SourceMissing, TunebookError
 from tunebook.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -59,13 +62,12 @@ def check(
         tokenizer = load_tokenizer(recipe.model)
     near, missing = _near(near_duplicates)
     try:
-        loaded = read_rows(recipe.data, rows=rows)
+        loaded = _read(recipe, rows)
         detection = detect_for(recipe.data, loaded.table)
     except SourceMissing:
         raise
     except TunebookError as error:
         return CheckReport(findings=[from_error(error)])
-    findings: list[Finding] = []
     encoder = None
     try:
         if by_recipe:
@@ -73,8 +75,8 @@ def check(
         if tokenizer is not None:
             encoder = recipe_encoder(recipe, with_recipe_template(tokenizer, recipe))
     except TunebookError as error:
-        findings = [from_error(error)]
-        return CheckReport(findings=findings, detection=detection, rows=len(loaded.table))
+        finding = from_error(error)
+        return CheckReport(findings=[finding], detection=detection, rows=len(loaded.table))
     overlap, found = _overlap(recipe, len(loaded.table), near)
     review = Review(detection, encoder, near, overlap)
     _look_at_template(review, tokenizer, recipe)
@@ -90,6 +92,22 @@ def recipe_of(source: Any, model: str | None, rows: Any) -> tuple[Recipe, Any]:
     return Recipe.of(model=model), source
 
 
+def _read(recipe: Recipe, rows: Any) -> Loaded:
+    """The rows, without those that cannot be read: one of them hides no finding of the others."""
+    rows = list(rows) if isinstance(rows, Iterator) else rows
+    try:
+        return read_rows(recipe.data, rows=rows)
+    except DatasetUnreadable as error:
+        part = recipe.data.model_copy(update={"on_bad_rows": "skip"})
+        try:
+            loaded = read_rows(part, rows=rows)
+        except TunebookError:
+            raise error from None  # nothing else is there to look at
+        # What training would stop at comes first, also where it was mended in reading.
+        reasons = [f"{error.what} {error.why}", *loaded.skipped.reasons[1:]]
+        return Loaded(loaded.table, Skipped(False, max(1, loaded.skipped.count), reasons))
+
+
 def _report(
     review: Review, loaded: Loaded, findings: list[Finding], missing: list[str]
 ) -> CheckReport:
@@ -98,14 +116,14 @@ def _report(
     report = review.report(len(loaded.table))
     skipped = loaded.skipped
     if skipped.count:
-        review.mark("skipped_row", 0, skipped.reasons[0])
-        finding = review.finding("skipped_row", len(loaded.table))
+        code = "skipped_row" if skipped.allowed else "broken_row"
+        review.mark(code, 0, skipped.reasons[0])
+        finding = review.finding(code, len(loaded.table))
         title = finding.title.replace("1 rows", f"{skipped.count} rows", 1)
         update = {"count": skipped.count, "examples": [], "title": title}
         findings = [*findings, finding.model_copy(update=update)]
-    return report.model_copy(
-        update={"findings": [*report.findings, *findings], "not_checked": missing}
-    )
+    findings = sorted([*report.findings, *findings], key=lambda found: ORDER[found.severity])
+    return report.model_copy(update={"findings": findings, "not_checked": missing})
 
 
 def _near(wanted: bool | None) -> tuple[NearDuplicates | None, list[str]]:

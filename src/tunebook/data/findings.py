@@ -125,6 +125,12 @@ TEXTS: dict[str, tuple[Severity, str, str, str | None]] = {
         "take the start token out of the data; the template writes it.",
         "strip_special_tokens",
     ),
+    "broken_row": (
+        "error",
+        "{n} rows cannot be read; the first: {why}",
+        "mend them, or leave them out (`data.on_bad_rows: skip`).",
+        "drop_invalid",
+    ),
     "skipped_row": (
         "warning",
         "{n} rows cannot be read and are left out; the first: {why}",

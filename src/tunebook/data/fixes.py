@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FIXES = {
-    "drop_invalid": "leave out rows that cannot be turned into a conversation",
+    "drop_invalid": "leave out rows that cannot be read, or turned into a conversation",
     "drop_empty_answers": "leave out rows with an empty answer",
     "drop_duplicates": "keep the first of rows that are the same",
     "drop_near_duplicates": "keep the first of rows that are nearly the same",
@@ -72,11 +72,17 @@ def apply_fixes(
                 f"There is no fix `{name}`.", "a fix has a name.", f"use one of {', '.join(FIXES)}."
             )
     recipe, rows = recipe_of(recipe_or_rows, None, rows)
-    table = read_rows(recipe.data, rows=rows).table
-    detection = detect_for(recipe.data, table)
+    part = recipe.data
+    if "drop_invalid" in fixes:
+        part = part.model_copy(update={"on_bad_rows": "skip"})
+    loaded = read_rows(part, rows=rows)
+    table = loaded.table
+    detection = detect_for(part, table)
     tokens = special_tokens or []
     steps = [(name, _step(name, recipe, detection, tokens, len(table))) for name in fixes]
     changed = dict.fromkeys(fixes, 0)
+    if "drop_invalid" in fixes:
+        changed["drop_invalid"] = loaded.skipped.count
     spool = RowSpool("the mended rows", Skipped())
     for number, row in enumerate(table):
         kept: dict[str, Any] | None = row

@@ -179,13 +179,18 @@ class Encoder:
         if not texts:
             return []
         # A template writes its own start token, so the tokenizer must not add a second one.
-        out = self.tokenizer(
-            texts,
-            add_special_tokens=special,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
+        try:
+            out = self.tokenizer(
+                texts,
+                add_special_tokens=special,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,
+            )
+        except TypeError:
+            for text in texts:
+                _require_text(text)
+            raise
         return list(zip(out["input_ids"], out.encodings, strict=True))
 
     def _render_chat(self, renderer: Renderer, messages: list[Message]) -> tuple[str, list[Span]]:
@@ -274,3 +279,12 @@ def _first_token(encoding: Any, place: int, count: int) -> int:
     while token and start(token - 1) >= place:  # several tokens may share one character
         token -= 1
     return token if start(token) >= place else token + 1
+
+
+def _require_text(text: str) -> None:
+    """See to it that a text can be written as UTF-8: half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        why = f"holds {text[error.start]!r} at character {error.start:,}, which is no character"
+        raise wrong("The row", "its text", why) from None

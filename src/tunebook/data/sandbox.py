@@ -61,15 +61,15 @@ class Program:
         from jinja2.exceptions import SecurityError
 
         self._left = _STEPS
-        given = {
-            "tools": None,
-            "documents": None,
-            **variables,
-            "messages": [_seen(message) for message in messages],
-            "add_generation_prompt": generation_prompt,
-        }
         places: list[tuple[int, int]] = []
         try:
+            given = {
+                "tools": None,
+                "documents": None,
+                **variables,
+                "messages": [_seen(message) for message in messages],
+                "add_generation_prompt": generation_prompt,
+            }
             if not track:
                 return self._template.render(given), places
             blocks: list[str] = []

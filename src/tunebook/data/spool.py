@@ -233,19 +233,35 @@ class RowSpool:
         for name, value in row.items():
             try:
                 pa.array([self._first.get(name), value])
-            except (pa.ArrowException, OverflowError, RecursionError, UnicodeEncodeError):
+            except UnicodeEncodeError as misfit:
+                return DatasetUnreadable(
+                    f"A text in the column `{name}` of {self.where} is damaged.",
+                    f"{place} holds half of a character, {misfit.object[misfit.start]!r}.",
+                    "write the whole character, or set `data.on_bad_rows` to `skip`.",
+                )
+            except (pa.ArrowException, OverflowError, RecursionError) as misfit:
+                inside = self._first.get(name) is value
+                before = kind_of(self._first.get(name))
                 return DatasetUnreadable(
                     f"The column `{name}` of {self.where} mixes kinds of values.",
-                    f"{place} holds {kind_of(value)} ({describe(value)}), the rows before it "
-                    f"{kind_of(self._first.get(name))}.",
+                    f"{place} holds {kind_of(value)} ({describe(value)}), "
+                    + (
+                        f"in which {_reason(misfit)}."
+                        if inside
+                        else f"the rows before it {before}."
+                    ),
                     "write the same kind in every row (text is best), or leave such rows out "
                     "with `data.on_bad_rows: skip`.",
                 )
         return DatasetUnreadable(
             f"A row of {self.where} does not fit the rows before it.",
-            f"{place}: {str(error).splitlines()[0]}.",
+            f"{place}: {_reason(error)}.",
             "write the same kinds of values in every row, or set `data.on_bad_rows` to `skip`.",
         )
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".")
 
 
 def dataset_of(table: pa.Table) -> Dataset:
