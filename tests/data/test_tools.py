@@ -240,7 +240,9 @@ def test_preview_check_and_training_see_the_same(tokenizer):
     rows = [{"messages": TALK, "tools": [BARE]}, {"messages": TALK[:1] + TALK[3:], "tools": None}]
     model = tokenizer("qwen2.5")
     prepared = prepare_data(Recipe(), model, rows=rows)
-    shown = [item["view"]["tokens"] for item in preview_rows(Recipe(), model, rows=rows)]
+    items = preview_rows(Recipe(), model, rows=rows)
+    assert [item["tools"] for item in items] == [[WRAPPED], None]
+    shown = [item["view"]["tokens"] for item in items]
     wanted = [
         model.apply_chat_template(messages, tools=tools)["input_ids"]
         for messages, tools in [(TALK, [WRAPPED]), (rows[1]["messages"], None)]
