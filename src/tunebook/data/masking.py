@@ -229,7 +229,8 @@ class Encoder:
         if everything:  # what was found is left out
             edges = [0, *(edge for place in found for edge in place), count]
             found = list(zip(edges[::2], edges[1::2], strict=True))
-        return self._cut(Encoded(ids, found, text, spans, False, encoding, count))
+        learnt = [(first, last) for first, last in found if first < last]
+        return self._cut(Encoded(ids, learnt, text, spans, False, encoding, count))
 
     def _finish_text(self, text: str, ids: list[int], encoding: Any) -> Encoded:
         """Write the start and end tokens, which the tokenizer gives no place, into the text."""
