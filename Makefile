@@ -18,6 +18,7 @@ PY_SOURCES := $(shell find src kernels -name '*.py' -not -path '*/node_modules/*
 ASSETS     := $(shell find src kernels -type f \( -name '*.json' -o -name '*.jsonl' -o -name '*.jinja' -o -name '*.safetensors' \) -not -path '*/labextension/*' -not -path '*/static/*')
 TS_SOURCES := $(shell find lab_extension -type f -not -path '*/lib/*' -not -path '*/node_modules/*') package.json package-lock.json
 TESTS      := $(shell find tests -name '*.py' -not -path '*/browser/*' -not -path '*/wheel/*' -not -path '*/notebooks/*')
+BENCHMARKS := $(shell find benchmarks -name '*.py')
 NOTEBOOKS  := $(shell find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*')
 PYTEST     := $(BIN)/python -m pytest -q
 
@@ -70,7 +71,7 @@ lab: $(MADE)/installed      ## open JupyterLab with the guided notebook
 test: $(MADE)/test-lint $(MADE)/test-typescript $(MADE)/test-python $(MADE)/test-notebooks $(MADE)/test-browser $(MADE)/test-wheel  ## set up and test everything
 	@echo "All tests have passed."
 
-$(MADE)/test-lint: $(PY_SOURCES) $(TESTS) $(MADE)/test-packages
+$(MADE)/test-lint: $(PY_SOURCES) $(TESTS) $(BENCHMARKS) $(MADE)/test-packages
 	$(BIN)/ruff check src kernels tests docs benchmarks
 	$(BIN)/ruff format --check src kernels tests docs benchmarks
 	$(BIN)/mypy
@@ -82,7 +83,7 @@ $(MADE)/test-typescript: $(MADE)/frontend
 	$(NPM) test --silent
 	@touch $@
 
-$(MADE)/test-python: $(PY_SOURCES) $(ASSETS) $(TESTS) $(wildcard docs/*) $(MADE)/test-packages
+$(MADE)/test-python: $(PY_SOURCES) $(ASSETS) $(TESTS) $(BENCHMARKS) $(wildcard docs/*) $(MADE)/test-packages
 	$(PYTEST) --ignore tests/browser --ignore tests/notebooks --ignore tests/wheel
 	@touch $@
 
@@ -115,12 +116,14 @@ $(MADE)/tested-floor: $(PY_SOURCES) $(ASSETS) $(TESTS) constraints-floor.txt pyp
 # On a machine with a GPU whose Python has torch and the packages already; nothing is installed.
 HERE := PYTHONPATH="$(CURDIR)/src:$(CURDIR)/kernels:$$PYTHONPATH"
 OUT  ?= .
+SIZES ?= 1b
 
 gpu-test:                   ## on a machine with a GPU: kernels, engine, training, export
 	$(HERE) $(PYTHON) -m pytest -q tests/kernels tests/engine tests/training tests/export
 
 gpu-bench:                  ## on a machine with a GPU: the benchmarks, printed and written to OUT
 	$(HERE) $(PYTHON) -W ignore benchmarks/forecast_error.py --device cuda --json $(OUT)/forecast_cuda.json
+	$(HERE) $(PYTHON) benchmarks/training_speed.py all --sizes $(SIZES) --json $(OUT)/training_speed.jsonl
 
 # ---------------------------------------------------------------- making things
 

@@ -52,7 +52,7 @@ def build_trainer(tokenizer: Any, folder: Path, rows: list[str], **more: Any) ->
     from transformers import LlamaConfig, LlamaForCausalLM
     from trl import SFTConfig
 
-    from tunebook.training.sft import SFTTrainer
+    from tunebook.training.trainer import SFTTrainer
 
     torch.manual_seed(0)
     config = LlamaConfig(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,14 +24,21 @@ __all__ = [
     "as_rows",
     "can_launch",
     "ceil_div",
+    "enough_programs",
     "jit",
     "on_device_of",
     "options_for",
     "power_of_2",
+    "takes_rows",
+    "tile_of_rows",
     "tl",
     "triton_runs_on",
 ]
 
+_TILE = 4096  # elements that a program holds at once, if a row is no longer than that
+_LONGEST = 65536  # columns of a row that a program can still hold
+_PROGRAMS_PER_MULTIPROCESSOR = 4
+_NOTHING = nullcontext()
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 # Read once, as triton does: a kernel is bound to the interpreter when it is decorated, and the
@@ -62,15 +70,23 @@ def can_launch(*tensors: torch.Tensor) -> bool:
 
 def as_rows(tensor: torch.Tensor) -> torch.Tensor:
     """`tensor` (..., n) as (rows, n) with adjacent columns; copies only if no view can do it."""
+    if tensor.dim() == 2 and tensor.stride(1) == 1:
+        return tensor
     rows = tensor.reshape(-1, tensor.shape[-1])
     return rows if rows.stride(-1) == 1 else rows.contiguous()
 
 
 def on_device_of(tensor: torch.Tensor) -> AbstractContextManager[Any]:
     """Makes the tensor's GPU the current one: triton launches on the current device."""
-    if tensor.device.type != "cuda":
-        return nullcontext()
+    if tensor.device.type != "cuda" or _only_device() or INTERPRETED:
+        return _NOTHING
     return torch.cuda.device(tensor.device)
+
+
+@cache
+def _only_device() -> bool:
+    """With one GPU there is nothing to choose, and the choice costs as much as a launch."""
+    return torch.cuda.device_count() == 1
 
 
 def power_of_2(number: int) -> int:
@@ -89,3 +105,25 @@ def options_for(elements: int) -> dict[str, Any]:
     Fusing of multiply and add is named because its default differs between releases of triton.
     """
     return {"num_warps": max(1, min(16, elements // 512)), "enable_fp_fusion": True}
+
+
+@cache
+def tile_of_rows(n_cols: int) -> dict[str, Any]:
+    """ROWS and BLOCK (columns, padded) of a program that holds whole rows, with its options."""
+    block = power_of_2(n_cols)
+    rows = max(1, min(16, _TILE // block))
+    return {"ROWS": rows, "BLOCK": block, **options_for(block * rows)}
+
+
+def takes_rows(*tensors: torch.Tensor) -> bool:
+    """Whether a kernel whose programs hold whole rows can take these tensors (..., n)."""
+    return tensors[0].shape[-1] <= _LONGEST and can_launch(*tensors)
+
+
+@cache
+def enough_programs(device: torch.device) -> int:
+    """Programs that fill the device: more of them would only make more partial sums."""
+    if device.type != "cuda":
+        return 8
+    count = torch.cuda.get_device_properties(device).multi_processor_count
+    return int(count) * _PROGRAMS_PER_MULTIPROCESSOR

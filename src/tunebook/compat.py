@@ -27,7 +27,8 @@ from tunebook.models.loading import (
     load_tokenizer,
 )
 from tunebook.recipe import ALL_LINEAR, Recipe
-from tunebook.training import sft
+from tunebook.training import trainer
+from tunebook.training.by_hand import plan_by_hand
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +130,7 @@ class FastLanguageModel:
         use_gradient_checkpointing: bool | str = "unsloth",
         random_state: int = 3407,
         max_seq_length: int | None = None,
+        memory_budget: str = "auto",
         use_rslora: bool = False,
         modules_to_save: list[str] | None = None,
         init_lora_weights: bool | str = True,
@@ -142,7 +144,9 @@ class FastLanguageModel:
             r, lora_alpha, lora_dropout, bias, use_rslora, target_modules: as in the recipe's `lora`.
             layers_to_transform, layers_pattern, modules_to_save, init_lora_weights, loftq_config:
                 as in `peft.LoraConfig`.
-            use_gradient_checkpointing: True or "unsloth" computes activations twice to save memory.
+            use_gradient_checkpointing: "auto" or "unsloth" keeps as much of the activations as memory
+                allows, True nothing that can be computed again, False everything.
+            memory_budget: as in the recipe, such as "6.5GiB"; "auto" is what is free.
             random_state: seed of the new matrices.
             max_seq_length: replaces the one given at loading.
             ignored: arguments of other libraries that mean nothing here; logged.
@@ -171,7 +175,8 @@ class FastLanguageModel:
         length = max_seq_length or getattr(model, "max_seq_length", None)
         adapted: Any = add_lora(model, asked.lora, seed=random_state, **more)
         adapted.max_seq_length = length
-        adapted.tunebook_checkpointing = bool(use_gradient_checkpointing)
+        adapted.tunebook_checkpointing = use_gradient_checkpointing
+        adapted.tunebook_budget = memory_budget
         return _with_methods(adapted)
 
     @staticmethod
@@ -184,7 +189,7 @@ class FastLanguageModel:
     def for_training(model: Any, use_gradient_checkpointing: bool | str = True) -> Any:
         """Ready the model to learn; returns it."""
         engine.for_training(model)
-        model.tunebook_checkpointing = bool(use_gradient_checkpointing)
+        model.tunebook_checkpointing = use_gradient_checkpointing
         return model
 
 
@@ -202,7 +207,7 @@ class SFTConfig(TrlSFTConfig):
         super().__init__(*args, **_todays(kwargs))
 
 
-class SFTTrainer(sft.SFTTrainer):
+class SFTTrainer(trainer.SFTTrainer):
     """TRL's trainer, taking today's arguments and those of older tutorials.
 
     Differences that tutorials rely on: `tokenizer=` works; a text column that is named explicitly is
@@ -230,6 +235,7 @@ class SFTTrainer(sft.SFTTrainer):
             field = config.dataset_text_field
             train_dataset = _tokenized(train_dataset, tokenizer, field, config, named)
             eval_dataset = _tokenized(eval_dataset, tokenizer, field, config, named)
+        plan = plan_by_hand(model, config)
         super().__init__(
             model,
             args=config,
@@ -239,6 +245,10 @@ class SFTTrainer(sft.SFTTrainer):
             processing_class=tokenizer,
             **kwargs,
         )
+        if plan is not None:
+            self.loss_chunk = plan.strategy.loss_chunk
+            self._parts = -(-config.per_device_train_batch_size // plan.strategy.micro_batch)
+            self.use_graphs()
 
 
 def _config(args: Any, moved: dict[str, Any], model: Any) -> TrlSFTConfig:
@@ -257,7 +267,7 @@ def _config(args: Any, moved: dict[str, Any], model: Any) -> TrlSFTConfig:
         config.max_length = length
     chosen = getattr(model, "tunebook_checkpointing", None)
     if chosen is not None:
-        config.gradient_checkpointing = chosen
+        config.gradient_checkpointing = bool(chosen)
     return config
 
 

@@ -123,6 +123,10 @@ class RunMissing(TunebookError):
     """A path is not a run folder."""
 
 
+class CheckpointUnsuitable(TunebookError):
+    """A checkpoint was made with another adapter or optimizer than the run that resumes it."""
+
+
 class RunBusy(TunebookError):
     """The run is in a state that does not allow what was asked."""
 

@@ -183,7 +183,15 @@ def test_markup_in_a_dataset_is_shown_as_text(open_notebook: Any) -> None:
     notebook.run(0)
     notebook.page.wait_for_selector(".tb-token.trained", timeout=SECONDS * 1000)
     panel = notebook.panel("data")
-    assert "<b>bold</b>" in panel.locator(".tb-conversation").inner_text()
-    assert "onerror" in panel.locator(".tb-tokens").inner_text()
+    assert "<b>bold</b>" in panel.locator(".tb-list").inner_text()
+    assert "onerror" in panel.locator(".tb-tokens").first.inner_text()
+    for tab, place in {
+        "messages": ".tb-conversation",
+        "raw": ".tb-raw",
+        "text": ".tb-text",
+    }.items():
+        panel.locator(f'[data-tab="{tab}"]').click()
+        assert "<b>bold</b>" in panel.locator(place).inner_text()
+        assert "onerror" in panel.locator(place).inner_text()
     assert panel.locator("img, script, b").count() == 0
     assert notebook.page.evaluate("() => window.hacked") is None

@@ -43,6 +43,8 @@ def test_suspect_texts_are_found_and_mended(text, code, fix, after):
     assert done.changed == {fix: 1}
     assert done.table[0] == GOOD
     assert after in done.table[1]["prompt"]
+    change = done.examples[fix]
+    assert (change.row, change.before, change.after) == (1, rows[1], done.table[1])
     assert check(done.table, near_duplicates=False).findings == []
     assert rows[1]["prompt"] == text
 
@@ -80,6 +82,9 @@ def test_rows_in_another_format_are_told_from_broken_rows():
     assert found(rows) == {"mixed_formats": [5], "invalid_row": [6], "duplicate": [1, 2, 3, 4]}
     done = apply_fixes(rows, ["drop_invalid", "drop_duplicates"])
     assert (len(done.table), done.changed) == (1, {"drop_invalid": 2, "drop_duplicates": 4})
+    for name, change in done.examples.items():
+        assert change.after is None
+        assert rows[change.row].items() <= change.before.items(), name
 
 
 def test_near_duplicates():

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from families import DEVICE, FAMILIES, SIZES
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-SIZES: dict[str, Any] = {
-    "vocab_size": 300,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
 TEMPLATE = (
     "{% for m in messages %}{% if m.role not in ('system', 'user', 'assistant') %}"
     "{{ raise_exception('unknown role ' + m.role) }}{% endif %}"
@@ -32,16 +20,18 @@ TEMPLATE = (
 
 @pytest.fixture
 def tiny_model() -> Callable[..., Any]:
-    """`tiny_model("qwen3")`: two random layers of that family, norm weights away from 1."""
+    """`tiny_model("qwen3")`: two random layers of that family, norm weights away from 1.
+
+    Attention is transformers' eager one, the only one of its own that knows softcaps.
+    """
 
     def make(family: str = "llama", **changes: Any) -> Any:
         from transformers import AutoConfig, AutoModelForCausalLM
 
         torch.manual_seed(0)
-        sizes = {**SIZES, "tie_word_embeddings": True, **changes}
-        if family in ("qwen3", "gemma2"):
-            sizes["head_dim"] = 8
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes))
+        sizes = {**SIZES, "tie_word_embeddings": True, **FAMILIES[family], **changes}
+        config = AutoConfig.for_model(family, **copy.deepcopy(sizes))
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 scale = 0.3 if "norm" in name else 0.1
@@ -53,22 +43,47 @@ def tiny_model() -> Callable[..., Any]:
 
 @pytest.fixture
 def with_lora() -> Callable[..., Any]:
-    """Wraps a model by LoRA on all linear layers; `tuned=True` makes lora_B random."""
+    """Wraps a model by LoRA on all linear layers, or as told; `tuned=True` makes it count."""
 
-    def wrap(model: Any, *, tuned: bool = False) -> Any:
+    def wrap(model: Any, *, tuned: bool = False, **changes: Any) -> Any:
         from peft import LoraConfig, get_peft_model
 
         torch.manual_seed(1)
-        config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
-        wrapped = get_peft_model(model, config)
+        values = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **changes}
+        wrapped = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **values))
         if tuned:
             with torch.no_grad():
                 for name, parameter in wrapped.named_parameters():
-                    if "lora_B" in name:
-                        parameter.normal_(0, 0.2)
+                    if parameter.requires_grad and "lora_A" not in name:
+                        parameter.add_(0.2 * torch.randn_like(parameter))
         return wrapped
 
     return wrap
+
+
+@pytest.fixture
+def in_four_bits() -> Callable[..., Any]:
+    """Packs a model's linear layers as QLoRA does (NF4, constants packed too), head left out."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+
+    def pack(model: Any) -> Any:
+        dtype = model.dtype
+        for module in list(model.model.modules()):
+            for name, linear in list(module.named_children()):
+                if type(linear) is torch.nn.Linear:
+                    packed = bitsandbytes.nn.Linear4bit(
+                        linear.in_features, linear.out_features, linear.bias is not None,
+                        compute_dtype=dtype, quant_type="nf4", device="meta",
+                    )  # fmt: skip
+                    packed.weight = bitsandbytes.nn.Params4bit(
+                        linear.weight.data, False, quant_type="nf4", module=packed
+                    )
+                    packed.bias = linear.bias
+                    setattr(module, name, packed.to(DEVICE))
+        model.is_loaded_in_4bit = True
+        return model
+
+    return pack
 
 
 @pytest.fixture

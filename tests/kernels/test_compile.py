@@ -10,23 +10,107 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from tunebook_kernels import _launch  # noqa: E402
+from tunebook_kernels.cross_entropy_rows import cross_entropy_rows_kernel  # noqa: E402
+from tunebook_kernels.gated import gated_backward_kernel, gated_forward_kernel  # noqa: E402
+from tunebook_kernels.layer_norm import (  # noqa: E402
+    layer_norm_backward_kernel,
+    layer_norm_forward_kernel,
+)
+from tunebook_kernels.nf4 import dequantize_4bit_kernel, dequantize_8bit_kernel  # noqa: E402
+from tunebook_kernels.qk_norm_rope import (  # noqa: E402
+    qk_norm_rope_backward_kernel,
+    qk_norm_rope_forward_kernel,
+)
 from tunebook_kernels.rms_norm import (  # noqa: E402
     rms_norm_backward_kernel,
     rms_norm_forward_kernel,
 )
-from tunebook_kernels.swiglu import swiglu_backward_kernel, swiglu_forward_kernel  # noqa: E402
+from tunebook_kernels.rope import rope_kernel, tile_of_heads  # noqa: E402
 
 CAPABILITIES = [75, 80, 89, 90, 100]
 T4_SHARED_MEMORY = 64 * 1024
 TILE = {"ROWS": 1, "BLOCK": 4096}
+OF_ROWS = {"SMOOTHING": 0.0, "HAS_TOKENS": False, "NEEDS_GRADIENT": True, "N_COLS": 128256}
+OF_GATED = {"ROWS": 1, "BLOCK": 2048, "UNIT": 8}
+OF_4_BIT = {"PER_ABSMAX": 8, "PER_ABSMAX2": 256, "UNIT": 8, "WORDS": 512}
+TYPES = {
+    **dict.fromkeys(["mean_ptr", "rstd_ptr", "dweight_ptr", "dbias_ptr"], "*fp32"),
+    **dict.fromkeys(["scale_ptr", "loss_ptr", "entropy_ptr"], "*fp32"),
+    **dict.fromkeys(["labels_ptr", "tokens_ptr"], "*i64"),
+    **dict.fromkeys(["code_ptr", "code2_ptr", "absmax2_ptr", "offset_ptr"], "*fp32"),
+    **dict.fromkeys(["packed_ptr", "absmax_ptr", "correct_ptr"], "*u8"),
+    "quantized_ptr": "*i8",
+    "eps": "fp32",
+}
+# 32 heads of q, 8 of k and of v; a quarter of each head passes through.
+HEADS = {name: size for name, size in tile_of_heads(48, 128, 96).items() if name.isupper()}
 KERNELS = {
-    "rms_norm_forward": (rms_norm_forward_kernel, {**TILE, "OFFSET": 0.0}),
+    "rms_norm_forward": (
+        rms_norm_forward_kernel,
+        {**TILE, "OFFSET": 0.0, "HAS_RESIDUAL": True},
+    ),
     "rms_norm_backward": (
         rms_norm_backward_kernel,
-        {**TILE, "OFFSET": 1.0, "NEEDS_DWEIGHT": True},
+        {**TILE, "OFFSET": 1.0, "HAS_DRESIDUAL": True, "NEEDS_DWEIGHT": True},
     ),
-    "swiglu_forward": (swiglu_forward_kernel, {"ROWS": 1, "BLOCK": 2048}),
-    "swiglu_backward": (swiglu_backward_kernel, {"ROWS": 1, "BLOCK": 2048}),
+    "layer_norm_forward": (
+        layer_norm_forward_kernel,
+        {**TILE, "HAS_RESIDUAL": True, "HAS_WEIGHT": True, "HAS_BIAS": True},
+    ),
+    "layer_norm_backward": (
+        layer_norm_backward_kernel,
+        {
+            **TILE,
+            "HAS_WEIGHT": True,
+            "HAS_DRESIDUAL": True,
+            "NEEDS_DWEIGHT": True,
+            "NEEDS_DBIAS": True,
+        },
+    ),
+    "rope_forward": (
+        rope_kernel,
+        {**HEADS, "Q_HEADS": 40, "K_HEADS": 0, "V_HEADS": 0, "INVERSE": False},
+    ),
+    "rope_backward": (
+        rope_kernel,
+        {**HEADS, "Q_HEADS": 32, "K_HEADS": 8, "V_HEADS": 8, "INVERSE": True},
+    ),
+    "qk_norm_rope_forward": (
+        qk_norm_rope_forward_kernel,
+        {**HEADS, "Q_HEADS": 32, "KV_HEADS": 8, "OFFSET": 0.0},
+    ),
+    "qk_norm_rope_backward": (
+        qk_norm_rope_backward_kernel,
+        {**HEADS, "Q_HEADS": 32, "KV_HEADS": 8, "OFFSET": 1.0, "NEEDS_DWEIGHT": True},
+    ),
+    **{
+        f"{activation}_forward": (gated_forward_kernel, {**OF_GATED, "ACTIVATION": activation})
+        for activation in ("silu", "gelu", "gelu_tanh")
+    },
+    **{
+        f"{activation}_backward": (
+            gated_backward_kernel,
+            {**OF_GATED, "ACTIVATION": activation, "REBUILD": True},
+        )
+        for activation in ("silu", "gelu", "gelu_tanh")
+    },
+    "dequantize_4bit": (dequantize_4bit_kernel, {**OF_4_BIT, "NESTED": True}),
+    "dequantize_8bit": (dequantize_8bit_kernel, {"ROWS": 1, "BLOCK": 4096, "UNIT": 8}),
+    "cross_entropy": (
+        cross_entropy_rows_kernel,
+        {**OF_ROWS, "SOFTCAP": 0.0, "LOGIT_SCALE": 1.0, "BLOCK": 4096},
+    ),
+    "cross_entropy_of_all_options": (
+        cross_entropy_rows_kernel,
+        {
+            **OF_ROWS,
+            "SOFTCAP": 30.0,
+            "LOGIT_SCALE": 0.5,
+            "SMOOTHING": 0.1,
+            "HAS_TOKENS": True,
+            "BLOCK": 4096,
+        },
+    ),
 }
 
 
@@ -35,10 +119,8 @@ def signature(kernel, constants: dict[str, object], dtype: str) -> dict[str, str
     for name in kernel.arg_names:
         if name in constants:
             types[name] = "constexpr"
-        elif name.endswith("_ptr"):
-            types[name] = "*fp32" if name in ("rstd_ptr", "dweight_ptr") else f"*{dtype}"
         else:
-            types[name] = "fp32" if name == "eps" else "i32"
+            types[name] = TYPES.get(name, f"*{dtype}" if name.endswith("_ptr") else "i32")
     return types
 
 

@@ -122,7 +122,7 @@ def test_a_full_disk_is_said_before_the_folder_is_made(
 def test_a_disk_that_fills_up_in_mid_run_keeps_the_last_checkpoint(
     tmp_path: Path, quick: Quick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunebook.training.sft import SFTTrainer
+    from tunebook.training.trainer import SFTTrainer
 
     save = SFTTrainer._save_checkpoint
 

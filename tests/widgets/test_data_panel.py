@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tunebook.data.tokenizers import tokenizer_for
 from tunebook.errors import DatasetUnreadable
+from tunebook.models.loading import load_tokenizer
 from tunebook.recipe import Recipe
 from tunebook.widgets import DataPanel, preview
 from tunebook.widgets._rows import RowReader
@@ -34,10 +34,10 @@ def panel() -> DataPanel:
 def test_tokens_join_to_the_row_and_the_answer_is_learned(panel: DataPanel) -> None:
     panel.handle({"type": "row", "row": 0})
     assert panel.error == {}
-    learned = "".join(text for text, _, kind in panel.tokens if "trained" in kind)
+    learned = "".join(text for text, _, kind, *_ in panel.tokens if "trained" in kind)
     assert MARKUP in learned
-    assert "Hi" in "".join(text for text, _, kind in panel.tokens if "masked" in kind)
-    assert panel.counts["trained"] == sum("trained" in kind for _, _, kind in panel.tokens)
+    assert "Hi" in "".join(text for text, _, kind, *_ in panel.tokens if "masked" in kind)
+    assert panel.counts["trained"] == sum("trained" in kind for _, _, kind, *_ in panel.tokens)
     assert panel.conversation[1] == {"role": "assistant", "content": MARKUP}
 
 
@@ -88,7 +88,7 @@ def test_the_first_rows_of_a_file_show_before_all_of_it_is_read(tmp_path: Path) 
     row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     path.write_text("\n".join([json.dumps(row)] * 200 + ["{broken"]))
     recipe = Recipe.of(data=str(path))
-    reader = RowReader(recipe, tokenizer_for(recipe))
-    assert reader.view(0)["conversation"][1]["content"] == "b"
+    reader = RowReader(recipe, load_tokenizer(recipe.model))
+    assert reader.view(0, None)["conversation"][1]["content"] == "b"
     with pytest.raises(DatasetUnreadable, match="201"):
         reader.read_all()

@@ -84,7 +84,14 @@ def _fix(arguments: argparse.Namespace) -> int:
             "no `--out` was given.",
             "name it, such as `--out new.jsonl`.",
         )
-    fixed = apply_fixes(_checked(arguments), arguments.fix)
+    source = _checked(arguments)
+    special = None
+    if "strip_special_tokens" in arguments.fix and (arguments.model or isinstance(source, Recipe)):
+        from tunebook.data.tokenizers import tokenizer_for
+
+        known = source if isinstance(source, Recipe) else Recipe.of(arguments.model, source)
+        special = list(tokenizer_for(known).all_special_tokens)
+    fixed = apply_fixes(source, arguments.fix, special_tokens=special)
     path = write_rows(fixed.table, arguments.out)
     if arguments.json:
         show.print_json({"out": str(path), "rows": len(fixed.table), "changed": fixed.changed})

@@ -4,12 +4,15 @@ This layer knows recipes and tokenizers; it knows no model weights, no trainer a
 """
 
 from tunebook.data.checks import CheckReport, Finding, check
+from tunebook.data.comparison import TemplateComparison, TemplateSide, compare_templates
 from tunebook.data.conversations import Message, to_conversations, to_messages
-from tunebook.data.fixes import FIXES, Fixed, apply_fixes, write_rows
+from tunebook.data.fixes import FIXES, Change, Fixed, apply_fixes, write_rows
 from tunebook.data.formats import Detection, detect_format
+from tunebook.data.journey import RowJourney, TextPiece, follow_row
 from tunebook.data.loading import load_rows
 from tunebook.data.masking import Encoded, encode_conversation, encode_text
 from tunebook.data.mismatch import template_mismatch
+from tunebook.data.placing import Placement
 from tunebook.data.prepare import DataStatistics, PreparedData, prepare_data
 from tunebook.data.rendering import Span
 from tunebook.data.templates import (
@@ -23,6 +26,7 @@ from tunebook.data.tokens import TokenCell, TokenView, preview_rows, token_view
 __all__ = [
     "CHAT_TEMPLATES",
     "FIXES",
+    "Change",
     "ChatTemplate",
     "CheckReport",
     "DataStatistics",
@@ -31,15 +35,22 @@ __all__ = [
     "Finding",
     "Fixed",
     "Message",
+    "Placement",
     "PreparedData",
+    "RowJourney",
     "Span",
+    "TemplateComparison",
+    "TemplateSide",
+    "TextPiece",
     "TokenCell",
     "TokenView",
     "apply_fixes",
     "check",
+    "compare_templates",
     "detect_format",
     "encode_conversation",
     "encode_text",
+    "follow_row",
     "get_chat_template",
     "load_rows",
     "prepare_data",

@@ -16,8 +16,9 @@ from tunebook.data.findings import (
     Finding as Finding,
     from_error,
 )
-from tunebook.data.formats import detect_for
+from tunebook.data.formats import Detection, detect_for
 from tunebook.data.loading import Loaded, read_rows
+from tunebook.data.marks import RowMarks
 from tunebook.data.mismatch import template_mismatch
 from tunebook.data.overlap import Overlap, overlap_of
 from tunebook.data.prepare import recipe_encoder, require_answers
@@ -60,7 +61,6 @@ def check(
         from tunebook.models.loading import load_tokenizer
 
         tokenizer = load_tokenizer(recipe.model)
-    near, missing = _near(near_duplicates)
     try:
         loaded = _read(recipe, rows)
         detection = detect_for(recipe.data, loaded.table)
@@ -68,19 +68,45 @@ def check(
         raise
     except TunebookError as error:
         return CheckReport(findings=[from_error(error)])
+    return check_loaded(recipe, loaded, detection, tokenizer, near_duplicates, trains=by_recipe)[0]
+
+
+def check_loaded(
+    recipe: Recipe,
+    loaded: Loaded,
+    detection: Detection,
+    tokenizer: PreTrainedTokenizerBase | None,
+    near_duplicates: bool | None = None,
+    *,
+    trains: bool = True,
+) -> tuple[CheckReport, RowMarks]:
+    """`check` of rows that are loaded already, with what was found row by row.
+
+    Args:
+        trains: the recipe is to be trained, so rows without answers are an error.
+    """
+    near, missing = _near(near_duplicates)
     encoder = None
     try:
-        if by_recipe:
+        if trains:
             require_answers(recipe, detection)
         if tokenizer is not None:
             encoder = recipe_encoder(recipe, with_recipe_template(tokenizer, recipe))
     except TunebookError as error:
         finding = from_error(error)
-        return CheckReport(findings=[finding], detection=detection, rows=len(loaded.table))
+        report = CheckReport(findings=[finding], detection=detection, rows=len(loaded.table))
+        return report, RowMarks()
     overlap, found = _overlap(recipe, len(loaded.table), near)
     review = Review(detection, encoder, near, overlap)
     _look_at_template(review, tokenizer, recipe)
-    return _report(review, loaded, found, missing)
+    report = _report(review, loaded, found, missing)
+    for code in _OF_NO_ROW:
+        review.marks.found.pop(code, None)
+    return report, review.marks
+
+
+# Their mark on row 0 only says that there is something to report.
+_OF_NO_ROW = ("template_mismatch", "skipped_row", "broken_row")
 
 
 def recipe_of(source: Any, model: str | None, rows: Any) -> tuple[Recipe, Any]:

@@ -5,7 +5,7 @@ Each fix drops rows or changes texts; what it did is counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from tunebook.data.checks import recipe_of
 from tunebook.data.conversations import to_messages
 from tunebook.data.duplicates import NearDuplicates, chat_digest, row_digest
 from tunebook.data.formats import Detection, detect_for, look_at
+from tunebook.data.frames import common
 from tunebook.data.loading import read_rows
 from tunebook.data.overlap import Measured, overlap_of
 from tunebook.data.spool import RowSpool, Skipped
@@ -35,15 +36,46 @@ FIXES = {
     "mend_encoding": "mend wrongly read UTF-8 and take control characters out",
     "hide_personal_data": "replace keys, e-mail addresses and account numbers by their kind",
 }
+_EXCERPT = 240  # characters
 _STARTS = ("<s>", "<bos>", "<|begin_of_text|>")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a fix does to one row, by its number from 0; `after` is None where it is left out."""
+
+    row: int
+    before: dict[str, Any]
+    after: dict[str, Any] | None
+
+    def excerpt(self) -> tuple[str, str, str]:
+        """Where the row changes first (such as `messages[1].content`), and the text before and after.
+
+        Of a row that is left out: nothing, its longest text, nothing.
+        """
+        if self.after is None:
+            texts = [text for _, text in _leaves(self.before)]
+            return "", max(texts, key=len, default="")[:_EXCERPT], ""
+        pairs = zip(_leaves(self.before), _leaves(self.after), strict=True)
+        for (place, before), (_, after) in pairs:
+            if before != after:
+                start = max(0, common(before, after) - _EXCERPT // 4)
+                lead = "…" if start else ""
+                cut = slice(start, start + _EXCERPT)
+                return place, lead + before[cut], lead + after[cut]
+        return "", "", ""
 
 
 @dataclass
 class Fixed:
-    """The rows after the fixes; `changed` counts for each fix the rows it dropped or changed."""
+    """The rows after the fixes; `changed` counts for each fix the rows it dropped or changed.
+
+    `examples` holds for each fix the first change that it made.
+    """
 
     table: Dataset
     changed: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, Change] = field(default_factory=dict)
 
 
 def apply_fixes(
@@ -80,21 +112,16 @@ def apply_fixes(
     detection = detect_for(part, table)
     tokens = special_tokens or []
     steps = [(name, _step(name, recipe, detection, tokens, len(table))) for name in fixes]
-    changed = dict.fromkeys(fixes, 0)
+    fixed = Fixed(table, dict.fromkeys(fixes, 0))
     if "drop_invalid" in fixes:
-        changed["drop_invalid"] = loaded.skipped.count
+        fixed.changed["drop_invalid"] = loaded.skipped.count
     spool = RowSpool("the mended rows", Skipped())
     for number, row in enumerate(table):
-        kept: dict[str, Any] | None = row
-        for name, step in steps:
-            before = kept
-            kept = step(number, kept)
-            changed[name] += kept != before
-            if kept is None:
-                break
+        kept = _through(number, row, steps, fixed)
         if kept is not None:
             spool.add(number, kept)
-    return Fixed(spool.dataset(), changed)
+    fixed.table = spool.dataset()
+    return fixed
 
 
 def write_rows(table: Dataset, path: Path | str) -> Path:
@@ -138,6 +165,21 @@ def write_rows(table: Dataset, path: Path | str) -> Path:
 
 
 Step = Callable[[int, Any], "dict[str, Any] | None"]
+
+
+def _through(
+    number: int, row: dict[str, Any], steps: list[tuple[str, Step]], fixed: Fixed
+) -> dict[str, Any] | None:
+    """One row after all steps, which are counted; None where one leaves it out."""
+    for name, step in steps:
+        after = step(number, row)
+        if after != row:
+            fixed.changed[name] += 1
+            fixed.examples.setdefault(name, Change(number, row, after))
+        if after is None:
+            return None
+        row = after
+    return row
 
 
 def _step(name: str, recipe: Recipe, detection: Detection, tokens: list[str], rows: int) -> Step:
@@ -221,6 +263,18 @@ def _stripped(row: dict[str, Any], detection: Detection, tokens: list[str]) -> d
     pattern = token_pattern(tokens)
     stripped: dict[str, Any] = _mapped(row, lambda text: pattern.sub("", text) if pattern else text)
     return stripped
+
+
+def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a value with the place where it stands; `_mapped` keeps their number."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _leaves(item, f"{place}.{name}" if place else str(name))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _leaves(item, f"{place}[{number}]")
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MASKED = -100
 COVERED = 0.995  # of the rows, whole within the suggested length
 _STEP = 64
+_DOCUMENTS_STEP, _LONGEST_STEP = 16, 256
 _BATCH = 200
 
 
@@ -108,6 +109,70 @@ def flatten_batch(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "max_length_q": longest,
         "max_length_k": longest,
     }
+
+
+def lean_batch(batch: dict[str, Any]) -> dict[str, Any]:
+    """A padded or packed batch with what a fused loss wants, and without a needless mask.
+
+    With causal attention no token looks at padding on its right, and what padding looks at is never
+    learnt, so that a mask of rows padded on the right changes nothing but the time.
+
+    Args:
+        batch: of a collator, on the host: `input_ids`, `labels` and often `attention_mask`.
+
+    Returns:
+        The same with `loss_rows`, int64, the flat positions whose next token is learnt, filled up to
+        one of a few lengths with positions that are not (absent if that is nearly all), and
+        `token_counts`: tokens without padding, and with a label. Boundaries of packed rows
+        (`cu_seq_lens_q`, `max_length_q` and those of k) are filled up to few lengths too, by empty
+        documents: libraries choose and compile for each new shape.
+    """
+    batch = dict(batch)
+    tokens = batch["input_ids"].numel()
+    mask = batch.get("attention_mask")
+    if mask is not None:
+        tokens = int(mask.sum())
+        if mask.dim() == 2 and bool((mask[:, 1:] <= mask[:, :-1]).all()):
+            del batch["attention_mask"]
+    labels = batch["labels"]
+    rows = _loss_rows(labels)
+    if rows is not None:
+        batch["loss_rows"] = rows
+    batch["token_counts"] = (tokens, int((labels != MASKED).sum()))
+    for name in ("cu_seq_lens_q", "cu_seq_lens_k"):
+        if name in batch:
+            batch[name] = _with_empty_documents(batch[name])
+    for name in ("max_length_q", "max_length_k"):
+        if name in batch:
+            length = _up_to(int(batch[name]), _LONGEST_STEP)
+            batch[name] = min(length, batch["input_ids"].shape[1])
+    return batch
+
+
+def _loss_rows(labels: torch.Tensor) -> torch.Tensor | None:
+    """Flat positions whose next token has a label, and others up to a multiple of an eighth of all."""
+    import torch
+
+    learnt = torch.zeros_like(labels, dtype=torch.bool)
+    learnt[:, :-1] = labels[:, 1:] != MASKED
+    learnt = learnt.flatten()
+    rows = learnt.nonzero().squeeze(1)
+    wanted = _up_to(len(rows), _up_to(-(-len(learnt) // 8), 64))
+    if wanted >= len(learnt):
+        return None
+    others = (~learnt).nonzero().squeeze(1)[: wanted - len(rows)]
+    return torch.cat([rows, others])
+
+
+def _with_empty_documents(starts: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    wanted = _up_to(len(starts) - 1, _DOCUMENTS_STEP) + 1
+    return torch.cat([starts, starts[-1:].expand(wanted - len(starts))])
+
+
+def _up_to(count: int, step: int) -> int:
+    return -(-count // step) * step
 
 
 def block_diagonal_mask(

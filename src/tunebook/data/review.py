@@ -13,6 +13,7 @@ from tunebook.data.duplicates import NearDuplicates, row_digest
 from tunebook.data.findings import EXAMPLES, ORDER, TEXTS, CheckReport, Finding
 from tunebook.data.formats import Detection, row_format
 from tunebook.data.languages import language
+from tunebook.data.marks import UNKNOWN, RowMarks
 from tunebook.data.masking import MASKED, Encoded, Encoder
 from tunebook.data.overlap import Overlap
 from tunebook.data.prepare import RowCollector
@@ -45,9 +46,8 @@ class Review:
         overlap: Overlap | None = None,
     ) -> None:
         self.detection, self.encoder = detection, encoder
-        self.found: dict[str, list[int]] = {}
+        self.marks = RowMarks()
         self.why: dict[str, str] = {}
-        self.lengths: dict[int, int] = {}
         self._near, self._overlap = near, overlap
         self._seen: set[bytes] = set()
         self._languages: dict[str, list[int]] = {}
@@ -65,9 +65,10 @@ class Review:
         self._seen.add(digest)
         if repeated:
             self.mark("duplicate", number)
+        learnt = True
         try:
             if self.detection.format == "unpaired_preference":
-                to_label(row, self.detection, number=number)
+                learnt = to_label(row, self.detection, number=number)
             messages = to_messages(row, self.detection, number=number)
         except RowInvalid as error:
             other = row_format(row)
@@ -80,11 +81,14 @@ class Review:
         self._look_at_turns(number, messages)
         self._look_at_text(number, messages)
         self._look_at_tools(number, row, messages)
-        self._encode(number, messages)
+        if learnt:
+            self._encode(number, messages)
+        else:
+            self.marks.passed.append(number)
 
     def mark(self, code: str, number: int, why: str = "") -> None:
         """Note that a row has a finding; the first reason is kept."""
-        self.found.setdefault(code, []).append(number)
+        self.marks.mark(code, number)
         self.why.setdefault(code, why)
 
     def report(self, rows: int) -> CheckReport:
@@ -95,8 +99,8 @@ class Review:
         statistics = self._collected.statistics() if self.encoder is not None else None
         if statistics is not None and statistics.suggested_max_seq_length:
             self.why["truncated"] = f" to {statistics.suggested_max_seq_length}"
-        findings = [self.finding(code, rows) for code in TEXTS if code in self.found]
-        if rows and len(self.found.get("masked_row", [])) == rows:
+        findings = [self.finding(code, rows) for code in TEXTS if code in self.marks.found]
+        if rows and len(self.marks.found.get("masked_row", [])) == rows:
             findings.append(_all_masked(rows))
         findings.sort(key=lambda finding: ORDER[finding.severity])
         return CheckReport(
@@ -106,7 +110,7 @@ class Review:
     def finding(self, code: str, rows: int) -> Finding:
         """One finding in words."""
         severity, title, do, fix = TEXTS[code]
-        numbers = self.found[code]
+        numbers = self.marks.found[code]
         words = {"n": len(numbers), "rows": rows, "why": self.why[code]}
         share = f"{100 * len(numbers) / rows:.1f} %" if rows else ""
         of_all = code == "template_mismatch"  # it is about the template, not about a row
@@ -115,7 +119,7 @@ class Review:
             code=code,
             title=title.format(share=share, **words),
             count=rows if of_all else len(numbers),
-            examples=[] if of_all else numbers[:EXAMPLES],
+            examples=[] if of_all else numbers[:EXAMPLES].tolist(),
             do=do.format(**words),
             fix=fix,
         )
@@ -193,7 +197,7 @@ class Review:
         assert self.encoder is not None
         tokenizer = self.encoder.tokenizer
         self._collected.add(number, encoded)
-        self.lengths[number] = encoded.length
+        self.marks.measured(number, encoded.length)
         ids, labels = encoded.input_ids, encoded.labels
         trained = len(labels) - labels.count(MASKED)
         if not any(label != MASKED for label in labels[1:]):
@@ -226,11 +230,12 @@ class Review:
         return self._bos
 
     def _look_at_lengths(self) -> None:
-        ordered = sorted(self.lengths.values())
+        lengths = self.marks.lengths
+        ordered = sorted(length for length in lengths if length != UNKNOWN)
         if len(ordered) < 20:
             return
         limit = 4 * ordered[len(ordered) * 95 // 100]
-        for number, length in self.lengths.items():
+        for number, length in enumerate(lengths):
             if length > limit:
                 self.mark("long_row", number)
 

@@ -5,6 +5,8 @@ Pure data: it encodes nothing itself, and what it shows is what `masking` made.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -31,6 +33,7 @@ class TokenCell(BaseModel):
 
     A character that is spread over several tokens stands in the first of them; the others have an
     empty `text` and `continues` set. `turn` is -1 and `role` "template" outside of all turns.
+    `value` is what was measured at this token, such as its loss; None where nothing was.
     """
 
     id: int
@@ -40,6 +43,7 @@ class TokenCell(BaseModel):
     turn: int
     role: str
     continues: bool = False
+    value: float | None = None
 
 
 class TokenView(BaseModel):
@@ -53,11 +57,19 @@ class TokenView(BaseModel):
     n_cut: int = 0
 
 
-def token_view(tokenizer: PreTrainedTokenizerBase, encoded: Encoded, *, row: int = 0) -> TokenView:
+def token_view(
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: Encoded,
+    *,
+    row: int = 0,
+    values: Sequence[float | None] = (),
+) -> TokenView:
     """The cells of one encoded row.
 
     Args:
         row: the row's number from 0, carried along for the panel.
+        values: what was measured at each token, such as its loss; tokens beyond its end, and those
+            whose value is no finite number, have none.
     """
     special = special_ids(tokenizer)
     cells: list[TokenCell] = []
@@ -77,6 +89,7 @@ def token_view(tokenizer: PreTrainedTokenizerBase, encoded: Encoded, *, row: int
                 turn=turn,
                 role=role,
                 continues=index > 0 and end <= cursor,
+                value=_finite(values[index]) if index < len(values) else None,
             )
         )
         cursor = max(cursor, end)
@@ -149,6 +162,10 @@ def json_safe(value: Any) -> Any:
     if isinstance(value, bytes):
         return f"<{len(value)} bytes>"
     return json_safe(str(value))
+
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _owner(encoded: Encoded, start: int) -> tuple[int, str]:

@@ -4,27 +4,40 @@ Knows torch models; knows no recipe, no run and no widget.
 """
 
 from tunebook.engine.apply import patch, report, unpatch
+from tunebook.engine.attention import CAUSAL
 from tunebook.engine.audit import Audit, audit_gradients
 from tunebook.engine.generation import answer, for_inference, for_training, stream_chat
-from tunebook.engine.locks import ModelLock, model_lock
+from tunebook.engine.graphs import StepGraphs
+from tunebook.engine.head import LossRequest, has_fused_head
+from tunebook.engine.locks import ModelLock, model_lock, unwrapped
+from tunebook.engine.memory import LayerMemory, drops, fused_layers, spend
 from tunebook.engine.modules import Report
 from tunebook.engine.parity import Parity, Tolerance, check_parity, patch_checked
 
 __all__ = [
+    "CAUSAL",
     "Audit",
+    "LayerMemory",
+    "LossRequest",
     "ModelLock",
     "Parity",
     "Report",
+    "StepGraphs",
     "Tolerance",
     "answer",
     "audit_gradients",
     "check_parity",
+    "drops",
     "for_inference",
     "for_training",
+    "fused_layers",
+    "has_fused_head",
     "model_lock",
     "patch",
     "patch_checked",
     "report",
+    "spend",
     "stream_chat",
     "unpatch",
+    "unwrapped",
 ]

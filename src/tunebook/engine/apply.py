@@ -6,17 +6,21 @@ Knows the list of kinds; whether the result is still the same function is `parit
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from tunebook.engine import attention
+from tunebook.engine.decoder import DECODER, forget
+from tunebook.engine.head import HEAD
 from tunebook.engine.locks import model_lock
 from tunebook.engine.mlp import MLP
 from tunebook.engine.modules import (
     Leave,
     ModuleKind,
     Report,
+    Swap,
     device_of,
     has_own_forward,
     restore_forward,
@@ -26,8 +30,9 @@ from tunebook.engine.modules import (
 from tunebook.engine.norm import NORM
 from tunebook_kernels import triton_runs_on
 
-KINDS: tuple[ModuleKind, ...] = (NORM, MLP)
+KINDS: tuple[ModuleKind, ...] = (HEAD, DECODER, NORM, MLP)
 
+_ATTENTION = "tunebook_attention_before"
 _REPORTS: WeakKeyDictionary[nn.Module, Report] = WeakKeyDictionary()
 
 
@@ -53,6 +58,7 @@ def patch(
             for kind in KINDS:
                 if kinds is None or kind.name in kinds:
                     _patch_one(done, name, module, kind, device)
+        _replace_attention(model)
         _REPORTS[model] = done
     return done
 
@@ -62,7 +68,12 @@ def unpatch(model: nn.Module) -> None:
     with model_lock(model):
         for module in model.modules():
             restore_forward(module)
+            forget(module)
             _REPORTS.pop(module, None)
+        for config, before in replaced_attention(model):
+            config._attn_implementation = before
+        for module in model.modules():
+            module.__dict__.pop(_ATTENTION, None)
 
 
 def report(model: nn.Module) -> Report | None:
@@ -75,18 +86,45 @@ def remember(model: nn.Module, done: Report) -> None:
     _REPORTS[model] = done
 
 
+def replaced_attention(model: nn.Module) -> list[tuple[Any, str]]:
+    """Each config whose attention `patch` replaced, and the name of what it was."""
+    parts: list[Any] = list(model.modules())
+    return [
+        (part.self_attn.config, part.__dict__[_ATTENTION])
+        for part in parts
+        if _ATTENTION in part.__dict__
+    ]
+
+
+def _replace_attention(model: nn.Module) -> None:
+    """Fused layers make no mask; what runs beside them must understand that (see `attention`).
+
+    What it was is noted in a layer, so that copies of the model know it too.
+    """
+    attention.register()
+    for module in model.modules():
+        if swapped_kind(module) == DECODER.name:
+            config: Any = module.self_attn.config  # type: ignore[union-attr]
+            if config._attn_implementation != attention.NAME:
+                module.__dict__[_ATTENTION] = config._attn_implementation
+                config._attn_implementation = attention.NAME
+
+
 def _patch_one(
     done: Report, name: str, module: nn.Module, kind: ModuleKind, device: Literal["auto", "any"]
 ) -> None:
-    if swapped_kind(module) is not None:
-        if swapped_kind(module) == kind.name:
-            done.swapped.append((name, kind.name))
+    before = swapped_kind(module)
+    if before not in (None, kind.name):
         return
     verdict = kind.examine(module)
+    if before is not None and not isinstance(verdict, Swap):
+        restore_forward(module)  # it is no longer what it was: PEFT wrapped a part of it
     if verdict is None:
         return
     if isinstance(verdict, Leave):
         done.left.append((name, kind.name, verdict.reason))
+    elif before is not None:
+        done.swapped.append((name, kind.name))
     elif has_own_forward(module):
         done.left.append((name, kind.name, "its forward was replaced by something else"))
     elif device == "auto" and not triton_runs_on(device_of(module)):

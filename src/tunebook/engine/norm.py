@@ -16,6 +16,7 @@ from tunebook_kernels import rms_norm, rms_norm_reference
 
 _CONVENTIONS = {"Llama": 0.0, "Gemma": 1.0}
 _EPS_NAMES = ("variance_epsilon", "eps")
+_KNOWN: dict[tuple[type[nn.Module], int, float], float | None] = {}
 # (dtype of the input, dtype of the weight): rounding is told apart only where there is some.
 _PROBES = [
     (torch.float32, torch.float32),
@@ -41,6 +42,25 @@ def examine(module: nn.Module) -> Swap | Leave | None:
 
 
 NORM = ModuleKind("rms_norm", examine)
+
+
+def convention_of(module: nn.Module) -> tuple[float, float] | None:
+    """eps and offset of an RMSNorm of a known convention, or None; each is proved by running it."""
+    weight = getattr(module, "weight", None)
+    eps_name = next((name for name in _EPS_NAMES if hasattr(module, name)), None)
+    if not isinstance(weight, nn.Parameter) or weight.dim() != 1 or eps_name is None:
+        return None
+    eps = getattr(module, eps_name)
+    if getattr(module, "bias", None) is not None or module._modules or not isinstance(eps, float):
+        return None
+    key = (type(module), weight.numel(), eps)
+    if key not in _KNOWN:
+        offsets = _CONVENTIONS.values()
+        _KNOWN[key] = next(
+            (o for o in offsets if _computes(module, weight.numel(), eps_name, o)), None
+        )
+    offset = _KNOWN[key]
+    return None if offset is None else (eps, offset)
 
 
 def _forward(eps_name: str, offset: float) -> Callable[..., torch.Tensor]:

@@ -27,6 +27,13 @@ def same_modes(model: nn.Module) -> Iterator[None]:
                 parameter.requires_grad_(flag)
 
 
+def without_dropout(model: nn.Module) -> None:
+    """Switch dropout off in a model that trains; within `same_modes`, which switches it on again."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout) or hasattr(module, "lora_dropout"):
+            module.training = False
+
+
 @contextmanager
 def same_gradients(model: nn.Module) -> Iterator[None]:
     """Inside, no parameter has a gradient; afterwards each has the one it had."""

@@ -5,17 +5,19 @@ This layer knows shapes, bytes and FLOPs; it knows no weights, no tensors and no
 
 from tunebook.plan.forecast import make_forecast
 from tunebook.plan.hardware import Hardware
-from tunebook.plan.nouns import DataSize, Forecast, Plan, Strategy
-from tunebook.plan.strategy import make_plan, parse_budget, require_fit
+from tunebook.plan.nouns import DataSize, Forecast, Level, Plan, Strategy
+from tunebook.plan.strategy import make_plan, parse_budget, require_fit, step_down
 
 __all__ = [
     "DataSize",
     "Forecast",
     "Hardware",
+    "Level",
     "Plan",
     "Strategy",
     "make_forecast",
     "make_plan",
     "parse_budget",
     "require_fit",
+    "step_down",
 ]

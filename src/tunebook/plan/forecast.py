@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from tunebook.models.shape import ModelShape
+from tunebook.plan.fused_memory import fused_parts
 from tunebook.plan.hardware import Hardware
 from tunebook.plan.memory import Batch, memory_parts
 from tunebook.plan.nouns import DataSize, Forecast, Strategy
@@ -31,7 +32,8 @@ def make_forecast(
             allowed, and the number of steps is known only if the recipe fixes it.
     """
     worst = worst_batch(recipe, strategy, data)
-    parts = memory_parts(shape, recipe, strategy, worst, hardware.device)
+    count = fused_parts if strategy.engine == "fused" else memory_parts
+    parts = count(shape, recipe, strategy, worst, hardware.device)
     total = sum(parts.values())
     typical = _typical_batch(recipe, strategy, data)
     seconds = seconds_per_step(shape, recipe, strategy, typical, hardware)

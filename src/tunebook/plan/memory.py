@@ -14,8 +14,8 @@ from tunebook.plan.nouns import PARTS, Strategy
 from tunebook.recipe import LoraPart, Recipe
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_NF4_BLOCK, _NESTED_BLOCK, _OPTIMIZER_BLOCK = 64, 256, 256
-_SMALLEST_8BIT_STATE = 4096
+_NF4_BLOCK, _NESTED_BLOCK, OPTIMIZER_BLOCK = 64, 256, 256
+SMALLEST_8BIT_STATE = 4096
 _HEAD_ROWS, _HEAD_COLUMNS = 4096, 32768
 _TORCH_HEAD_BYTES = 29
 """Per element of the largest tile in TRL's torch backward: seven fp32 temporaries and a mask."""
@@ -127,10 +127,10 @@ def _optimizer_bytes(shape: ModelShape, lora: LoraPart, strategy: Strategy) -> i
         for values in (lora.r * size_in, lora.r * size_out):
             if "8bit" not in strategy.optimizer:
                 total += 2 * values * BYTES[strategy.adapter_dtype] + 4
-            elif values < _SMALLEST_8BIT_STATE:
+            elif values < SMALLEST_8BIT_STATE:
                 total += 2 * values * 4
             else:
-                total += 2 * (values + 4 * -(-values // _OPTIMIZER_BLOCK))
+                total += 2 * (values + 4 * -(-values // OPTIMIZER_BLOCK))
     return total * shape.num_hidden_layers
 
 

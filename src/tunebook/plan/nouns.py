@@ -5,6 +5,9 @@ They are data with a file form; how they are computed stands in the modules besi
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,8 +40,34 @@ class DataSize(BaseModel):
     max_length: int = Field(ge=1, description="Of the longest row.")
 
 
+class Level(IntEnum):
+    """How much of a decoder layer the fused engine keeps for the backward; each adds to the last.
+
+    The input of the layer stays always, and down's product is never made again.
+    """
+
+    NOTHING = 0
+    RESIDUAL = 1  # the sum after the attention: o's product is not made again
+    ATTENTION = 2  # q, k, v and the attention's output
+    GATE_UP = 3  # gate and up
+    ALL = 4  # the outputs of the two norms
+
+
+_LEVEL_WORDS = {
+    Level.NOTHING: "keeps only the inputs",
+    Level.RESIDUAL: "keeps the sums",
+    Level.ATTENTION: "keeps attention",
+    Level.GATE_UP: "keeps attention and MLP",
+    Level.ALL: "keeps everything",
+}
+
+
 class Strategy(BaseModel):
-    """How a recipe is run on a device."""
+    """How a recipe is run on a device.
+
+    The fused engine decides for each decoder layer what it keeps (`levels`) and whether its weights
+    stay unpacked; the stock one recomputes all layers or none (`gradient_checkpointing`).
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,13 +76,46 @@ class Strategy(BaseModel):
     gradient_checkpointing: bool
     dtype: Literal["bfloat16", "float16", "float32"] = Field(description="Compute dtype.")
     optimizer: str = Field(description='Resolved: never "auto".')
-    attention: str = "sdpa"
+    attention: str = Field(default="sdpa", description="Kernel that is expected to serve.")
     adapter_dtype: Literal["bfloat16", "float16", "float32"] = "float32"
+    engine: Literal["fused", "stock"] = "stock"
+    levels: tuple[Level, ...] = Field(
+        default=(), description="Of each decoder layer, first to last; empty for the stock engine."
+    )
+    resident_layers: int = Field(
+        default=0, ge=0, description="Layers, from the first, whose weights stay unpacked."
+    )
+    loss_chunk: int | None = Field(
+        default=None, ge=1, description="Tokens whose logits are held at once; None: the kernel's."
+    )
 
     @property
     def effective_batch(self) -> int:
         """Rows per weight update."""
         return self.micro_batch * self.gradient_accumulation_steps
+
+    def spending(self) -> list[str]:
+        """In words, what memory is spent on: "keeps everything", "weights unpacked in 12 layers"."""
+        if self.engine == "stock":
+            return [
+                "recomputes activations" if self.gradient_checkpointing else "keeps activations"
+            ]
+        counts = sorted(Counter(self.levels).items(), reverse=True)
+        words = [
+            _LEVEL_WORDS[level] + (f" of {_layers(count)}" if len(counts) > 1 else "")
+            for level, count in counts
+        ]
+        if self.resident_layers:
+            everywhere = self.resident_layers == len(self.levels)
+            where = "" if everywhere else f" in {_layers(self.resident_layers)}"
+            words.append(f"weights stay unpacked{where}")
+        if self.loss_chunk:
+            words.append(f"loss by {self.loss_chunk} tokens")
+        return words
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer" if count == 1 else f"{count} layers"
 
 
 class Forecast(BaseModel):
@@ -96,7 +158,8 @@ class Plan(BaseModel):
     def save(self, path: Path | str) -> Path:
         """Write as JSON, atomically. Returns the path."""
         path = Path(path)
-        write_atomic(path, self.model_dump_json(indent=2) + "\n")
+        text = re.sub(r"\[[\d,\s]+\]", _on_one_line, self.model_dump_json(indent=2))
+        write_atomic(path, text + "\n")
         return path
 
     @classmethod
@@ -123,7 +186,6 @@ class Plan(BaseModel):
         parts = ", ".join(
             f"{name} {size(value)}" for name, value in forecast.parts.items() if value
         )
-        recompute = "on" if strategy.gradient_checkpointing else "off"
         verdict = "fits" if forecast.fits else "DOES NOT FIT"
         lines = [
             f"{self.recipe.get('model')} on {self.hardware.name} ({self.hardware.device})",
@@ -131,7 +193,7 @@ class Plan(BaseModel):
             f"          {parts}",
             f"  steps   {strategy.micro_batch} rows x {strategy.gradient_accumulation_steps} "
             f"of up to {forecast.sequence_length} tokens, {strategy.dtype}, {strategy.optimizer}, "
-            f"recompute {recompute}",
+            + ", ".join(strategy.spending()),
             f"  time    about {duration(forecast.seconds_per_step)} a step"
             + (
                 f", {duration(forecast.seconds_total)} for {forecast.steps} steps"
@@ -143,6 +205,10 @@ class Plan(BaseModel):
 
     def __str__(self) -> str:
         return self.summary()
+
+
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return " ".join(numbers[0].split()).replace("[ ", "[").replace(" ]", "]")
 
 
 def size(count: int) -> str:

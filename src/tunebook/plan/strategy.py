@@ -7,16 +7,21 @@ This module knows forecasts, not models or tensors.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 from tunebook.errors import DoesNotFit, RecipeInvalid
 from tunebook.models.shape import ModelShape
 from tunebook.plan.forecast import make_forecast
+from tunebook.plan.fused_strategy import fused_rungs, resolve_attention, runs_fused
 from tunebook.plan.hardware import GIB, Hardware
-from tunebook.plan.nouns import DataSize, Forecast, Plan, Strategy, size
+from tunebook.plan.nouns import DataSize, Forecast, Level, Plan, Strategy, size
 from tunebook.recipe import Recipe
 
 _SHARE_OF_FREE = 0.9
+_STEP = 0.05
+_SMALLEST_STEP = 256 * 2**20
+"""How much less memory the next plan takes after an out-of-memory error."""
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _ADVICE_LENGTHS = (4096, 2048, 1024, 512, 256, 128)
 
@@ -27,6 +32,7 @@ def make_plan(
     shape: ModelShape | None = None,
     hardware: Hardware | None = None,
     data: DataSize | None = None,
+    engine: Literal["fused", "stock"] | None = None,
 ) -> Plan:
     """How to run `recipe` here and what it costs; a plan that does not fit is returned and says so.
 
@@ -34,6 +40,8 @@ def make_plan(
         shape: of the model; None reads it from the catalogue or the model's config.
         hardware: None detects this machine's.
         data: counts of the tokenised rows; None assumes rows as long as the recipe allows.
+        engine: None takes the fused one on a GPU for the models that it knows; "stock" is for a
+            model that turned out to be left unpatched.
 
     Raises:
         RecipeInvalid: the memory budget cannot be read.
@@ -45,9 +53,53 @@ def make_plan(
         shape = load_shape(recipe.model)
     hardware = hardware or Hardware.detect()
     budget = parse_budget(recipe.training.memory_budget, hardware)
+    return _plan_within(budget, recipe, shape, hardware, data, engine)
+
+
+def step_down(
+    plan: Plan, recipe: Recipe, shape: ModelShape, data: DataSize | None = None
+) -> Plan | None:
+    """The plan for noticeably less memory than `plan` needs, of the same engine and effective batch.
+
+    For the trainer, after the device ran out of memory in spite of the forecast.
+
+    Args:
+        recipe, shape, data: that the plan was made from.
+
+    Returns:
+        None where nothing smaller is left.
+    """
+    needed = plan.forecast.total
+    less = needed - max(int(needed * _STEP), _SMALLEST_STEP)
+    engine = plan.strategy.engine
+    smaller = _plan_within(less, recipe, shape, plan.hardware, data, engine, plan.strategy)
+    return smaller if smaller.forecast.total < needed else None
+
+
+def _plan_within(
+    budget: int,
+    recipe: Recipe,
+    shape: ModelShape,
+    hardware: Hardware,
+    data: DataSize | None,
+    engine: Literal["fused", "stock"] | None,
+    below: Strategy | None = None,
+) -> Plan:
+    """The first rung within the budget, of those with no larger micro-batch than `below`."""
+
+    def forecast_of(strategy: Strategy) -> Forecast:
+        return make_forecast(recipe, shape, strategy, hardware, budget, data)
+
     rungs: list[str] = []
-    for strategy, reason in _ladder(recipe, shape, hardware):
-        forecast = make_forecast(recipe, shape, strategy, hardware, budget, data)
+    engine = engine or ("fused" if runs_fused(shape, recipe, hardware) else "stock")
+    if engine == "fused":
+        ladder = _fused_ladder(recipe, shape, hardware, lambda one: forecast_of(one).fits)
+    else:
+        ladder = _ladder(recipe, shape, hardware)
+    for strategy, reason in ladder:
+        if below and strategy.micro_batch > below.micro_batch:
+            continue
+        forecast = forecast_of(strategy)
         rungs.append(f"{reason}: {_verdict(forecast)}")
         if forecast.fits:
             break
@@ -117,43 +169,59 @@ def resolve_optimizer(recipe: Recipe, hardware: Hardware) -> str:
     return "adamw_torch" if hardware.device == "cpu" else "adamw_8bit"
 
 
+def _base(recipe: Recipe, hardware: Hardware, attention: str) -> Strategy:
+    """The recipe's own micro-batch, with what `auto` means here."""
+    micro = recipe.training.batch_size
+    return Strategy.model_validate(
+        {
+            "micro_batch": micro,
+            "gradient_accumulation_steps": recipe.effective_batch // micro,
+            "gradient_checkpointing": recipe.training.gradient_checkpointing == "on",
+            "dtype": resolve_dtype(recipe, hardware),
+            "optimizer": resolve_optimizer(recipe, hardware),
+            "attention": attention,
+        }
+    )
+
+
+def _smaller_batches(base: Strategy) -> Iterator[Strategy]:
+    """The same with the micro-batch halved, and again, as far as the effective batch divides."""
+    micro, effective = base.micro_batch, base.effective_batch
+    while micro > 1:
+        micro = next(rows for rows in range(max(1, micro // 2), 0, -1) if effective % rows == 0)
+        changed = {"micro_batch": micro, "gradient_accumulation_steps": effective // micro}
+        yield base.model_copy(update=changed)
+
+
 def _ladder(
     recipe: Recipe, shape: ModelShape, hardware: Hardware
 ) -> Iterator[tuple[Strategy, str]]:
     """Strategies from fast to small, with reasons: recompute, then halve the micro-batch."""
-    training = recipe.training
-    effective = recipe.effective_batch
-    choice = training.gradient_checkpointing
-    micro = training.batch_size
-    base = Strategy.model_validate(
-        {
-            "micro_batch": micro,
-            "gradient_accumulation_steps": effective // micro,
-            "gradient_checkpointing": choice == "on",
-            "dtype": resolve_dtype(recipe, hardware),
-            "optimizer": resolve_optimizer(recipe, hardware),
-            "attention": "eager" if shape.attention_softcap else "sdpa",
-        }
-    )
+    choice = recipe.training.gradient_checkpointing
+    base = _base(recipe, hardware, "eager" if shape.attention_softcap else "sdpa")
+    micro = base.micro_batch
     yield base, f"micro-batch {micro}, activations {'recomputed' if choice == 'on' else 'kept'}"
-    recompute = choice != "off"
     if choice == "auto":
+        base = base.model_copy(update={"gradient_checkpointing": True})
         yield (
-            base.model_copy(update={"gradient_checkpointing": True}),
+            base,
             f"micro-batch {micro}, activations recomputed, which is slower by about a third",
         )
-    while micro > 1:
-        micro = next(rows for rows in range(max(1, micro // 2), 0, -1) if effective % rows == 0)
-        steps = effective // micro
-        changed = {
-            "micro_batch": micro,
-            "gradient_accumulation_steps": steps,
-            "gradient_checkpointing": recompute,
-        }
+    for smaller in _smaller_batches(base):
         yield (
-            base.model_copy(update=changed),
-            f"micro-batch {micro} with {steps} accumulation steps ({effective} rows an update)",
+            smaller,
+            f"micro-batch {smaller.micro_batch} with {smaller.gradient_accumulation_steps} "
+            f"accumulation steps ({smaller.effective_batch} rows an update)",
         )
+
+
+def _fused_ladder(
+    recipe: Recipe, shape: ModelShape, hardware: Hardware, fits: Callable[[Strategy], bool]
+) -> Iterator[tuple[Strategy, str]]:
+    """For each micro-batch the fullest rung, and the first that fits or the smallest."""
+    base = _base(recipe, hardware, resolve_attention(shape, recipe, hardware))
+    for strategy in (base, *_smaller_batches(base)):
+        yield from fused_rungs(strategy, shape, recipe, fits)
 
 
 def _verdict(forecast: Forecast) -> str:
@@ -192,13 +260,18 @@ def _advice(
             other = recipe.with_values(dict(values))
             if other == recipe or (found and " and " in words):
                 continue
-            recompute = strategy.gradient_checkpointing or "gradient" in words
-            small = strategy.model_copy(update={"gradient_checkpointing": recompute})
+            small = _recomputing(strategy) if "gradient" in words else strategy
             forecast = make_forecast(other, shape, small, hardware, budget, data)
             if forecast.fits:
                 found.append(f"{words} ({size(forecast.total)})")
                 break
     return found
+
+
+def _recomputing(strategy: Strategy) -> Strategy:
+    if strategy.engine == "stock":
+        return strategy.model_copy(update={"gradient_checkpointing": True})
+    return strategy.model_copy(update={"levels": (Level.NOTHING,) * len(strategy.levels)})
 
 
 def _round_up(count: int) -> str:

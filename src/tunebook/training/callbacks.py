@@ -29,7 +29,7 @@ from tunebook.training.meter import MemoryMeter
 if TYPE_CHECKING:
     from torch import nn
 
-    from tunebook.training.sft import SFTTrainer
+    from tunebook.training.trainer import SFTTrainer
 
 _MEMORY_EVERY = 0.5  # seconds between two memory events
 

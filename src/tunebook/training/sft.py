@@ -1,86 +1,26 @@
-"""Supervised fine-tuning: TRL's SFTTrainer, set up from a recipe and a plan.
+"""Supervised fine-tuning: a trainer set up from a recipe and a plan.
 
-TRL is subclassed where its numbers would differ from the recipe's, never rewritten. This module
-knows nothing of threads, run folders or events.
+Knows nothing of threads, run folders or events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from packaging.version import Version
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl.trainer.sft_config import SFTConfig
-from trl.trainer.sft_trainer import SFTTrainer as TrlSFTTrainer
 
 from tunebook.data.packing import flatten_batch, pack_rows
 from tunebook.plan import Strategy
 from tunebook.recipe import Recipe
-from tunebook.training.meter import MemoryMeter
+from tunebook.training.trainer import SFTTrainer
 
 if TYPE_CHECKING:
-    import torch
     from datasets import Dataset
     from peft import PeftModel
-    from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-_HEAD_NEEDS_A_GPU = Version(version("trl")) < Version("1.16")
-
-
-class SFTTrainer(TrlSFTTrainer):
-    """TRL's trainer with the adapter kept in the dtype that it came in.
-
-    TRL casts LoRA weights to bfloat16 whenever the base is quantized; at LoRA's learning rates most
-    of an update is then smaller than a bfloat16 step. Here they stay as PEFT made them (float32).
-    """
-
-    meter: MemoryMeter | None = None
-
-    def __init__(self, model: PreTrainedModel | PeftModel | str, *args: Any, **kwargs: Any) -> None:
-        with _adapter_dtype_kept(model):
-            super().__init__(model, *args, **kwargs)
-        self._seen: list[torch.Tensor | int] = [0, 0]
-
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
-    ) -> torch.Tensor:
-        """One forward and backward pass; counts its tokens without waiting for the device."""
-        mask = inputs.get("attention_mask")
-        self._seen[0] += inputs["input_ids"].numel() if mask is None else mask.sum()
-        if "labels" in inputs:
-            self._seen[1] += (inputs["labels"] != -100).sum()
-        step: Callable[[], torch.Tensor] = partial(
-            super().training_step, model, inputs, num_items_in_batch
-        )
-        if self.meter is None:
-            return step()
-        return self.meter.around(step, inputs["input_ids"].numel())
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        """TRL's loss; on a CPU with a TRL whose output head is a Triton kernel alone, the model's own."""
-        head: Any = super().compute_loss
-        if self.args.device.type == "cpu" and _HEAD_NEEDS_A_GPU:
-            inputs = {**inputs, "use_cache": False}
-            head = partial(Trainer.compute_loss, self)
-        return head(model, inputs, return_outputs, num_items_in_batch)
-
-    def token_counts(self) -> tuple[int, int]:
-        """Tokens without padding, and tokens with a label, since this trainer began."""
-        return int(self._seen[0]), int(self._seen[1])
+    from transformers import PreTrainedTokenizerBase
 
 
 def make_trainer(
@@ -118,6 +58,8 @@ def make_trainer(
         processing_class=tokenizer,
         callbacks=callbacks,
     )
+    trainer.loss_chunk = strategy.loss_chunk
+    trainer.use_graphs()
     for silent in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(silent)
     return trainer
@@ -167,20 +109,3 @@ def sft_config(
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-
-
-@contextmanager
-def _adapter_dtype_kept(model: nn.Module | str) -> Iterator[None]:
-    before: dict[str, torch.Tensor] = {}
-    if not isinstance(model, str):
-        before = {
-            name: parameter.data
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad
-        }
-    yield
-    if isinstance(model, str):
-        return
-    for name, parameter in model.named_parameters():
-        if name in before and parameter.dtype != before[name].dtype:
-            parameter.data = before[name].to(parameter.device)

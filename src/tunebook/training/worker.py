@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook.data import DataStatistics, PreparedData, prepare_data
 from tunebook.data.tokenizers import tokenizer_for
-from tunebook.engine import Report, audit_gradients, patch_checked
+from tunebook.engine import Report, audit_gradients
 from tunebook.errors import FolderExists, require_disk_space
 from tunebook.events import ExportEvent, FinishedEvent, WarningEvent
 from tunebook.export import save_adapter, save_merged
@@ -22,16 +22,20 @@ from tunebook.export.adapter import parameter_bytes
 from tunebook.models.adapters import add_lora
 from tunebook.models.loading import default_device, load_model, load_shape
 from tunebook.models.quiet import quiet
+from tunebook.models.shape import ModelShape
 from tunebook.plan import DataSize, Plan, make_plan, require_fit
 from tunebook.recipe import Recipe
 from tunebook.training.callbacks import EventCallback
 from tunebook.training.folder import RunFolder
+from tunebook.training.setup import give_up_memory, set_up
 from tunebook.training.sft import make_trainer
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
+
+    from tunebook.training.trainer import SFTTrainer
 
 _PROBE = 32  # tokens before and after the first one that is learnt
 
@@ -43,6 +47,7 @@ class Prepared:
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
     data: PreparedData
+    shape: ModelShape
     plan: Plan
     swaps: Report
 
@@ -60,8 +65,8 @@ def prepare(recipe: Recipe, rows: Any, tell: Callable[[str], None]) -> Prepared:
     tokenizer = tokenizer_for(recipe)
     tell("Turning rows into tokens")
     data = prepare_data(recipe, tokenizer, rows=rows)
-    plan = make_plan(recipe, shape=shape, data=data_size(data.statistics))
-    require_fit(plan)
+    size = data_size(data.statistics)
+    plan = require_fit(make_plan(recipe, shape=shape, data=size))
     tell("Loading the model")
     model = load_model(recipe.model, recipe.quantization, device=default_device())
     model.config.use_cache = False
@@ -69,9 +74,11 @@ def prepare(recipe: Recipe, rows: Any, tell: Callable[[str], None]) -> Prepared:
     adapted = add_lora(model, recipe.lora, seed=recipe.training.seed)
     tell("Checking the gradients")
     batch = probe(data, adapted)
-    swaps = patch_checked(adapted, batch["input_ids"], batch["labels"])
+    ids, labels = batch["input_ids"], batch["labels"]
+    plan, swaps = set_up(adapted, plan, recipe, shape, size, ids, labels)
+    require_fit(plan)
     audit_gradients(adapted, batch)
-    return Prepared(adapted, tokenizer, data, plan, swaps)
+    return Prepared(adapted, tokenizer, data, shape, plan, swaps)
 
 
 def probe(data: PreparedData, model: PeftModel) -> dict[str, torch.Tensor]:
@@ -136,6 +143,7 @@ def execute(
             callbacks=[callback],
         )
     callback.attach(trainer)
+    trainer.step_down = _out_of_memory(folder, recipe, prepared, trainer)
     tell("Training")
     began = time.perf_counter()
     try:
@@ -156,6 +164,35 @@ def execute(
             peak=callback.meter.peak or None,
         )
     )
+
+
+def _out_of_memory(
+    folder: RunFolder, recipe: Recipe, prepared: Prepared, trainer: SFTTrainer
+) -> Callable[[], int | None]:
+    """What the trainer calls when a batch does not fit: a smaller plan, told and written down."""
+    size = data_size(prepared.data.statistics)
+    smaller = give_up_memory(prepared.model, prepared.plan, recipe, prepared.shape, size)
+    rows = prepared.plan.strategy.micro_batch
+
+    def step_down() -> int | None:
+        plan = smaller()
+        if plan is None:
+            return None
+        plan.save(folder.plan_file)
+        trainer.loss_chunk = plan.strategy.loss_chunk
+        how = ", ".join(plan.strategy.spending())
+        folder.log.append(
+            WarningEvent(
+                step=trainer.state.global_step,
+                code="out_of_memory",
+                message="The device ran out of memory; the step is run again with less: "
+                f"micro-batch {plan.strategy.micro_batch}, {how}. What is learnt stays the same.",
+                do="close what else uses the device, or set `training.memory_budget`.",
+            )
+        )
+        return -(-rows // plan.strategy.micro_batch)
+
+    return step_down
 
 
 def data_warnings(statistics: DataStatistics, recipe: Recipe) -> list[WarningEvent]:

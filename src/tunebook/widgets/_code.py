@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,18 @@ def differences(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def code_lines(recipe: Recipe, purpose: str, run: Any = None) -> dict[str, str]:
+def code_lines(
+    recipe: Recipe, purpose: str, run: Any = None, *, fixes: Sequence[str] = (), out: str = ""
+) -> dict[str, str]:
     """The same in both languages: `{"python": ..., "shell": ...}`.
 
     Args:
         purpose: what the panel is for: model, data, method, train, try, takeaway.
         run: the run whose folder is named, if there is one.
+        fixes: applied to the data; `out` is the new file that they would be written to.
     """
+    if fixes:
+        return _fix_lines(recipe, list(fixes), out)
     folder = None if run is None else Path(run.path)
     return {
         "python": "\n".join(_python(recipe, purpose, folder)),
@@ -103,6 +109,27 @@ def _shell(recipe: Recipe, purpose: str, folder: Path | None) -> list[str]:
         else:
             words.append(f"--{path} {shlex.quote(_option(value))}")
     return [" \\\n  ".join(words)]
+
+
+def _fix_lines(recipe: Recipe, fixes: list[str], out: str) -> dict[str, str]:
+    """A new file of fixed rows; a shell names whole sources only, Python a part of one too."""
+    special, more = [], ""
+    if "strip_special_tokens" in fixes:
+        special = ["special = tokenizer_for(recipe).all_special_tokens"]
+        more = ", special_tokens=special"
+    python = [
+        *("import tunebook", "from tunebook.data import apply_fixes, write_rows"),
+        *["from tunebook.data.tokenizers import tokenizer_for"][: len(special)],
+        *("", *recipe_lines(recipe), *special),
+        f"fixed = apply_fixes(recipe, {literal(fixes)}{more})",
+        f"write_rows(fixed.table, {literal(out)})",
+    ]
+    source, model = shlex.quote(recipe.data.source), shlex.quote(recipe.model.name)
+    words = ["tunebook check", source, "--model", model, *(f"--fix {fix}" for fix in fixes)]
+    shell = " ".join([*words, "--out", shlex.quote(out)])
+    if any(path.startswith("data.") and path not in _NAMED for path in differences(recipe)):
+        shell = "# A part of a source, or one read in its own way, is fixed in Python."
+    return {"python": "\n".join(python), "shell": shell}
 
 
 def _plain_name(path: str) -> str | None:

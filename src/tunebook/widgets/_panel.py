@@ -58,7 +58,7 @@ class Panel(anywidget.AnyWidget):
         self._css = asset("panels.css")
         self._home = contextvars.copy_context()
         self._guard = threading.RLock()
-        self._newest_work: object = None
+        self._newest_work: dict[str, object] = {}
         self._studio = studio if studio is not None else Studio()
         if recipe is not None:
             self._studio.recipe = recipe
@@ -94,25 +94,32 @@ class Panel(anywidget.AnyWidget):
         parts = named.to_dict(traceback=named is not error)
         self.show(error=parts, busy="")
 
-    def work(self, task: Callable[[], Any], *, during: str, busy: str) -> None:
+    def work(
+        self, task: Callable[[], Any], *, during: str, busy: str = "", lane: str = "main"
+    ) -> None:
         """Run `task` in a thread, in the context where the panel was made; in Colab, at once.
 
         The context keeps what the thread publishes tied to that cell: without it ipykernel 7 may
         send later clicks to a shell that is gone.
+
+        Args:
+            busy: what the panel says meanwhile; nothing for work that shows its own progress.
+            lane: only the newest task of a lane may say that it failed or that it is done.
         """
-        self._newest_work = token = object()
+        self._newest_work[lane] = token = object()
 
         def guarded_task() -> None:
             try:
                 task()
             except Exception as error:
-                if self._newest_work is token:
+                if self._newest_work[lane] is token:
                     self.show_error(error, during=during)
             finally:
-                if self._newest_work is token:
+                if busy and self._newest_work[lane] is token:
                     self.show(busy="")
 
-        self.show(busy=busy)
+        if busy:
+            self.show(busy=busy)
         if in_colab():
             guarded_task()
             return

@@ -5,6 +5,7 @@ Reads through `tunebook.data`; knows no widget.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,25 @@ FORMATS = {
     "unpaired_preference": "Answers labelled good or bad",
     "prompt_only": "Questions without an answer to learn",
 }
+_PLACING = ("packing", "batch_size", "seed")
+NO_ROW: dict[str, Any] = {
+    "raw": {},
+    "conversation": [],
+    "text": [],
+    "tokens": [],
+    "packed": {},
+    "counts": {},
+}
 
 
 class RowReader:
     """The rows of one recipe; each is encoded when it is looked at.
 
     Of a local file only the first rows are read until `read_all`, so that a page shows at once
-    however large the file is.
+    however large the file is; `complete` says whether that was done.
 
     Args:
-        tokenizer: the model's, with the recipe's template on it.
+        tokenizer: the model's, with its own template.
         rows: rows in memory instead of the recipe's source.
 
     Raises:
@@ -40,74 +50,171 @@ class RowReader:
     """
 
     def __init__(self, recipe: Recipe, tokenizer: Any, *, rows: Any = None):
+        from tunebook.data import with_recipe_template
+        from tunebook.data.browsing import RowList
         from tunebook.data.formats import detect_for
         from tunebook.data.loading import read_page
         from tunebook.data.prepare import recipe_encoder
 
-        self.recipe = recipe
-        self._given = rows
-        self._rows: Any = None
-        self._tokenizer = tokenizer
-        self._encoder = recipe_encoder(recipe, tokenizer, every_turn=True)
+        self.recipe, self.complete = recipe, False
+        self.places: Any = None
+        self._given, self._tokenizer = rows, tokenizer
+        dressed = with_recipe_template(tokenizer, recipe)
+        self._encoder = recipe_encoder(recipe, dressed, every_turn=True)
         if rows is None and Path(recipe.data.source).expanduser().is_file():
-            self._rows, head = read_page(recipe.data, 0, FIRST_ROWS)
-            self.detection = detect_for(recipe.data, head)
+            page, head = read_page(recipe.data, 0, FIRST_ROWS)
+            self.all: RowList = RowList(page, detect_for(recipe.data, head))
         else:
             self.read_all()
 
     def read_all(self) -> None:
         """Read every row, and detect the format from them."""
-        from tunebook.data import load_rows
+        from tunebook.data.browsing import RowList
         from tunebook.data.formats import detect_for
+        from tunebook.data.loading import read_rows
 
-        self._rows = load_rows(self.recipe.data, rows=self._given)
-        self.detection = detect_for(self.recipe.data, self._rows)
+        self._loaded = read_rows(self.recipe.data, rows=self._given)
+        table = self._loaded.table
+        self.all = RowList(table, detect_for(self.recipe.data, table))
+        self.complete = True
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.all.table)
 
     def format_dict(self) -> dict[str, Any]:
         """What was detected, in words."""
-        found = self.detection
+        found = self.all.detection
         words = f"{FORMATS.get(found.format, found.format)}. {found.reason}"
         return {"name": found.format, "words": words, "columns": found.columns}
 
-    def view(self, row: int) -> dict[str, Any]:
-        """Messages, tokens and counts of one row, as a DataPanel's traits.
+    def view(self, row: int, values_of: Callable[[int], Sequence[float]] | None) -> dict[str, Any]:
+        """All stages of one row, as a DataPanel's traits.
 
-        Raises:
-            RowInvalid, TemplateInvalid: this row cannot be encoded.
+        Args:
+            values_of: gives for a row what was measured at each of its tokens.
         """
-        from tunebook.data import to_messages, token_view
+        from tunebook.data.journey import journey_of
 
-        messages = to_messages(self._rows[row], self.detection, number=row)
-        view = token_view(self._tokenizer, self._encoder(messages), row=row)
+        values = values_of(row) if values_of is not None else ()
+        raw, detection = self.all.table[row], self.all.detection
+        journey = journey_of(raw, row, detection, self._encoder, self.places, values)
+        view = journey.tokens
         return {
+            "raw": journey.raw,
             "conversation": [
                 {"role": str(item["role"]), "content": _shortened(str(item["content"]))}
-                for item in messages
+                for item in journey.messages
             ],
-            "tokens": [[cell.text, cell.id, _kind(cell)] for cell in view.tokens[:MOST_TOKENS]],
-            "counts": {
-                "tokens": view.n_tokens,
-                "trained": view.n_trained,
-                "truncated": view.truncated,
-                "shown": min(view.n_tokens, MOST_TOKENS),
-            },
+            "text": [
+                [_shortened(piece.text), piece.turn, piece.role, piece.trained]
+                for piece in journey.text
+            ],
+            "tokens": token_lists(view) if view is not None else [],
+            "counts": counts_of(view) if view is not None else {},
+            "packed": {**journey.packed.model_dump(mode="json"), "words": str(journey.packed)},
+            "row_error": {**journey.error, "stage": journey.failed} if journey.error else {},
         }
 
     def check(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Figures of all rows, and what is wrong with them, worst first."""
-        from tunebook.data import check
+        from tunebook.data.checks import check_loaded
 
-        report = check(self.recipe, rows=self._given, tokenizer=self._tokenizer)
+        report, marks = check_loaded(self.recipe, self._loaded, self.all.detection, self._tokenizer)
+        self.all.marks = marks
         findings = [finding.model_dump(mode="json") for finding in report.findings]
+        for finding in findings:
+            finding["listed"] = finding["code"] in marks.found
         if report.statistics is None:
             return {}, findings
+        self.place_rows(self.recipe)
         statistics = report.statistics.model_dump(mode="json")
         tokens = statistics["tokens"]
         statistics["trained_share"] = statistics["trained_tokens"] / tokens if tokens else 0.0
         return statistics, findings
+
+    def place_rows(self, recipe: Recipe) -> None:
+        """Work out where the rows land in training, if all are counted, for a recipe of this data."""
+        from tunebook.data.placing import RowPlaces
+
+        self.recipe = recipe
+        if self.all.marks.lengths:
+            self.places = RowPlaces(recipe, self.all.marks, len(self))
+
+    def lands_elsewhere(self, recipe: Recipe) -> bool:
+        """Whether a recipe of the same data packs or batches the rows in another way."""
+        now, then = self.recipe.training, recipe.training
+        return any(getattr(now, name) != getattr(then, name) for name in _PLACING)
+
+    def has_rows_of(self, other: RowReader) -> bool:
+        """Whether both read the same rows from the same place."""
+        return self._given is other._given and self.recipe.data == other.recipe.data
+
+    def compare(self, row: int, template: str) -> dict[str, Any]:
+        """A row under the recipe's template and another, as the trait `comparison`.
+
+        Raises:
+            RowInvalid, TemplateInvalid: as `compare_templates`.
+        """
+        from tunebook.data import to_messages
+        from tunebook.data.comparison import compare_messages
+
+        messages = to_messages(self.all.table[row], self.all.detection, number=row)
+        found = compare_messages(self.recipe, self._tokenizer, messages, template, row=row)
+        sides = {"mine": found.mine, "other": found.other}
+        return {"template": template, "words": str(found)} | {
+            name: {
+                "template": side.template,
+                "tokens": token_lists(side.view, side.marks) if side.view else [],
+                "counts": counts_of(side.view) if side.view else {},
+                "error": side.error or {},
+            }
+            for name, side in sides.items()
+        }
+
+    def fixed(self, fix: str) -> Any:
+        """The rows after a fix, as `Fixed`; what was read stays as it is."""
+        from tunebook.data import apply_fixes
+
+        # The slice was cut when the rows were read, and must not be cut from them once more.
+        recipe = self.recipe.with_values({"data.split": "train", "data.max_rows": None})
+        special = list(self._encoder.tokenizer.all_special_tokens)
+        return apply_fixes(recipe, [fix], rows=self.all.table, special_tokens=special)
+
+
+def line_lists(lines: list[Any]) -> list[list[Any]]:
+    """Lines of a `RowList` for the page: row, words, tokens, marks as [words, severity]."""
+    from tunebook.data.findings import TEXTS
+
+    return [
+        [
+            line.row,
+            line.words,
+            line.tokens,
+            [[code.replace("_", " "), TEXTS[code][0]] for code in line.marks],
+        ]
+        for line in lines
+    ]
+
+
+def token_lists(view: Any, marks: Sequence[str] = ()) -> list[list[Any]]:
+    """Tokens for the page: text, id, kinds, turn, value."""
+    return [
+        [cell.text, cell.id, _kind(cell, *marks[at : at + 1]), cell.turn, cell.value]
+        for at, cell in enumerate(view.tokens[:MOST_TOKENS])
+    ]
+
+
+def counts_of(view: Any) -> dict[str, Any]:
+    """Figures of one row's tokens, with the lowest and highest value measured at them."""
+    values = [cell.value for cell in view.tokens if cell.value is not None]
+    return {
+        "tokens": view.n_tokens,
+        "trained": view.n_trained,
+        "truncated": view.truncated,
+        "cut": view.n_cut,
+        "shown": min(view.n_tokens, MOST_TOKENS),
+        "values": [min(values), max(values)] if values else [],
+    }
 
 
 def data_size(statistics: dict[str, Any]) -> Any:
@@ -123,9 +230,10 @@ def data_size(statistics: dict[str, Any]) -> Any:
     )
 
 
-def _kind(cell: Any) -> str:
-    kind = "trained" if cell.trained else "masked"
-    return f"{kind} special" if cell.special else kind
+def _kind(cell: Any, *more: str) -> str:
+    kinds = ["trained" if cell.trained else "masked", *more]
+    kinds += ["special"] * cell.special + ["continues"] * cell.continues
+    return " ".join(kinds)
 
 
 def _shortened(text: str) -> str:

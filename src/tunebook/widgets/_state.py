@@ -43,7 +43,7 @@ class Studio(t.HasTraits):
         self._home = contextvars.copy_context()
         self._lock = threading.RLock()
         self._shapes: dict[tuple[str, str | None], Any] = {}
-        self._tokenizers: dict[tuple[str, str | None, str | None], Any] = {}
+        self._tokenizers: dict[tuple[str, str | None], Any] = {}
         self._generation = 0
         self._planner: threading.Thread | None = None
         self.observe(self._replan, ["recipe", "data_size"])
@@ -85,19 +85,19 @@ class Studio(t.HasTraits):
         return self._shapes[key]
 
     def tokenizer(self) -> Any:
-        """The model's tokenizer with the recipe's template, loaded once (seconds)."""
-        from tunebook.data.tokenizers import tokenizer_for
+        """The model's tokenizer with its own template, loaded once (seconds)."""
+        from tunebook.models.loading import load_tokenizer
 
         part = self.recipe.model
-        key = (part.name, part.revision, part.chat_template)
+        key = (part.name, part.revision)
         if key not in self._tokenizers:
-            self._tokenizers[key] = tokenizer_for(self.recipe)
+            self._tokenizers[key] = load_tokenizer(part)
         return self._tokenizers[key]
 
     def use_tokenizer(self, tokenizer: Any) -> None:
         """Take this tokenizer for the recipe's model instead of loading one."""
         part = self.recipe.model
-        self._tokenizers[part.name, part.revision, part.chat_template] = tokenizer
+        self._tokenizers[part.name, part.revision] = tokenizer
 
     def thread(self, task: Callable[[], Any]) -> threading.Thread:
         """Start a daemon thread in the context where the studio was made."""

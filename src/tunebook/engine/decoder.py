@@ -1,0 +1,347 @@
+"""Runs a whole decoder layer as one function with a hand-derived backward, keeping what it is told.
+
+Knows the layer's structure by the names of its parts and proves what it computes by running it; knows
+no model family, no strategy and no budget.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+from tunebook.engine.activation import Activation, activation_of
+from tunebook.engine.decoder_blocks import (
+    Attended,
+    AttentionBlock,
+    Context,
+    Entrance,
+    Exit,
+    Gated,
+    MLPBlock,
+    Norm,
+)
+from tunebook.engine.decoder_probe import difference
+from tunebook.engine.linear_group import LinearGroup, Unsupported
+from tunebook.engine.modules import (
+    Leave,
+    ModuleKind,
+    Swap,
+    has_own_forward,
+    swapped_kind,
+)
+from tunebook.engine.norm import convention_of
+
+_SANDWICH = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What of a layer stays in memory for its backward, beside its input; the rest is made again.
+
+    Attributes:
+        attention: q, k, v and the attention's output.
+        residual: the sum after the attention (without it o's product is repeated).
+        gate_up: gate and up.
+        normed: the outputs of the two norms.
+    """
+
+    attention: bool = True
+    residual: bool = True
+    gate_up: bool = True
+    normed: bool = True
+
+
+ALL = Keep()
+NOTHING = Keep(False, False, False, False)
+
+
+class FusedLayer:
+    """One decoder layer as two blocks, and how its memory is spent.
+
+    Raises:
+        Unsupported: a part of the layer is of a kind that the blocks do not compute.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        parts: Any = layer
+        attention, mlp = parts.self_attn, parts.mlp
+        sandwich = hasattr(layer, _SANDWICH[0])
+        after_attention = parts.post_attention_layernorm
+        self.keep = ALL
+        self.attention = AttentionBlock(
+            Entrance(_norm(parts.input_layernorm), LinearGroup(_qkv(attention), extend=True)),
+            Exit(
+                LinearGroup([attention.o_proj], extend=False),
+                _norm(after_attention) if sandwich else None,
+            ),
+            *_head_counts(attention),
+            scale=float(attention.scaling),
+            window=window_of(attention),
+            softcap=getattr(attention, "attn_logit_softcapping", None),
+            q_norm=_norm(attention.q_norm) if hasattr(attention, "q_norm") else None,
+            k_norm=_norm(attention.k_norm) if hasattr(attention, "k_norm") else None,
+        )
+        before_mlp = parts.pre_feedforward_layernorm if sandwich else after_attention
+        self.mlp = MLPBlock(
+            Entrance(_norm(before_mlp), LinearGroup(_gate_up(mlp), extend=True)),
+            Exit(
+                LinearGroup([mlp.down_proj], extend=False),
+                _norm(parts.post_feedforward_layernorm) if sandwich else None,
+            ),
+            _activation(mlp),
+        )
+        self.groups = (
+            self.attention.entrance.group,
+            self.attention.exit.group,
+            self.mlp.entrance.group,
+            self.mlp.exit.group,
+        )
+        self.trainable = [*self.attention.trainable, *self.mlp.trainable]
+        self.drops = any(group.dropout for group in self.groups)
+        self._parameters = list(layer.parameters())
+        self._learn = [parameter.requires_grad for parameter in self._parameters]
+
+    def still_valid(self) -> bool:
+        """Whether the layer's parts are still those that were read, and the same ones learn."""
+        if [parameter.requires_grad for parameter in self._parameters] != self._learn:
+            return False
+        return all(group.still_valid() for group in self.groups)
+
+    def run(self, hidden_states: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
+        """The layer's output, (batch, length, hidden_size); differentiable."""
+        self._refresh_adapters(hidden_states)
+        seed = int(torch.randint(2**40, ())) if self.drops else 0
+        context = Context.of(hidden_states, kwargs, seed)
+        learns = torch.is_grad_enabled() and (hidden_states.requires_grad or bool(self.trainable))
+        if learns:
+            result: torch.Tensor = _Layer.apply(self, context, hidden_states, *self.trainable)  # type: ignore[no-untyped-call]
+            return result
+        with no_autocast(hidden_states), torch.no_grad():
+            x = hidden_states.reshape(-1, hidden_states.shape[-1])
+            middle = self.attention.finish(
+                x, self.attention.start(x, context, learns=False), context
+            )
+            return self.mlp.forward(middle, context)[0].view(hidden_states.shape)
+
+    @torch.no_grad()
+    def _refresh_adapters(self, like: torch.Tensor) -> None:
+        """Copy all adapters to their places in the compute dtype, in one call."""
+        pairs = [group.refresh(like) for group in self.groups]
+        targets = [target for some, _ in pairs for target in some]
+        if targets:
+            torch._foreach_copy_(targets, [source for _, some in pairs for source in some])
+            for group in self.groups:
+                group.scale()
+
+
+def no_autocast(like: torch.Tensor) -> AbstractContextManager[Any]:
+    """Products as they are written: what is fused has one dtype and needs no casts."""
+    if torch.is_autocast_enabled(like.device.type):
+        return torch.autocast(like.device.type, enabled=False)
+    return nullcontext()
+
+
+class _Layer(torch.autograd.Function):
+    """Both blocks. Their gradients are computed together, with what was kept or is made again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        layer: FusedLayer,
+        context: Context,
+        hidden_states: torch.Tensor,
+        *trainable: torch.Tensor,
+    ) -> torch.Tensor:
+        keep = layer.keep
+        with no_autocast(hidden_states):
+            x = hidden_states.reshape(-1, hidden_states.shape[-1])
+            attended = layer.attention.start(x, context)
+            middle = layer.attention.finish(x, attended, context)
+            y, gated = layer.mlp.forward(middle, context)
+        ctx.layer, ctx.context = layer, context
+        ctx.attended = _trim_attended(layer, attended, keep)
+        ctx.gated = _trim_gated(layer, gated, keep)
+        ctx.save_for_backward(x, middle if keep.residual else None)
+        return y.view(hidden_states.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
+        layer, context = ctx.layer, ctx.context
+        x, middle = ctx.saved_tensors
+        attended: Attended | None = ctx.attended
+        gated: Gated = ctx.gated
+        ctx.attended = ctx.gated = None
+        shape = dy.shape
+        with no_autocast(dy):
+            dy = dy.reshape(x.shape)
+            if attended is None:
+                attended = layer.attention.start(x, context)
+            if middle is None:
+                middle = layer.attention.finish(x, attended, context)
+            dmiddle, of_mlp = layer.mlp.backward(dy, middle, gated, context)
+            del middle, gated, dy
+            dx, of_attention = layer.attention.backward(
+                dmiddle, x, attended, context, needed=ctx.needs_input_grad[2]
+            )
+        return None, None, None if dx is None else dx.view(shape), *of_attention, *of_mlp
+
+
+def _trim_attended(layer: FusedLayer, kept: Attended, keep: Keep) -> Attended | None:
+    if not keep.attention:
+        return None
+    if not keep.normed:
+        layer.attention.entrance.forget(kept.entered)
+    return kept
+
+
+def _trim_gated(layer: FusedLayer, kept: Gated, keep: Keep) -> Gated:
+    if not keep.gate_up:
+        return Gated(None, None, kept.gone)
+    if not keep.normed and kept.entered is not None:
+        layer.mlp.entrance.forget(kept.entered)
+    return kept
+
+
+# ------------------------------------------------------------------------- the swapped forward
+
+_FUSED: WeakKeyDictionary[nn.Module, FusedLayer] = WeakKeyDictionary()
+
+
+def fused(layer: nn.Module) -> FusedLayer:
+    """The fused form of a layer, made anew when its adapters changed.
+
+    Raises:
+        Unsupported: as `FusedLayer`.
+    """
+    known = _FUSED.get(layer)
+    if known is not None and known.still_valid():
+        return known
+    made = FusedLayer(layer)
+    if known is not None:
+        made.keep = known.keep
+        for group, before in zip(made.groups, known.groups, strict=True):
+            group.keep_weights(before.resident)
+    _FUSED[layer] = made
+    return made
+
+
+def forget(layer: nn.Module) -> None:
+    """Drop a layer's fused form and the copies of weights that it keeps."""
+    _FUSED.pop(layer, None)
+
+
+def forward(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    """The layer's output: fused, or by the layer's own code where that is needed.
+
+    The own code serves with a key cache (generation), with attention dropout, and wherever the
+    hidden states are not in the dtype that the products are computed in.
+    """
+    own = args or kwargs.get("past_key_values") is not None or not _computable(self, hidden_states)
+    if not own:
+        try:
+            layer = fused(self)
+        except Unsupported:  # adapters changed to what is no plain LoRA
+            own = True
+    if own:
+        return type(self).forward(self, hidden_states, *args, **kwargs)
+    return layer.run(hidden_states, kwargs)
+
+
+def _computable(layer: Any, hidden_states: torch.Tensor) -> bool:
+    attention = layer.self_attn
+    if layer.training and getattr(attention, "attention_dropout", 0.0):
+        return False
+    device = hidden_states.device.type
+    if (
+        torch.is_autocast_enabled(device)
+        and torch.get_autocast_dtype(device) != hidden_states.dtype
+    ):
+        return False
+    dtype: torch.dtype = layer.input_layernorm.weight.dtype
+    return dtype == hidden_states.dtype
+
+
+# ------------------------------------------------------------------------------- recognising
+
+
+def examine(module: nn.Module) -> Swap | Leave | None:
+    """A fused forward for a pre-norm decoder layer, a reason to leave it, or None for others."""
+    parts = module._modules
+    if not {"self_attn", "mlp", "input_layernorm"} <= parts.keys():
+        return None
+    if "post_attention_layernorm" not in parts:
+        return Leave("it has no norm between attention and MLP")
+    try:
+        FusedLayer(module)
+    except Unsupported as error:
+        return Leave(str(error))
+    except AttributeError as error:
+        return Leave(f"it is laid out differently: {error}")
+    reason = _left_out(module) or difference(module)
+    return Leave(reason) if reason else Swap(forward)
+
+
+DECODER = ModuleKind("decoder_layer", examine)
+
+
+def _left_out(layer: nn.Module) -> str | None:
+    """What was added to a part of the layer, which is not called any more once it runs fused."""
+    for name, part in layer.named_modules():
+        if part is layer:
+            continue
+        if has_own_forward(part) and swapped_kind(part) is None:
+            return f"the forward of its {name} was replaced by something else"
+        if part._forward_hooks or part._forward_pre_hooks or part._backward_hooks:
+            return f"its {name} has hooks"
+    return None
+
+
+def window_of(attention: Any) -> int | None:
+    """How far back this layer looks, itself included; None for everything."""
+    if hasattr(attention, "sliding_window"):
+        window = attention.sliding_window
+    else:
+        window = getattr(attention.config, "sliding_window", None)
+    return None if window is None else int(window)
+
+
+def _norm(module: nn.Module) -> Norm:
+    found = convention_of(module)
+    if found is None:
+        raise Unsupported(f"its {type(module).__name__} is no RMSNorm of Llama's or Gemma's kind")
+    return Norm(module, *found)
+
+
+def _qkv(attention: Any) -> list[nn.Module]:
+    if hasattr(attention, "qkv_proj"):
+        return [attention.qkv_proj]
+    return [attention.q_proj, attention.k_proj, attention.v_proj]
+
+
+def _gate_up(mlp: Any) -> list[nn.Module]:
+    return [mlp.gate_up_proj] if hasattr(mlp, "gate_up_proj") else [mlp.gate_proj, mlp.up_proj]
+
+
+def _head_counts(attention: Any) -> tuple[int, int, int]:
+    head_dim = int(attention.head_dim)
+    heads = _width(attention.o_proj, "in_features") // head_dim
+    return heads, heads // int(attention.num_key_value_groups), head_dim
+
+
+def _width(module: Any, name: str) -> int:
+    return int(getattr(getattr(module, "base_layer", module), name))
+
+
+def _activation(mlp: Any) -> Activation:
+    function = getattr(mlp, "act_fn", None) or getattr(mlp, "activation_fn", None)
+    found = activation_of(function)
+    if found is None:
+        raise Unsupported(f"its activation is {type(function).__name__}")
+    return found

@@ -1,0 +1,66 @@
+"""Spends memory on speed in a patched model: what each layer keeps, and which weights stay unpacked.
+
+Knows the fused layers and takes orders; what is worth it is the planner's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from tunebook.engine.decoder import ALL, DECODER, Keep, forget, fused
+from tunebook.engine.linear_group import SCRATCH
+from tunebook.engine.modules import swapped_kind
+
+
+@dataclass(frozen=True)
+class LayerMemory:
+    """How one decoder layer is run.
+
+    Attributes:
+        keep: what of its activations stays for the backward.
+        resident: whether its weights stay in the compute dtype beside their 4-bit form.
+    """
+
+    keep: Keep = ALL
+    resident: bool = False
+
+
+def fused_layers(model: nn.Module) -> list[nn.Module]:
+    """The decoder layers that run fused, first to last."""
+    return [module for module in model.modules() if swapped_kind(module) == DECODER.name]
+
+
+def spend(model: nn.Module, layers: Sequence[LayerMemory]) -> None:
+    """Run each fused layer as told; kept weights are copied at the next forward.
+
+    Args:
+        layers: one for each of `fused_layers(model)`.
+
+    Raises:
+        ValueError: their number differs.
+    """
+    found = fused_layers(model)
+    if len(found) != len(layers):
+        raise ValueError(f"{len(layers)} layers were planned; the model runs {len(found)} fused")
+    for module, wanted in zip(found, layers, strict=True):
+        layer = fused(module)
+        layer.keep = wanted.keep
+        for group in layer.groups:
+            if group.resident != wanted.resident:
+                group.keep_weights(wanted.resident)
+    SCRATCH.clear()
+
+
+def drops(model: nn.Module) -> bool:
+    """Whether a fused layer uses dropout, so that a step draws random numbers on the host."""
+    return any(fused(module).drops for module in fused_layers(model))
+
+
+def release(model: nn.Module) -> None:
+    """Give up copies of weights and the shared scratch, as for a chat after training."""
+    for module in fused_layers(model):
+        forget(module)
+    SCRATCH.clear()

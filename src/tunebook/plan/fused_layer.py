@@ -1,0 +1,249 @@
+"""Bytes that one decoder layer of the fused engine keeps, and needs while its backward runs.
+
+Counts what `engine/decoder.py` and the files beside it hold, tensor by tensor and by hand; imports
+none of them. Knows no other layer, no head and no budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tunebook.models.shape import ModelShape
+from tunebook.plan.memory import BYTES, Batch
+from tunebook.plan.nouns import Level, Strategy
+from tunebook.recipe import Recipe
+
+_RANK_UNIT = 16
+_STATISTIC = 4  # bytes of one float32 number a row
+_GROUPS = {
+    "qkv": ("q_proj", "k_proj", "v_proj", "qkv_proj"),
+    "o": ("o_proj",),
+    "gate_up": ("gate_proj", "up_proj", "gate_up_proj"),
+    "down": ("down_proj",),
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Linear layers that read one input and are multiplied as one.
+
+    Attributes:
+        rank: of all their adapters together, padded; 0 without adapters.
+        packed: whether the weights are unpacked at each use.
+        extended: whether weights and adapters stand in one matrix, so that inputs and gradients
+            have `rank` columns more.
+    """
+
+    size_in: int
+    size_out: int
+    rank: int
+    packed: bool
+    extended: bool
+
+    @property
+    def spare(self) -> int:
+        """Columns that inputs and gradients have more."""
+        return self.rank if self.extended else 0
+
+    @property
+    def low(self) -> int:
+        """Columns of the adapters' own product where it is a tensor of its own."""
+        return 0 if self.extended else self.rank
+
+    @property
+    def adapter_values(self) -> int:
+        """Numbers in A and the block-diagonal B."""
+        return self.rank * (self.size_in + self.size_out)
+
+    @property
+    def matrix_values(self) -> int:
+        """Numbers in the matrix that the product reads."""
+        return (self.size_out + self.spare) * (self.size_in + self.spare)
+
+    @property
+    def resident_values(self) -> int:
+        """Numbers that stay where the weights are kept unpacked, adapters included."""
+        return self.matrix_values + (0 if self.extended else self.adapter_values)
+
+
+def groups_of(shape: ModelShape, recipe: Recipe) -> dict[str, Group]:
+    """The four groups of a layer: "qkv", "o", "gate_up", "down"."""
+    sizes, adapted = shape.linear_layers(), shape.adapted_layers(recipe.lora)
+    packed, dropped = recipe.quantization.bits == 4, recipe.lora.dropout > 0
+    made = {}
+    for name, members in _GROUPS.items():
+        present = [sizes[member] for member in members if member in sizes]
+        rank = recipe.lora.r * sum(member in adapted for member in members)
+        rank = -(-rank // _RANK_UNIT) * _RANK_UNIT
+        made[name] = Group(
+            size_in=present[0][0],
+            size_out=sum(size_out for _, size_out in present),
+            rank=rank,
+            packed=packed,
+            extended=packed and rank > 0 and not dropped and name in ("qkv", "gate_up"),
+        )
+    return made
+
+
+class LayerBytes:
+    """Bytes of one layer of a given attention; `local` layers look back by the model's window."""
+
+    def __init__(
+        self, shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Batch, *, local: bool
+    ) -> None:
+        self.shape, self.batch, self.strategy = shape, batch, strategy
+        self.groups = groups_of(shape, recipe)
+        self.width = BYTES[strategy.dtype]
+        self.adapter_width = BYTES[strategy.adapter_dtype]
+        self.sandwich = shape.norms_per_layer == 4
+        self.dropped = recipe.lora.dropout > 0
+        self.grouped = shape.num_key_value_heads != shape.num_attention_heads
+        self.kernel = self._kernel(packed_rows=recipe.training.packing, local=local)
+        self.hidden = self._rows(shape.hidden_size)
+        self.query = self._rows(shape.query_size)
+        self.qkv = self._rows(shape.query_size + 2 * shape.key_size)
+        self.wide = self._rows(shape.intermediate_size)
+        self._statistics = _STATISTIC * batch.tokens
+
+    # ------------------------------------------------------------------ what stays
+
+    def kept(self, level: int) -> int:
+        """After the forward: the input, and what `level` keeps."""
+        total = self.hidden + self._gone("down")
+        if level >= Level.RESIDUAL:
+            total += self.hidden
+        if level >= Level.ATTENTION:
+            total += self._attended() + self._gone("o")
+        if level >= Level.GATE_UP:
+            total += self._entered("gate_up") + 2 * self.wide
+        if level >= Level.ALL:
+            total += self._normed("qkv") + self._normed("gate_up")
+        return total
+
+    def _attended(self) -> int:
+        """Statistics of the norm, q|k|v after the rotation, and what the attention keeps."""
+        total = self._entered("qkv") + self.qkv + self._attention_kept()
+        if self.shape.qk_norm != "none":
+            heads = self.shape.num_attention_heads + self.shape.num_key_value_heads
+            total += self.qkv + heads * self._statistics
+        return total
+
+    def _entered(self, name: str) -> int:
+        return self._statistics + self._rows(self.groups[name].low)
+
+    def _normed(self, name: str) -> int:
+        group = self.groups[name]
+        return self._rows(group.size_in + group.spare)
+
+    def _gone(self, name: str) -> int:
+        """Of o or down: the adapters' product, and the input of the norm behind, if there is one."""
+        behind = self.hidden + self._statistics if self.sandwich else 0
+        return self._rows(self.groups[name].low) + behind
+
+    # ------------------------------------------------------------------- backward
+
+    def backward(self, level: int) -> int:
+        """The most that its backward adds to what it and earlier layers keep.
+
+        What was kept is released on the way, so that a part of this may be negative.
+        """
+        return max(self._moments(level))
+
+    def _moments(self, level: int) -> Iterator[int]:
+        """In the order of `_Layer.backward`; the incoming gradient stays alive to the end."""
+        group, hidden = self.groups, self.hidden
+        attended = 0
+        if level < Level.ATTENTION:
+            attended = self._attended() + self._normed("qkv")
+        middle = hidden if level < Level.RESIDUAL else 0
+        attended += self._gone("o") if level < Level.RESIDUAL else 0
+        projected = 2 * self.wide
+        entered = 0
+        if level < Level.GATE_UP:
+            entered = self._entered("gate_up") + self._normed("gate_up")
+        start = hidden + attended + middle
+        gradients = self._adapter_gradients("down")
+        buffer = projected + self._rows(group["gate_up"].spare)
+        # the gradient of gate and up is made beside gate, up and the gradient of the hidden rows
+        inner = hidden if self.sandwich else 0
+        again = projected if level < Level.GATE_UP else 0
+        dropout = 3 * self.wide if self.dropped else 0
+        low = self._rows(group["down"].rank)
+        yield start + entered + again + inner + self.wide + low + max(buffer, dropout)
+        # gate and up are gone; the normed input is made again if it was not kept
+        normed = self._normed("gate_up") if level == Level.GATE_UP else 0
+        freed = projected - again
+        gradients += self._adapter_gradients("gate_up")
+        dropout = 2 * hidden if self.dropped else 0
+        yield start + entered - freed + buffer + normed + max(2 * hidden, dropout) + gradients
+        yield from self._attention_moments(level, attended, gradients)
+
+    def _attention_moments(self, level: int, attended: int, gradients: int) -> Iterator[int]:
+        group, hidden = self.groups, self.hidden
+        start = 2 * hidden + attended + gradients + self._adapter_gradients("o")
+        start += self._gone("o") if level == Level.RESIDUAL else 0
+        for bound, size in ((Level.GATE_UP, self._entered("gate_up") + 2 * self.wide),
+                            (Level.ALL, self._normed("gate_up"))):  # fmt: skip
+            start -= size if level >= bound else 0
+        inner = hidden if self.sandwich else 0
+        yield start + inner + self.query + self._attention_backward()
+        buffer = self.qkv + self._rows(group["qkv"].spare)
+        yield start + self.qkv + buffer
+        normed = self._normed("qkv") if Level.ATTENTION <= level < Level.ALL else 0
+        yield start + buffer + normed + 2 * hidden + self._adapter_gradients("qkv")
+
+    def _adapter_gradients(self, name: str) -> int:
+        return self.groups[name].adapter_values * self.adapter_width
+
+    # ------------------------------------------------------------------ attention
+
+    def _kernel(self, *, packed_rows: bool, local: bool) -> str:
+        """As `engine.attention.attend` chooses, given what the strategy found there is."""
+        shape, wanted = self.shape, self.strategy.attention
+        if shape.attention_softcap:
+            return "eager"
+        if packed_rows:
+            return "varlen" if wanted == "varlen" else "masked"
+        if local and shape.sliding_window and shape.sliding_window < self.batch.length:
+            return "masked"
+        return wanted
+
+    def _attention_kept(self) -> int:
+        """Beside q, k and v: the output, a number for each row of scores, copies of keys and values."""
+        shape, batch = self.shape, self.batch
+        if self.kernel == "eager":
+            return self._eager_kept()
+        total = self.query + shape.num_attention_heads * self._statistics
+        if self.kernel in ("varlen", "masked", "efficient") and self.grouped:
+            total += 2 * self.query
+        if self.kernel == "masked":
+            total += batch.length**2 * self.width
+        return total
+
+    def _eager_kept(self) -> int:
+        """Scores in full, thrice in 16 bit: after the tanh, the softmax in float32, and rounded."""
+        shape, batch = self.shape, self.batch
+        each = self.width + 4 + (self.width if self.width < 4 else 0)
+        scores = shape.num_attention_heads * batch.tokens * batch.length * each
+        output = 2 * self.query  # as the product makes it, and by rows
+        copies = 2 * self.query if self.grouped or batch.rows > 1 else 0
+        if batch.rows > 1:
+            copies += self.query
+        return scores + output + copies + batch.length**2
+
+    def _attention_backward(self) -> int:
+        """The gradients of q, k and v, of copied heads, and sums of dq in float32.
+
+        Eager: gradients of the scores on both sides of the softmax, before there are those.
+        """
+        shape, batch = self.shape, self.batch
+        if self.kernel == "eager":
+            return (4 + self.width) * batch.tokens * shape.num_attention_heads * batch.length
+        sums = 4 * batch.tokens * shape.query_size
+        copied = self.grouped and self.kernel != "cudnn"
+        return self.qkv + sums + (2 * self.query if copied else 0)
+
+    def _rows(self, columns: int) -> int:
+        """All tokens times so many numbers of the compute dtype."""
+        return self.batch.tokens * columns * self.width

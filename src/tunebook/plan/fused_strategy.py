@@ -1,0 +1,153 @@
+"""The ladder of the fused engine: what each decoder layer keeps, and where weights stay unpacked.
+
+Knows which rungs there are and their order, and finds the first that fits; the bytes come from the
+caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tunebook.models.shape import ModelShape
+from tunebook.plan.fused_memory import FEWEST_ROWS, default_chunk
+from tunebook.plan.hardware import Hardware
+from tunebook.plan.nouns import Level, Strategy
+from tunebook.recipe import Recipe
+
+ARCHITECTURES = frozenset(
+    {
+        "gemma",
+        "gemma2",
+        "gemma3",
+        "gemma3_text",
+        "llama",
+        "mistral",
+        "phi3",
+        "qwen2",
+        "qwen3",
+        "smollm3",
+    }
+)
+"""Model types whose decoder layers the engine runs fused."""
+
+_OLDEST = (7, 0)  # compute capability that Triton compiles for
+_SMALL_CHUNKS = (512, 256)
+"""Tokens of the loss at once where nothing else helps; the product gets slow below 1024."""
+
+
+def runs_fused(shape: ModelShape, recipe: Recipe, hardware: Hardware) -> bool:
+    """Whether the engine runs this model's layers fused here, as far as a config tells."""
+    return (
+        hardware.device == "cuda"
+        and _capability(hardware) >= _OLDEST
+        and shape.architecture in ARCHITECTURES
+        and shape.qk_norm != "full"
+        and recipe.quantization.bits != 8
+    )
+
+
+def resolve_attention(shape: ModelShape, recipe: Recipe, hardware: Hardware) -> str:
+    """The kernel that `engine.attention` will choose for plain rows, or packed ones."""
+    generation = _capability(hardware)[0]
+    if shape.attention_softcap:
+        return "eager"
+    if generation < 8:
+        return "efficient"
+    if recipe.training.packing:
+        return "varlen"
+    return "cudnn" if generation >= 9 else "flash"
+
+
+def fused_rungs(
+    base: Strategy,
+    shape: ModelShape,
+    recipe: Recipe,
+    fits: Callable[[Strategy], bool],
+) -> Iterator[tuple[Strategy, str]]:
+    """For one micro-batch the fullest rung, then the first that fits or else the smallest, with reasons."""
+    ladder = _Ladder(base, shape, recipe)
+    yield ladder[0], _reason(ladder[0])
+    if len(ladder) == 1:
+        return
+    low, high = 1, len(ladder) - 1
+    while low < high:  # each rung needs no more than the one before
+        middle = (low + high) // 2
+        if fits(ladder[middle]):
+            high = middle
+        else:
+            low = middle + 1
+    found = ladder[low]
+    relaxed = found.model_copy(update={"loss_chunk": None})
+    if fits(relaxed):
+        found = relaxed
+    yield found, _reason(found)
+
+
+@dataclass(frozen=True)
+class _Ladder:
+    """Rungs from fast to small for one micro-batch, made when they are asked for.
+
+    What is cheapest to make again for its bytes goes first: logits by 1024 tokens, which costs
+    nothing; unpacked weights; the norms' outputs; gate and up; attention; the sums. In a stage the
+    first layers give up first. At both moments of a peak (the loss, and the backward of the last
+    layer) all that earlier layers keep is alive at once, so that the order among them does not
+    matter; but what the last layer gives up is made again just then and frees nothing.
+    """
+
+    base: Strategy
+    shape: ModelShape
+    recipe: Recipe
+
+    def __len__(self) -> int:
+        return 1 + (self._last - self._first) + len(self._chunks)
+
+    def __getitem__(self, rung: int) -> Strategy:
+        spent = self._first + max(0, min(rung - 1, self._last - self._first))
+        chunk: int | None = None
+        if rung:
+            over = rung - 1 - (self._last - self._first)
+            chunk = self._chunks[max(0, over)]
+        layers = self.shape.num_hidden_layers
+        resident = max(0, layers - spent)
+        stage, done = divmod(max(0, spent - layers), layers)
+        level = Level.ALL - stage
+        lower = Level(max(0, level - 1))
+        return self.base.model_copy(
+            update={
+                "engine": "fused",
+                "gradient_checkpointing": False,
+                "levels": (lower,) * done + (Level(level),) * (layers - done),
+                "resident_layers": resident,
+                "loss_chunk": chunk,
+            }
+        )
+
+    @property
+    def _first(self) -> int:
+        """Layers' worth of things given up at the start: 16-bit weights need no unpacking."""
+        layers = self.shape.num_hidden_layers
+        if self.recipe.training.gradient_checkpointing == "on":
+            return layers * (1 + Level.ALL)
+        return 0 if self.recipe.quantization.bits == 4 else layers
+
+    @property
+    def _last(self) -> int:
+        layers = self.shape.num_hidden_layers
+        keeps = self.recipe.training.gradient_checkpointing == "off"
+        return layers if keeps else layers * (1 + Level.ALL)
+
+    @property
+    def _chunks(self) -> tuple[int | None, ...]:
+        """The usual chunk of all rungs but the first, then smaller ones."""
+        usual = FEWEST_ROWS if default_chunk(self.shape, self.base.dtype) > FEWEST_ROWS else None
+        return usual, *_SMALL_CHUNKS
+
+
+def _reason(strategy: Strategy) -> str:
+    return f"micro-batch {strategy.micro_batch}, {', '.join(strategy.spending())}"
+
+
+def _capability(hardware: Hardware) -> tuple[int, int]:
+    major, _, minor = (hardware.compute_capability or "0.0").partition(".")
+    return int(major), int(minor or 0)

@@ -1,0 +1,48 @@
+"""Runs a patched model's layers as a plan's strategy says.
+
+Knows the words of the plan and of the engine, and translates; decides nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunebook.engine import LayerMemory, fused_layers, spend
+from tunebook.engine.decoder import NOTHING, Keep
+from tunebook.plan import Strategy
+from tunebook.plan.nouns import Level
+
+if TYPE_CHECKING:
+    from torch import nn
+
+KEEP: dict[int, Keep] = {
+    Level.NOTHING: NOTHING,
+    Level.RESIDUAL: Keep(attention=False, residual=True, gate_up=False, normed=False),
+    Level.ATTENTION: Keep(attention=True, residual=True, gate_up=False, normed=False),
+    Level.GATE_UP: Keep(attention=True, residual=True, gate_up=True, normed=False),
+    Level.ALL: Keep(attention=True, residual=True, gate_up=True, normed=True),
+}
+"""What the engine keeps at each level of a plan."""
+
+
+def layer_memory(strategy: Strategy) -> list[LayerMemory]:
+    """How each decoder layer is run; empty for the stock engine."""
+    return [
+        LayerMemory(KEEP[level], resident=index < strategy.resident_layers)
+        for index, level in enumerate(strategy.levels)
+    ]
+
+
+def apply_strategy(model: nn.Module, strategy: Strategy) -> bool:
+    """Spend memory as planned; False where the model does not run as the plan assumes.
+
+    A plan knows a model by its config. Where layers were left unpatched after all (an unknown part,
+    an adapter that is no plain LoRA, a failed parity check), make one for the stock engine.
+    """
+    wanted = layer_memory(strategy)
+    if not wanted:
+        return strategy.engine == "stock"
+    if len(fused_layers(model)) != len(wanted):
+        return False
+    spend(model, wanted)
+    return True

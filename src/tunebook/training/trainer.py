@@ -1,0 +1,363 @@
+"""TRL's SFTTrainer where its numbers or its waiting would differ from ours; subclassed, never rewritten.
+
+Knows batches and a model that may be patched; knows no recipe, no run folder and no event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+from packaging.version import Version
+from transformers import Trainer
+from trl.trainer.sft_trainer import SFTTrainer as TrlSFTTrainer
+
+from tunebook.data.packing import lean_batch
+from tunebook.engine import CAUSAL, LossRequest, StepGraphs, drops, has_fused_head, unwrapped
+from tunebook.training.flat import FlatOptimizer, flat_optimizer
+from tunebook.training.meter import MemoryMeter
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import nn
+    from transformers import PreTrainedModel
+
+_HEAD_NEEDS_A_GPU = Version(version("trl")) < Version("1.16")
+
+Count = int | torch.Tensor
+
+
+@dataclass
+class StepRecord:
+    """What was known when a step ended; tensors may still be on their way."""
+
+    step: int
+    epoch: float
+    loss: torch.Tensor
+    grad_norm: torch.Tensor | float | None
+    learning_rate: float
+    tokens: Count
+    trained: Count
+    metrics: dict[str, torch.Tensor]
+    start_time: float
+
+
+class SFTTrainer(TrlSFTTrainer):
+    """TRL's trainer with the adapter's dtype kept, and no wait for the device inside of a step.
+
+    TRL casts LoRA weights to bfloat16 whenever the base is quantized; at LoRA's learning rates most
+    of an update is then smaller than a bfloat16 step. Here they stay as PEFT made them (float32).
+    AdamW runs over flat buffers, with the same numbers (see `tunebook.training.flat`).
+
+    On a patched model with a fused head the loss is taken without logits, and on a GPU a step is
+    logged when the next one has been sent to the device, so that it never runs dry.
+    """
+
+    meter: MemoryMeter | None = None
+    loss_chunk: int | None = None
+    step_down: Callable[[], int | None] | None = None
+    """Called when a batch does not fit: makes the model need less and returns in how many parts a
+    batch is to be run from now on; None if there is nothing left to give up."""
+
+    def __init__(self, model: PreTrainedModel | PeftModel | str, *args: Any, **kwargs: Any) -> None:
+        self._flat: FlatOptimizer | None = None
+        self.model: Any
+        with _adapter_dtype_kept(model), _fused_head_kept(model):
+            super().__init__(model, *args, **kwargs)
+        self._seen: tuple[Count, Count] = (0, 0)
+        self._logged: tuple[Count, Count] = (0, 0)
+        self._sums: dict[str, list[torch.Tensor]] = {}
+        self._pending: StepRecord | None = None
+        self._graphs: StepGraphs | None = None
+        self._parts, self._largest, self._accumulating = 1, 0, -1
+        self._fused = has_fused_head(self.model)
+        if self._fused:
+            collate = self.data_collator
+            self.data_collator = lambda rows: lean_batch(collate(rows))
+
+    def use_graphs(self) -> None:
+        """From now on replay steps of a shape that was seen before as one CUDA graph.
+
+        Left alone where a step is not the same kernels every time, or where there is no such thing.
+        """
+        alone = self.accelerator.num_processes == 1 and not self.args.fp16
+        if self._fused and self.args.device.type == "cuda" and alone and not drops(self.model):
+            self._graphs = StepGraphs(partial(self._forward_backward, self.model))
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Transformers' optimizer, over flat buffers where that gives the same numbers."""
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if self.optimizer is None and self.optimizer_cls_and_kwargs is None and not sharded:
+            decayed = self.get_decay_parameter_names(self.model)
+            self.optimizer = self._flat = flat_optimizer(self.model, self.args, decayed)
+        return super().create_optimizer(*args, **kwargs)
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Clip over the flat buffers: the same norm without a walk over all parameters."""
+        if self._flat is None:
+            clip: Any = super()._clip_grad_norm
+            return clip(model)
+        return self.accelerator.clip_grad_norm_(
+            self._flat.flat_parameters(), self.args.max_grad_norm
+        )
+
+    # ------------------------------------------------------------------ a step
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """One forward and backward pass; counts its tokens without waiting for the device."""
+        if self._flat is not None:
+            self._flat.attach()  # the trainer sets gradients to None after each update
+        self._count(inputs)
+        size = inputs["input_ids"].numel()
+        take: Callable[..., torch.Tensor] = super().training_step
+        if self._fused:
+            take = self._fused_step
+        step = partial(take, model, inputs, num_items_in_batch)
+        return step() if self.meter is None else self.meter.around(step, size)
+
+    def _fused_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any
+    ) -> torch.Tensor:
+        """As transformers' step, without its walk over all modules and what it prepares for others."""
+        if not model.training:
+            model.train()
+        inputs = self._prepare_inputs(inputs)
+        inputs.pop("token_counts", None)
+        inputs["divisor"] = num_items_in_batch
+        before = self._gradients_before(inputs["input_ids"].numel())
+        while True:
+            try:
+                return self._in_parts(model, inputs)
+            except torch.OutOfMemoryError as error:
+                full: Exception = error.with_traceback(None)  # whose frames hold tensors
+            if self.step_down is None or self._flat is None:
+                raise full
+            self._clear_memory()
+            parts = self.step_down()
+            if parts is None:
+                raise full
+            self._parts = parts
+            self._flat.restore(before)
+
+    def _in_parts(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        """A batch in as many forward and backward passes as memory asks for; the same gradients."""
+        run = self._graphs or partial(self._forward_backward, model)
+        losses = []
+        for part in _split(inputs, self._parts):
+            loss, metrics = run(part)
+            losses.append(loss.clone())
+            self._sums.setdefault("train", []).append(metrics.clone())
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _gradients_before(self, tokens: int) -> list[torch.Tensor] | None:
+        """Gradients of the earlier batches of this update, kept where this one may not fit."""
+        first = self._accumulating != self.state.global_step
+        self._accumulating = self.state.global_step
+        known, self._largest = tokens <= self._largest, max(self._largest, tokens)
+        if first or known or self._flat is None or self.step_down is None:
+            return None
+        return self._flat.gradients()
+
+    def _clear_memory(self) -> None:
+        if self._graphs is not None:
+            self._graphs.clear()
+        self._sums.clear()
+        torch.cuda.empty_cache()
+
+    def _forward_backward(
+        self, model: nn.Module, inputs: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss, and sums of labels, entropy and hits; gradients are added to the parameters'."""
+        given = dict(inputs)
+        divisor = given.pop("divisor")
+        with self.compute_loss_context_manager():
+            loss, metrics = self._fused_loss(model, given, divisor)
+        if divisor is None:
+            loss = loss / self.current_gradient_accumulation_steps
+        self.accelerator.backward(loss)
+        return loss.detach(), metrics
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The loss of a batch: by the fused head, by TRL's, or by the model's own.
+
+        TRL before 1.16 has an output head that is a Triton kernel alone; on a CPU the model's own
+        loss serves there, and wherever a patched model is asked for its logits.
+        """
+        if self._fused and not return_outputs:
+            loss, metrics = self._fused_loss(model, inputs, num_items_in_batch)
+            self._sums.setdefault("train" if self.model.training else "eval", []).append(metrics)
+            return loss
+        inputs = {key: value for key, value in inputs.items() if key not in _OURS}
+        head: Any = super().compute_loss
+        if self._fused or (self.args.device.type == "cpu" and _HEAD_NEEDS_A_GPU):
+            inputs["use_cache"] = False
+            head = partial(Trainer.compute_loss, self)
+        return head(model, inputs, return_outputs, num_items_in_batch)
+
+    def _fused_loss(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        given = {key: value for key, value in inputs.items() if key not in (*_OURS, "labels")}
+        rows = inputs.get("loss_rows")
+        request = LossRequest(inputs["labels"], num_items_in_batch, rows, self.loss_chunk)
+        if given.get("attention_mask") is None:
+            given["attention_mask"] = CAUSAL
+        loss: torch.Tensor = model(**given, use_cache=False, fused_loss=request).loss
+        result = request.result
+        assert result is not None
+        labelled = (request.labels[..., 1:] != -100).sum()
+        sums = torch.stack([labelled.float(), result.entropy.sum(), result.correct.sum()])
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes
+        return loss, sums
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """0: transformers' count walks over all parameters at every step, and nobody reads it."""
+        return 0
+
+    def _count(self, inputs: dict[str, Any]) -> None:
+        if "token_counts" in inputs:  # made on the host
+            tokens, trained = inputs["token_counts"]
+        else:
+            mask = inputs.get("attention_mask")
+            tokens = inputs["input_ids"].numel() if mask is None else mask.sum()
+            trained = (inputs["labels"] != -100).sum() if "labels" in inputs else 0
+        self._seen = (self._seen[0] + tokens, self._seen[1] + trained)
+
+    def token_counts(self) -> tuple[int, int]:
+        """Tokens without padding, and tokens with a label, up to the step that is being logged."""
+        return int(self._logged[0]), int(self._logged[1])
+
+    # ----------------------------------------------------------------- logging
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: torch.Tensor, grad_norm: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Log the step before this one if nothing else happens now, so that nothing waits."""
+        due = self.control.should_log and self.state.global_step > self._globalstep_last_logged
+        alone = not (
+            self.control.should_save
+            or self.control.should_evaluate
+            or self.control.should_training_stop
+            or self.state.global_step >= self.state.max_steps
+        )
+        before, self._pending = self._pending, None
+        if due and alone and self._fused and tr_loss.is_cuda:
+            self._pending = self._record(tr_loss, grad_norm, args, kwargs)
+        if before is not None:
+            self._write(before)
+        self._logged = self._seen
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+    def _record(
+        self, tr_loss: torch.Tensor, grad_norm: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> StepRecord:
+        steps = self.state.global_step - self._globalstep_last_logged
+        rate = kwargs.get("learning_rate")
+        record = StepRecord(
+            step=self.state.global_step,
+            epoch=float(self.state.epoch or 0.0),
+            loss=tr_loss / steps,
+            grad_norm=grad_norm,
+            learning_rate=self._get_learning_rate() if rate is None else rate,
+            tokens=self._seen[0],
+            trained=self._seen[1],
+            metrics=self._taken("train"),
+            start_time=kwargs.get("start_time", args[4] if len(args) > 4 else 0.0),
+        )
+        tr_loss.zero_()
+        self._globalstep_last_logged = self.state.global_step
+        return record
+
+    def _write(self, record: StepRecord) -> None:
+        """Log a step that has ended; the state shows its number meanwhile."""
+        loss = float(record.loss)
+        logs = {"loss": loss, "learning_rate": record.learning_rate}
+        if record.grad_norm is not None:
+            logs["grad_norm"] = float(record.grad_norm)
+        logs |= {name: float(value) for name, value in record.metrics.items()}
+        self._total_loss_scalar += loss
+        now, self.state.global_step = self.state.global_step, record.step
+        epoch, self.state.epoch = self.state.epoch, record.epoch
+        self._logged = (record.tokens, record.trained)
+        try:
+            self.log(logs, record.start_time)
+        finally:
+            self.state.global_step, self.state.epoch = now, epoch
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """TRL's log with entropy and accuracy of the fused head among the numbers."""
+        mode = "train" if self.model.training else "eval"
+        prefix = "" if mode == "train" else "eval_"
+        for name, value in self._taken(mode).items():
+            logs[prefix + name] = float(value)
+        super().log(logs, start_time)
+
+    def _taken(self, mode: str) -> dict[str, torch.Tensor]:
+        """Means over the tokens since the last call; empty without any."""
+        sums = self._sums.pop(mode, None)
+        if not sums:
+            return {}
+        labelled, entropy, correct = torch.stack(sums).sum(0)
+        labelled = labelled.clamp(min=1)
+        return {"entropy": entropy / labelled, "mean_token_accuracy": correct / labelled}
+
+
+_OURS = ("loss_rows", "token_counts")
+
+
+def _split(inputs: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:
+    """A batch as batches of fewer rows; packed rows, of which there is one, stay whole."""
+    rows = inputs["input_ids"].shape[0]
+    if parts == 1 or rows == 1:
+        yield inputs
+        return
+    each = -(-rows // parts)
+    whole = {key: value for key, value in inputs.items() if key != "loss_rows"}
+    for first in range(0, rows, each):
+        yield {
+            key: value[first : first + each]
+            if isinstance(value, torch.Tensor) and value.dim() > 1
+            else value
+            for key, value in whole.items()
+        }
+
+
+@contextmanager
+def _fused_head_kept(model: nn.Module | str) -> Iterator[None]:
+    """TRL puts its own output head in the place of ours; ours is put back."""
+    inner: Any = None if isinstance(model, str) or not has_fused_head(model) else unwrapped(model)
+    before = None if inner is None else inner.__dict__["forward"]
+    yield
+    if inner is not None:
+        inner.__dict__["forward"] = before
+
+
+@contextmanager
+def _adapter_dtype_kept(model: nn.Module | str) -> Iterator[None]:
+    before: dict[str, torch.Tensor] = {}
+    if not isinstance(model, str):
+        before = {
+            name: parameter.data
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
+    yield
+    if isinstance(model, str):
+        return
+    for name, parameter in model.named_parameters():
+        if name in before and parameter.dtype != before[name].dtype:
+            parameter.data = before[name].to(parameter.device)

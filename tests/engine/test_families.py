@@ -1,0 +1,72 @@
+"""Each family, kind of batch, way to spend memory and kind of weights: the same numbers as unpatched.
+
+Not every combination of the four is run, but every combination of any two.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from families import FAMILIES
+from steps import assert_same, error, random_batch, take_fused_step, take_step, with_lengths
+
+from tunebook.engine import LayerMemory, fused_layers, has_fused_head, patch, spend
+from tunebook.engine.decoder import ALL, NOTHING, Keep
+
+FUSED = {"granite": 0, "olmo2": 0, "cohere": 0, "starcoder2": 0, "smollm3": 1}  # of two layers
+HEADLESS = ("granite", "cohere")
+BATCHES = ["plain", "padded left", "padded right", "packed by lengths", "packed by positions"]
+MEMORY: dict[str, Callable[[Any], None]] = {
+    "all kept": lambda model: None,
+    "nothing kept": lambda model: spend_evenly(model, LayerMemory(NOTHING)),
+    "half kept": lambda model: spend_evenly(model, LayerMemory(Keep(normed=False, gate_up=False))),
+    "resident": lambda model: spend_evenly(model, LayerMemory(ALL, resident=True)),
+    "checkpointed": lambda model: model.gradient_checkpointing_enable({"use_reentrant": False}),
+    "checkpointed, reentrant": lambda model: model.gradient_checkpointing_enable(
+        {"use_reentrant": True}
+    ),
+}
+WEIGHTS = ["float32", "bfloat16", "four bits"]
+TABLE = [
+    (family, batch, list(MEMORY)[(f + b) % 6], WEIGHTS[(f + 2 * b + f // 3) % 3])
+    for f, family in enumerate(FAMILIES)
+    for b, batch in enumerate(BATCHES)
+]
+
+
+def spend_evenly(model: Any, memory: LayerMemory) -> None:
+    spend(model, [memory] * len(fused_layers(model)))
+
+
+@pytest.mark.parametrize(("family", "kind", "memory", "weights"), TABLE)
+def test_a_patched_model_takes_the_same_step(
+    tiny_model, with_lora, in_four_bits, input_ids, family, kind, memory, weights
+):
+    model = tiny_model(family)
+    if weights == "four bits":
+        model = in_four_bits(model)
+    else:
+        model = model.to(getattr(torch, weights))
+    model = with_lora(model, tuned=True)
+    model.enable_input_require_grads()  # which reentrant checkpointing asks for
+    batch = random_batch(kind.split(" by")[0], input_ids.device.type)
+    theirs = take_step(model, batch)
+    exact = take_step(copy.deepcopy(model).float(), batch) if weights == "bfloat16" else None
+    patch(model, device="any")
+    assert len(fused_layers(model)) == FUSED.get(family, 2)
+    assert has_fused_head(model) == (family not in HEADLESS)
+    MEMORY[memory](model)
+    given = with_lengths(model, batch) if kind == "packed by lengths" else batch
+    steps = [take_step(model, given)]
+    if has_fused_head(model):
+        steps.append(take_fused_step(model, given))
+    for ours in steps:
+        if exact is None:
+            assert_same(ours, theirs, 2e-5, batch.get("attention_mask"))
+        else:
+            assert ours.loss == pytest.approx(theirs.loss, rel=1e-2)
+            assert error(ours, exact) <= 1.5 * error(theirs, exact)

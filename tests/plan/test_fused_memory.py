@@ -1,0 +1,257 @@
+"""The forecast of the fused engine's memory is what its tensors take, tensor by tensor.
+
+The models run on the CPU with kernels replaced by ones that allocate what the real ones do and
+compute nothing: plain torch in their place would need memory that no GPU needs.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from tunebook.engine import CAUSAL, LayerMemory, LossRequest, fused_layers, patch, spend
+from tunebook.models.adapters import add_lora
+from tunebook.models.shape import ModelShape
+from tunebook.plan import Strategy
+from tunebook.plan.fused_memory import fused_parts, fused_resident_parts, kept_bytes
+from tunebook.plan.memory import Batch
+from tunebook.plan.nouns import Level
+from tunebook.recipe import Recipe
+from tunebook.training.memory import measure_step_memory, resident_bytes
+from tunebook.training.spend import KEEP
+
+_MARKER = 2**31  # bytes of one allocation that is never touched and higher than any peak
+_SMALL = 4096  # ids, scalars, weights of norms
+WIDE = {"intermediate_size": 320, "vocab_size": 128}
+VOCABULARY = {"intermediate_size": 96, "vocab_size": 1024}
+
+
+def recipe_of(bits: int) -> Recipe:
+    return Recipe().with_values(
+        {"lora.r": 4, "lora.target_modules": "all-linear", "quantization.bits": bits}
+    )
+
+
+@dataclass
+class Tiny:
+    """A patched model of two layers, and a batch."""
+
+    model: Any
+    shape: ModelShape
+    recipe: Recipe
+    rows: int
+    length: int
+
+    def strategy(self, levels: tuple[int, ...], resident: int = 0) -> Strategy:
+        return Strategy(
+            micro_batch=self.rows,
+            gradient_accumulation_steps=1,
+            gradient_checkpointing=False,
+            dtype="float32",
+            optimizer="adamw_torch_fused",
+            attention="eager" if self.shape.attention_softcap else "cudnn",
+            engine="fused",
+            levels=levels,
+            resident_layers=resident,
+        )
+
+    def forward(self, strategy: Strategy) -> tuple[Any, LossRequest]:
+        ids = torch.randint(3, 100, (self.rows, self.length))
+        loss_rows = torch.arange(self.rows * self.length)
+        request = LossRequest(ids, rows=loss_rows, chunk=strategy.loss_chunk)
+        model = self.model
+        out = model(input_ids=ids, attention_mask=CAUSAL, use_cache=False, fused_loss=request)
+        return out, request
+
+    def step(self, strategy: Strategy, *, backward: bool) -> None:
+        out = self.forward(strategy)
+        if backward:
+            out[0].loss.backward()
+        else:
+            torch.empty(_MARKER, dtype=torch.uint8)
+
+    def prepare(self, strategy: Strategy) -> None:
+        layers = enumerate(strategy.levels)
+        residents = strategy.resident_layers
+        spend(self.model, [LayerMemory(KEEP[level], i < residents) for i, level in layers])
+        self.step(strategy, backward=True)
+
+
+@pytest.fixture
+def make_tiny(tmp_path, monkeypatch):
+    def make(family: str, bits: int = 16, rows: int = 2, length: int = 64, **sizes: Any) -> Tiny:
+        from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+
+        sizes = {"hidden_size": 64, "num_attention_heads": 4, **sizes}
+        if family in ("qwen3", "gemma2"):
+            sizes["head_dim"] = 16
+        config = AutoConfig.for_model(
+            family, num_hidden_layers=2, tie_word_embeddings=True, pad_token_id=0, **sizes
+        )
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+        if bits == 4:
+            pytest.importorskip("bitsandbytes")
+            model.save_pretrained(tmp_path)
+            model = AutoModelForCausalLM.from_pretrained(
+                tmp_path,
+                device_map={"": "cpu"},
+                quantization_config=BitsAndBytesConfig(
+                    load_in_4bit=True,
+                    bnb_4bit_quant_type="nf4",
+                    bnb_4bit_use_double_quant=True,
+                    bnb_4bit_compute_dtype=torch.float32,
+                ),
+            )
+        model = add_lora(model, recipe_of(bits).lora, seed=0)
+        patch(model, device="any")
+        assert len(fused_layers(model)) == 2
+        allocate_as_kernels_do(monkeypatch)
+        shape = ModelShape.from_config(config.to_dict())
+        return Tiny(model, shape, recipe_of(bits), rows, length)
+
+    return make
+
+
+def allocate_as_kernels_do(monkeypatch) -> None:
+    blocks = sys.modules["tunebook.engine.decoder_blocks"]
+    head = sys.modules["tunebook_kernels.linear_cross_entropy"]
+
+    def norm_forward(x, weight, eps, offset=0.0, out=None):
+        y = torch.empty_like(x) if out is None else out
+        return y.fill_(1.0), x, torch.ones(x.shape[0])
+
+    def norm_backward(dy, x, weight, rstd, offset=0.0, dresidual=None, needs_dweight=False):
+        return torch.ones_like(x), None
+
+    def head_norm_forward(qkv, *_, q_heads, kv_heads, **__):
+        return torch.ones_like(qkv), torch.ones(qkv.shape[0], q_heads + kv_heads)
+
+    def head_norm_backward(*arguments, **_):
+        arguments[9].fill_(1.0)
+
+    def nothing(*_, **__):
+        return None
+
+    for name, kernel in {
+        "rms_norm_forward": norm_forward,
+        "rms_norm_backward": norm_backward,
+        "rope_forward": nothing,
+        "rope_backward": lambda *arguments: arguments[-1].fill_(1.0),
+        "qk_norm_rope_forward": head_norm_forward,
+        "qk_norm_rope_backward": head_norm_backward,
+        "gated_forward": lambda gate, up, activation: torch.ones(gate.shape),
+        "gated_backward": nothing,
+    }.items():
+        monkeypatch.setattr(blocks, name, kernel)
+    monkeypatch.setattr(head, "cross_entropy_rows_", nothing)
+    nf4 = sys.modules["tunebook_kernels.nf4"]
+    monkeypatch.setattr(nf4, "dequantize_4bit", lambda *_, out, **__: out.fill_(1.0))
+
+
+def forecast(tiny: Tiny, strategy: Strategy) -> tuple[int, int]:
+    """Bytes kept after the forward, and the peak over what stays between steps."""
+    batch = Batch(tiny.rows, tiny.length, masked=False)
+    strategy = strategy.model_copy(update={"loss_chunk": strategy.loss_chunk or batch.tokens})
+    parts = fused_parts(tiny.shape, tiny.recipe, strategy, batch, "cpu")
+    scratch = scratch_bytes(tiny, strategy)
+    moment = parts["activations"] + parts["logits"] + parts["scratch"] - scratch
+    return kept_bytes(tiny.shape, tiny.recipe, strategy, batch), moment
+
+
+def scratch_bytes(tiny: Tiny, strategy: Strategy) -> int:
+    """Of the buffer that weights are unpacked into, which stays between steps."""
+    from tunebook.engine.linear_group import SCRATCH
+
+    return sum(buffer.nbytes for buffer in SCRATCH._buffers.values())
+
+
+CASES = [
+    ("llama", 16, {"num_key_value_heads": 2, **WIDE}),
+    ("qwen3", 16, {"num_key_value_heads": 2, **WIDE}),
+    ("gemma2", 16, {"num_key_value_heads": 2, "length": 128, **WIDE}),
+    ("phi3", 16, {"num_key_value_heads": 4, **VOCABULARY}),
+    ("llama", 4, {"num_key_value_heads": 4, **WIDE}),
+    ("gemma2", 4, {"num_key_value_heads": 2, "length": 128, **VOCABULARY}),
+]
+
+
+@pytest.mark.parametrize(("family", "bits", "sizes"), CASES)
+def test_kept_and_peak_bytes_are_those_of_the_allocator(make_tiny, family, bits, sizes):
+    tiny = make_tiny(family, bits, **sizes)
+    for levels in [*((level, level) for level in Level), (Level.NOTHING, Level.ALL)]:
+        strategy = tiny.strategy(levels)
+        tiny.prepare(strategy)
+        kept, peak = forecast(tiny, strategy)
+        only_forward = partial(tiny.step, strategy, backward=False)
+        measured = measure_step_memory(only_forward) - _MARKER
+        inputs = tiny.rows * tiny.length * 2 * 8  # ids and the rows of the loss
+        assert measured == pytest.approx(kept + inputs, abs=1024), levels
+        measured = measure_step_memory(partial(tiny.step, strategy, backward=True))
+        assert measured == pytest.approx(peak, rel=0.01, abs=_SMALL), levels
+
+
+def test_resident_copies_and_scratch_take_what_was_forecast(make_tiny):
+    tiny = make_tiny("llama", 4, num_key_value_heads=2, **WIDE)
+    for resident in (0, 1, 2):
+        strategy = tiny.strategy((Level.ALL, Level.ALL), resident)
+        tiny.prepare(strategy)
+        held = sum(
+            tensor.nbytes
+            for layer in fused_layers(tiny.model)
+            for tensor in copies_of(layer)
+        )
+        parts = fused_resident_parts(tiny.shape, tiny.recipe, strategy, "cpu")
+        stock = fused_resident_parts(tiny.shape, tiny.recipe, tiny.strategy((0, 0)), "cpu")
+        flat = stock["gradients"]
+        unpacked = parts["weights"] - stock["weights"]
+        assert held == unpacked + parts["adapters"] - flat
+        batch = Batch(tiny.rows, tiny.length, masked=False)
+        peak = fused_parts(tiny.shape, tiny.recipe, strategy, batch, "cpu")["scratch"]
+        all_resident = tiny.strategy((Level.ALL, Level.ALL), 2)
+        without = fused_parts(tiny.shape, tiny.recipe, all_resident, batch, "cpu")["scratch"]
+        assert scratch_bytes(tiny, strategy) == peak - without
+
+
+def copies_of(layer: Any) -> list[torch.Tensor]:
+    """Tensors in the compute dtype that the groups of a layer hold, each storage once."""
+    from tunebook.engine.decoder import fused
+
+    found: dict[int, torch.Tensor] = {}
+    for group in fused(layer).groups:
+        kept = group._kept
+        tensors = [*(group._adapter or ()), group._matrix]
+        tensors += [weight for weight, _, _ in kept.blocks] if kept else []
+        for tensor in tensors:
+            if tensor is not None:
+                base = tensor if tensor._base is None else tensor._base
+                found[base.data_ptr()] = base
+    return list(found.values())
+
+
+def test_stays_are_those_of_a_flat_optimizer(make_tiny):
+    from transformers import TrainingArguments
+
+    from tunebook.training.flat import flat_optimizer
+
+    tiny = make_tiny("llama", 4, num_key_value_heads=2, **WIDE)
+    for name in ("adamw_torch_fused", "adamw_8bit"):
+        strategy = tiny.strategy((0, 0)).model_copy(update={"optimizer": name})
+        parts = fused_resident_parts(tiny.shape, tiny.recipe, strategy, "cpu")
+        arguments = TrainingArguments(output_dir="unused", optim=name, report_to="none")
+        decayed = [n for n, p in tiny.model.named_parameters() if p.requires_grad]
+        optimizer = flat_optimizer(tiny.model, arguments, decayed)
+        buffers = optimizer.adapter.buffers
+        assert sum(b.parameter.nbytes for b in buffers) + (
+            parts["adapters"] - parts["gradients"]
+        ) == parts["adapters"]
+        for buffer in buffers:
+            buffer.parameter.grad.fill_(1e-3)
+        optimizer.step()
+        states = resident_bytes(tiny.model, optimizer) - resident_bytes(tiny.model)
+        assert states == pytest.approx(parts["optimizer"], abs=_SMALL + 8 * 1024)
