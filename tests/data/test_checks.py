@@ -206,7 +206,10 @@ def test_little_to_learn_and_unused_tools(tokenizer):
     assert found(rows, tokenizer=spoken) == {"barely_trained": [0], "tools_unused": [1]}
     told = {"system": 'Call {"name": "f"}.', **rows[1]}
     assert found([told], tokenizer=tokenizer("qwen2.5")) == {"tools_twice": [0]}
+    assert found([told], tokenizer=spoken) == {}  # the template writes none: they are told once
     recipe = Recipe.of(columns={"prompt": "prompt", "completion": "completion"})
+    mapped = recipe.with_values({"data.columns": {**recipe.data.columns, "system": "system"}})
+    assert check(mapped, rows=[told], tokenizer=spoken, near_duplicates=False).findings == []
     report = check(recipe, rows=rows[1:], tokenizer=tokenizer("qwen2.5"), near_duplicates=False)
     assert [(f.code, "`tools` is not taken" in f.title) for f in report.findings] == [
         ("tools_unused", True)

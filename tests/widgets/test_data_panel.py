@@ -38,7 +38,8 @@ def test_tokens_join_to_the_row_and_the_answer_is_learned(panel: DataPanel) -> N
     assert MARKUP in learned
     assert "Hi" in "".join(text for text, _, kind, *_ in panel.tokens if "masked" in kind)
     assert panel.counts["trained"] == sum("trained" in kind for _, _, kind, *_ in panel.tokens)
-    assert panel.conversation[1] == {"role": "assistant", "content": MARKUP}
+    said = {"role": "assistant", "content": MARKUP, "calls": []}
+    assert panel.conversation[1] == said
 
 
 def test_the_pager_stays_inside_the_rows(panel: DataPanel) -> None:

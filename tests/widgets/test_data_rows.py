@@ -113,6 +113,28 @@ def test_all_stages_of_a_row_are_shown(panel: DataPanel) -> None:
     json.dumps(panel.get_state(), default=str)
 
 
+def test_the_offered_tools_stand_above_the_conversation(panel: DataPanel) -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Köln"}}}
+    about = {"name": "weather", "description": "Of a <city>.", "parameters": {"type": "object"}}
+    told = row("Weather?", "")
+    told["messages"][1]["tool_calls"] = [call]
+    rows = [told | {"tools": [about, {"name": "bare"}]}, row("Hi", "Ho") | {"tools": []}]
+    panel = DataPanel(Recipe.of(chat_template="llama-3.1"), rows=rows)
+    panel.load()
+    schema = json.dumps(about["parameters"], indent=2)
+    offered = [["weather", "Of a <city>.", schema], ["bare", "", "{}"]]
+    assert panel.tools == {"words": "Tools that the model may call.", "offered": offered}
+    assert [json.loads(c) for c in panel.conversation[1]["calls"]] == [call["function"]]
+    assert not any(finding["code"].startswith("tools") for finding in panel.findings)
+    panel.handle({"type": "row", "row": 1})
+    assert panel.tools == {}
+    assert [message["calls"] for message in panel.conversation] == [[], []]
+    blind = preview([row("Hi", "Ho") | {"tools": [about]}])
+    assert "the model is not told of them" in blind.tools["words"]
+    (finding,) = [f for f in blind.findings if f["code"] == "tools_unused"]
+    assert "the chat template does not write them" in finding["title"]
+
+
 def test_a_template_is_compared_on_every_row_and_taken(panel: DataPanel, eventually: Any) -> None:
     panel.handle({"type": "row", "row": 5})
     panel.handle({"type": "compare", "template": "alpaca"})

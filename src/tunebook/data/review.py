@@ -19,7 +19,7 @@ from tunebook.data.overlap import Overlap
 from tunebook.data.prepare import RowCollector
 from tunebook.data.suspects import damage, personal, secret, token_pattern
 from tunebook.data.tokens import special_ids
-from tunebook.data.tools import TOOL_COLUMNS
+from tunebook.data.tools import TOOL_COLUMNS, Tool, named_in
 from tunebook.errors import RowInvalid, TemplateInvalid
 
 _BATCH = 200
@@ -162,14 +162,24 @@ class Review:
             self.mark("special_token_text", number, f"`{found[0]}`")
 
     def _look_at_tools(self, number: int, row: dict[str, Any], messages: Conversation) -> None:
+        told = messages[0]["content"] if messages[0]["role"] == "system" else ""
         if messages.tools is None:
             held = [name for name in TOOL_COLUMNS if row.get(name) not in (None, "", [], "[]")]
-            if held and "tools" not in self.detection.columns:
+            if held and "tools" not in self.detection.columns and not named_in(told, row[held[0]]):
                 self.mark("tools_unused", number, f"`{held[0]}` is not taken for the tools")
-        elif messages[0]["role"] == "system":
-            names = [tool["function"]["name"] for tool in messages.tools]
-            if all(f'"{name}"' in messages[0]["content"] for name in names):
-                self.mark("tools_twice", number)
+            return
+        named, shown = named_in(told, messages.tools), self._shows(messages.tools)
+        if named and shown:
+            self.mark("tools_twice", number)
+        elif not named and not shown:
+            self.mark("tools_unused", number, "the chat template does not write them")
+
+    def _shows(self, tools: list[Tool]) -> bool:
+        """Whether the template writes tools; taken for granted where there is none to ask."""
+        try:
+            return self.encoder is None or self.encoder.renderer(tools).shows_tools
+        except TemplateInvalid:
+            return True  # `_encode` says of the row that it is refused
 
     def _encode(self, number: int, messages: Conversation) -> None:
         if self.encoder is None:
@@ -179,8 +189,6 @@ class Review:
         except TemplateInvalid as error:
             self.mark("template_refuses", number, error.why)
             return
-        if messages.tools and not self.encoder.renderer(messages.tools).shows_tools:
-            self.mark("tools_unused", number, "the chat template does not write them")
         self._waiting.append((number, messages[0]["role"] == "text", rendered))
         if len(self._waiting) >= _BATCH:
             self._tokenize()

@@ -41,6 +41,27 @@ def to_tools(value: Any, place: str, name: str) -> list[Tool] | None:
     return [_tool(item, place, where) for item in items]
 
 
+def named_in(text: str, tools: Any) -> bool:
+    """Whether a text holds the name of every tool in quotes, as a written schema does.
+
+    Args:
+        tools: as in a row; what is no tool is named nowhere.
+    """
+    try:
+        found = to_tools(tools, "", "tools") or []
+    except RowInvalid:
+        return False
+    return bool(found) and all(f'"{tool["function"]["name"]}"' in text for tool in found)
+
+
+def about(tool: Tool) -> tuple[str, str, str]:
+    """Name, description and indented schema of a tool, for reading."""
+    function = tool["function"]
+    rest = {key: value for key, value in function.items() if key not in ("name", "description")}
+    schema = json.dumps(rest.get("parameters", rest), indent=2, ensure_ascii=False, default=str)
+    return function["name"], str(function.get("description") or ""), schema
+
+
 def tools_column(names: Iterable[str], sample: list[dict[str, Any]]) -> str | None:
     """The column that holds tools by its name and by the first value in it; None if none does."""
     for name in TOOL_COLUMNS:

@@ -5,6 +5,7 @@ Reads through `tunebook.data`; knows no widget.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ _PLACING = ("packing", "batch_size", "seed")
 NO_ROW: dict[str, Any] = {
     "raw": {},
     "conversation": [],
+    "tools": {},
     "text": [],
     "tokens": [],
     "packed": {},
@@ -102,9 +104,14 @@ class RowReader:
         return {
             "raw": journey.raw,
             "conversation": [
-                {"role": str(item["role"]), "content": _shortened(str(item["content"]))}
+                {
+                    "role": str(item["role"]),
+                    "content": _shortened(str(item["content"])),
+                    "calls": [_shortened(_json(call)) for call in item.get("tool_calls") or []],
+                }
                 for item in journey.messages
             ],
+            "tools": tool_lists(journey.tools or [], journey.tools_shown),
             "text": [
                 [_shortened(piece.text), piece.turn, piece.role, piece.trained]
                 for piece in journey.text
@@ -196,6 +203,17 @@ def line_lists(lines: list[Any]) -> list[list[Any]]:
     ]
 
 
+def tool_lists(tools: list[dict[str, Any]], shown: bool | None) -> dict[str, Any]:
+    """The offered tools for the page: `offered` as [name, description, schema], and words on them."""
+    from tunebook.data.tools import about
+
+    if not tools:
+        return {}
+    unseen = " The chat template does not write them: the model is not told of them."
+    words = f"Tools that the model may call.{unseen if shown is False else ''}"
+    return {"words": words, "offered": [[_shortened(t) for t in about(tool)] for tool in tools]}
+
+
 def token_lists(view: Any, marks: Sequence[str] = ()) -> list[list[Any]]:
     """Tokens for the page: text, id, kinds, turn, value."""
     return [
@@ -234,6 +252,10 @@ def _kind(cell: Any, *more: str) -> str:
     kinds = ["trained" if cell.trained else "masked", *more]
     kinds += ["special"] * cell.special + ["continues"] * cell.continues
     return " ".join(kinds)
+
+
+def _json(call: dict[str, Any]) -> str:
+    return json.dumps(call.get("function", call), ensure_ascii=False)
 
 
 def _shortened(text: str) -> str:
