@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import runpy
+from typing import Any, get_args
 
 import pytest
 
-from tunebook.data import apply_fixes, check, get_chat_template, write_rows
+from tunebook.data import apply_fixes, check, detect_format, get_chat_template, write_rows
+from tunebook.data.conversations import FormatName
 from tunebook.data.suspects import damage, hidden, mended, personal, secret
 from tunebook.errors import ExtraMissing, FolderExists, RecipeInvalid
 from tunebook.recipe import Recipe
@@ -214,6 +216,13 @@ def test_little_to_learn_and_unused_tools(tokenizer):
     assert [(f.code, "`tools` is not taken" in f.title) for f in report.findings] == [
         ("tools_unused", True)
     ]
+
+
+def test_the_page_on_data_is_made_from_the_tables(project_root):
+    made = runpy.run_path(str(project_root / "docs" / "generate.py"))
+    assert (project_root / "docs" / "data.md").read_text() == made["data_page"]()
+    formats = {detect_format([row]).format for row in made["ROWS"]}
+    assert formats == set(get_args(FormatName))
 
 
 def test_rows_that_were_skipped_are_a_finding(tmp_path):

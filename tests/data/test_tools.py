@@ -294,3 +294,11 @@ def test_tools_that_hold_themselves_are_refused(tokenizer):
     for tools in ([deep], [around], [{"name": lambda: None}]):
         with pytest.raises(RowInvalid, match="`tools` is no JSON"):
             encode_conversation(tokenizer("qwen2.5"), TALK, tools=tools)
+
+
+def test_a_column_of_another_name_is_mapped_to_the_tools_alone():
+    row = {"question": "Hi", "answer": "Ho", "api": json.dumps([BARE])}
+    assert to_messages(row, detect_format([row])).tools is None
+    found = detect_format([row], columns={"tools": "api"})
+    assert (found.format, "`api` holds the tools" in found.reason) == ("prompt_completion", True)
+    assert to_messages(row, found).tools == [WRAPPED]

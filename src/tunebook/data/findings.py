@@ -238,7 +238,7 @@ TEXTS: dict[str, tuple[Severity, str, str, str | None]] = {
     "tools_unused": (
         "warning",
         "{n} rows come with a list of tools that the model is not shown: {why}.",
-        "map the column (`data.columns: {{tools: NAME}}`), or choose a `model.chat_template` that "
+        "add the column to `data.columns` (`tools=NAME`), or choose a `model.chat_template` that "
         "knows tools; else the model learns to call what it was not told of.",
         None,
     ),
