@@ -91,5 +91,9 @@ def test_the_first_rows_of_a_file_show_before_all_of_it_is_read(tmp_path: Path) 
     recipe = Recipe.of(data=str(path))
     reader = RowReader(recipe, load_tokenizer(recipe.model))
     assert reader.view(0, None)["conversation"][1]["content"] == "b"
-    with pytest.raises(DatasetUnreadable, match="201"):
-        reader.read_all()
+    assert (reader.complete, reader.broken) == (False, 0)  # the last line was not looked at
+    reader.read_all()
+    assert (len(reader), reader.broken) == (200, 1)
+    path.write_text("{broken")
+    with pytest.raises(DatasetUnreadable, match="Line 1"):
+        RowReader(recipe, load_tokenizer(recipe.model))

@@ -263,6 +263,32 @@ def test_another_source_forgets_the_fixes(panel: DataPanel, eventually: Any) -> 
     assert panel.studio.rows is None
 
 
+@pytest.mark.parametrize("place", [2, 120])
+def test_a_broken_line_is_a_finding_beside_the_others_and_goes_by_its_fix(
+    tmp_path: Path, place: int
+) -> None:
+    lines = [json.dumps(row(f"Question {i}?", f"Answer {i}.")) for i in range(130)]
+    lines[8] = lines[7]
+    lines.insert(place, "{broken")
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(lines))
+    panel = preview(path)
+    assert panel.error == {}
+    assert panel.rows == 130
+    found = {finding["code"]: finding["severity"] for finding in panel.findings}
+    assert (found["broken_row"], found["duplicate"]) == ("error", "warning")
+    panel.preview_fix("drop_duplicates")
+    assert not panel.fix_preview["able"]
+    panel.preview_fix("drop_invalid")
+    assert "Leaves out 1 of 131 rows" in panel.fix_preview["words"]
+    panel.apply_fix()
+    assert "broken_row" not in [finding["code"] for finding in panel.findings]
+    panel.preview_fix("drop_duplicates")
+    panel.apply_fix()
+    panel.save_fixed(str(tmp_path / "new.jsonl"))
+    assert len((tmp_path / "new.jsonl").read_text().splitlines()) == 129
+
+
 def test_a_fix_that_would_leave_no_row_is_refused() -> None:
     panel = preview([{"messages": [], "text": None}] * 2 + [row("a", "")])
     panel.preview_fix("drop_invalid")

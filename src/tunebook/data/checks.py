@@ -62,7 +62,7 @@ def check(
 
         tokenizer = load_tokenizer(recipe.model)
     try:
-        loaded = _read(recipe, rows)
+        loaded = read_readable(recipe, rows)
         detection = detect_for(recipe.data, loaded.table)
     except SourceMissing:
         raise
@@ -118,8 +118,14 @@ def recipe_of(source: Any, model: str | None, rows: Any) -> tuple[Recipe, Any]:
     return Recipe.of(model=model), source
 
 
-def _read(recipe: Recipe, rows: Any) -> Loaded:
-    """The rows, without those that cannot be read: one of them hides no finding of the others."""
+def read_readable(recipe: Recipe, rows: Any = None) -> Loaded:
+    """The rows, without those that cannot be read: one of them hides no finding of the others.
+
+    Its `skipped` tells of them; it is not `allowed` where training would stop at them.
+
+    Raises:
+        As `read_rows`; DatasetUnreadable only where no row can be read.
+    """
     rows = list(rows) if isinstance(rows, Iterator) else rows
     try:
         return read_rows(recipe.data, rows=rows)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tunebook.errors import DatasetUnreadable
 from tunebook.recipe import Recipe
 
 FIRST_ROWS = 20  # of a file, before all of it is read
@@ -63,25 +64,36 @@ class RowReader:
         self._given, self._tokenizer = rows, tokenizer
         dressed = with_recipe_template(tokenizer, recipe)
         self._encoder = recipe_encoder(recipe, dressed, every_turn=True)
+        self.all: RowList
         if rows is None and Path(recipe.data.source).expanduser().is_file():
-            page, head = read_page(recipe.data, 0, FIRST_ROWS)
-            self.all: RowList = RowList(page, detect_for(recipe.data, head))
+            try:
+                page, head = read_page(recipe.data, 0, FIRST_ROWS)
+            except DatasetUnreadable:
+                self.read_all()  # the rows around the broken one
+            else:
+                self.all = RowList(page, detect_for(recipe.data, head))
         else:
             self.read_all()
 
     def read_all(self) -> None:
-        """Read every row, and detect the format from them."""
+        """Read every row that can be read, and detect the format from them."""
         from tunebook.data.browsing import RowList
+        from tunebook.data.checks import read_readable
         from tunebook.data.formats import detect_for
-        from tunebook.data.loading import read_rows
 
-        self._loaded = read_rows(self.recipe.data, rows=self._given)
+        self._loaded = read_readable(self.recipe, self._given)
         table = self._loaded.table
         self.all = RowList(table, detect_for(self.recipe.data, table))
         self.complete = True
 
     def __len__(self) -> int:
         return len(self.all.table)
+
+    @property
+    def broken(self) -> int:
+        """How many rows were passed over that training would stop at, once all are read."""
+        skipped = self._loaded.skipped if self.complete else None
+        return skipped.count if skipped is not None and not skipped.allowed else 0
 
     def format_dict(self) -> dict[str, Any]:
         """What was detected, in words."""
