@@ -123,6 +123,7 @@ gpu-test:                   ## on a machine with a GPU: kernels, engine, trainin
 
 gpu-bench:                  ## on a machine with a GPU: the benchmarks, printed and written to OUT
 	$(HERE) $(PYTHON) -W ignore benchmarks/forecast_error.py --device cuda --json $(OUT)/forecast_cuda.json
+	$(HERE) $(PYTHON) -W ignore benchmarks/engine_memory.py --json $(OUT)/engine_memory.json
 	$(HERE) $(PYTHON) benchmarks/training_speed.py all --sizes $(SIZES) --json $(OUT)/training_speed.jsonl
 
 # ---------------------------------------------------------------- making things

@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES
-from steps import assert_same, error, random_batch, take_fused_step, take_step, with_lengths
+from steps import (
+    Step,
+    assert_same,
+    document,
+    error,
+    packed,
+    random_batch,
+    take_fused_step,
+    take_step,
+    with_lengths,
+)
 
 from tunebook.engine import LayerMemory, fused_layers, has_fused_head, patch, spend
 from tunebook.engine.decoder import ALL, NOTHING, Keep
@@ -47,11 +57,8 @@ def test_a_patched_model_takes_the_same_step(
     tiny_model, with_lora, in_four_bits, input_ids, family, kind, memory, weights
 ):
     model = tiny_model(family)
-    if weights == "four bits":
-        model = in_four_bits(model)
-    else:
-        model = model.to(getattr(torch, weights))
-    model = with_lora(model, tuned=True)
+    base = in_four_bits(model) if weights == "four bits" else model.to(getattr(torch, weights))
+    model = with_lora(base, tuned=True)
     model.enable_input_require_grads()  # which reentrant checkpointing asks for
     batch = random_batch(kind.split(" by")[0], input_ids.device.type)
     theirs = take_step(model, batch)
@@ -70,3 +77,28 @@ def test_a_patched_model_takes_the_same_step(
         else:
             assert ours.loss == pytest.approx(theirs.loss, rel=1e-2)
             assert error(ours, exact) <= 1.5 * error(theirs, exact)
+
+
+@pytest.mark.parametrize("by", ["lengths", "positions"])
+@pytest.mark.parametrize(
+    "family", ["llama", "mistral", "qwen3", "gemma2", "gemma3_text", "smollm3"]
+)
+def test_each_document_of_a_packed_row_learns_as_if_alone(
+    tiny_model, with_lora, input_ids, family, by
+):
+    model = with_lora(tiny_model(family), tuned=True)
+    documents = [document(n, input_ids.device.type, seed=n) for n in (9, 5, 14)]
+    alone = [take_step(model, packed([one])) for one in documents]
+    patch(model, device="any")
+    spend_evenly(model, LayerMemory(NOTHING))
+    for number, expected in enumerate(alone):
+        learnt = [one if i == number else unlearnt(one) for i, one in enumerate(documents)]
+        row = packed(learnt)
+        row = with_lengths(model, row) if by == "lengths" else row
+        for take in (take_step, take_fused_step):
+            step = take(model, row)
+            assert_same(Step(step.loss, None, step.gradients), expected, 2e-5)
+
+
+def unlearnt(one: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {**one, "labels": torch.full_like(one["labels"], -100)}

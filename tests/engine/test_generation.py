@@ -289,3 +289,32 @@ def test_pieces_of_real_tokenizers_join_to_the_decoded_text(unpacked_tokenizers)
             deltas.put(torch.tensor([token]))
         deltas.end()
         assert "".join(pieces) == tokenizer.decode(ids, skip_special_tokens=True), name
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gemma3_text", "qwen3", "phi3"])
+def test_rows_padded_on_the_left_are_continued_as_unpatched(tiny_model, with_lora, family):
+    model = with_lora(tiny_model(family), tuned=True).eval()
+    generator = torch.Generator().manual_seed(2)
+    prompts = {"input_ids": torch.randint(3, 300, (3, 10), generator=generator)}
+    prompts["attention_mask"] = torch.ones_like(prompts["input_ids"])
+    for row, empty in enumerate((0, 4, 9)):
+        prompts["attention_mask"][row, :empty] = 0
+    prompts = {name: value.to(model.device) for name, value in prompts.items()}
+
+    def continued() -> torch.Tensor:
+        return model.generate(
+            **prompts, max_new_tokens=12, min_new_tokens=12, do_sample=False, pad_token_id=0
+        )
+
+    expected = continued()
+    assert expected[:, 10:].unique().numel() > 3
+    patch(model, device="any")
+    assert model.config._attn_implementation == "tunebook"
+    assert torch.equal(continued(), expected)
+    with torch.no_grad():
+        scores = model(**prompts, use_cache=True).logits
+        unpatch(model)
+        theirs = model(**prompts, use_cache=True).logits
+    there = prompts["attention_mask"].bool()
+    torch.testing.assert_close(scores[there], theirs[there], rtol=1e-4, atol=1e-4)
+    assert torch.equal(continued(), expected)

@@ -118,7 +118,9 @@ def test_a_weight_that_cannot_be_read_says_why(weight, why):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(33, 100), (3, 5000), (1, 7)], ids=str)
 def test_eight_bits_equal_those_of_bitsandbytes(shape, dtype):
-    weight = bnb.nn.Int8Params(random(shape, torch.float16, 1), requires_grad=False).to(DEVICE)
+    weight = bnb.nn.Int8Params(random(shape, torch.float16, 1).cpu(), requires_grad=False).to(
+        DEVICE
+    )
     assert weight.data.dtype == torch.int8
     expected = bnb.functional.int8_vectorwise_dequant(weight.data, weight.SCB).to(dtype)
     ours = dequantize_8bit(weight.data, weight.SCB, dtype=dtype)

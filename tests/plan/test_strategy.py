@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from tunebook.errors import DoesNotFit, RecipeInvalid
-from tunebook.plan import DataSize, Hardware, Plan, make_plan, parse_budget, require_fit
+from tunebook.models.loading import load_shape
+from tunebook.plan import (
+    DataSize,
+    Hardware,
+    Level,
+    Plan,
+    make_forecast,
+    make_plan,
+    parse_budget,
+    require_fit,
+    step_down,
+)
 from tunebook.recipe import Recipe
 
 GIB = 2**30
@@ -47,10 +59,13 @@ def test_a_budget_that_is_none_is_refused(text):
         parse_budget(text, CPU)
 
 
-def test_spare_memory_is_spent_on_keeping_activations():
+def test_spare_memory_is_spent_on_speed():
     plan = make_plan(Recipe.of("Llama-3.1-8B-Instruct"), hardware=H200)
     assert plan.fits
-    assert not plan.strategy.gradient_checkpointing
+    assert plan.strategy.engine == "fused"
+    assert plan.strategy.levels == (Level.ALL,) * 32
+    assert plan.strategy.resident_layers == 32
+    assert plan.strategy.attention == "cudnn"
     assert plan.strategy.micro_batch == 2
     assert len(plan.rungs) == 1
 
@@ -59,7 +74,8 @@ def test_a_small_card_recomputes_and_then_halves_the_batch():
     recipe = Recipe.of("Llama-3.1-8B-Instruct", batch_size=16, gradient_accumulation_steps=2)
     plan = make_plan(recipe, hardware=T4)
     assert plan.fits
-    assert plan.strategy.gradient_checkpointing
+    assert min(plan.strategy.levels) < Level.ALL
+    assert not plan.strategy.gradient_checkpointing
     assert plan.strategy.micro_batch < 16
     assert plan.strategy.effective_batch == 32
     assert "is too much for" in plan.rungs[0]
@@ -68,10 +84,118 @@ def test_a_small_card_recomputes_and_then_halves_the_batch():
 
 
 def test_checkpointing_that_is_off_stays_off():
-    recipe = Recipe.of("Llama-3.1-8B-Instruct", gradient_checkpointing="off", memory_budget="20GiB")
+    recipe = Recipe.of("Llama-3.1-8B-Instruct", gradient_checkpointing="off", memory_budget="13GiB")
     plan = make_plan(recipe, hardware=H200)
-    assert not plan.strategy.gradient_checkpointing
+    assert set(plan.strategy.levels) == {Level.ALL}
     assert plan.strategy.micro_batch == 1
+
+
+def test_checkpointing_that_is_on_keeps_nothing_even_where_there_is_room():
+    recipe = Recipe.of("Llama-3.1-8B-Instruct", gradient_checkpointing="on")
+    plan = make_plan(recipe, hardware=H200)
+    assert set(plan.strategy.levels) == {Level.NOTHING}
+    assert plan.strategy.resident_layers == 0
+    assert plan.strategy.micro_batch == 2
+
+
+def test_more_memory_never_makes_a_slower_plan():
+    recipe = Recipe.of("Llama-3.1-8B-Instruct")
+    before = None
+    for tenths in range(72, 360, 8):
+        budget = {"memory_budget": f"{tenths / 10}GiB"}
+        now = make_plan(recipe.with_values(budget), hardware=Hardware.of("H100"))
+        assert now.fits
+        assert list(now.strategy.levels) == sorted(now.strategy.levels)
+        if before is not None and before.strategy.micro_batch == now.strategy.micro_batch:
+            assert sum(now.strategy.levels) >= sum(before.strategy.levels)
+            assert now.strategy.resident_layers >= before.strategy.resident_layers
+        if before is not None:  # a larger micro-batch may cost a little
+            limit = 1.03 * before.forecast.seconds_per_step
+            assert now.forecast.seconds_per_step <= limit
+        before = now
+
+
+def test_a_smaller_micro_batch_is_taken_where_it_is_faster():
+    recipe = Recipe.of("Llama-3.1-8B-Instruct", memory_budget="12GiB")
+    plan = make_plan(recipe, hardware=Hardware.of("H100"))
+    large = make_plan(
+        recipe.with_values({"batch_size": 1, "gradient_accumulation_steps": 8}),
+        hardware=Hardware.of("H100"),
+    )
+    assert plan.strategy == large.strategy
+    assert plan.strategy.micro_batch == 1
+    short = recipe.with_values({"max_seq_length": 256, "memory_budget": "8GiB"})
+    assert make_plan(short, hardware=Hardware.of("H100")).strategy.micro_batch == 2
+
+
+def test_one_rung_more_would_not_fit():
+    """The ladder's order is monotone, so that searching it by halves finds the first that fits."""
+    recipe = Recipe.of("Llama-3.2-3B-Instruct", memory_budget="5GiB")
+    plan = make_plan(recipe, hardware=H200)
+    levels = list(plan.strategy.levels)
+    last_lower = max(i for i, level in enumerate(levels) if level < max(levels))
+    levels[last_lower] = Level(levels[last_lower] + 1)
+    shape = load_shape(recipe.model)
+    richer = plan.strategy.model_copy(update={"levels": tuple(levels)})
+    for chunk in (None, 1024):
+        tried = richer.model_copy(update={"loss_chunk": chunk})
+        assert not make_forecast(recipe, shape, tried, H200, plan.forecast.budget).fits
+
+
+@pytest.mark.parametrize(
+    ("changes", "card", "engine"),
+    [
+        ({}, "T4", "fused"),
+        ({"bits": 8}, "H100", "stock"),
+        ({"bits": 16}, "H100", "fused"),
+        ({}, "P100", "stock"),
+    ],
+)
+def test_the_engine_is_chosen_by_what_it_can_run(changes, card, engine):
+    recipe = Recipe.of("Llama-3.2-1B-Instruct", **changes)
+    assert make_plan(recipe, hardware=Hardware.of(card)).strategy.engine == engine
+    assert make_plan(recipe, hardware=CPU).strategy.engine == "stock"
+
+
+def test_the_stock_engine_can_be_asked_for():
+    recipe = Recipe.of("Llama-3.2-1B-Instruct")
+    plan = make_plan(recipe, hardware=H200, engine="stock")
+    assert plan.strategy.levels == ()
+    assert plan.strategy.attention == "sdpa"
+
+
+@pytest.mark.parametrize("hardware", [CPU, H200], ids=["cpu", "gpu"])
+def test_stepping_down_ends_and_keeps_the_effective_batch(hardware):
+    recipe = Recipe.of("Llama-3.2-1B-Instruct", batch_size=4)
+    shape = load_shape(recipe.model)
+    plan = make_plan(recipe, hardware=hardware, shape=shape)
+    seen = [plan]
+    while (smaller := step_down(seen[-1], recipe, shape)) is not None:
+        assert smaller.forecast.total < seen[-1].forecast.total
+        assert smaller.strategy.effective_batch == recipe.effective_batch
+        assert smaller.strategy.engine == plan.strategy.engine
+        assert smaller.strategy.micro_batch <= seen[-1].strategy.micro_batch
+        seen.append(smaller)
+        assert len(seen) < 100
+    assert seen[-1].strategy.micro_batch == 1
+
+
+def test_a_strategy_says_what_it_does():
+    base = make_plan(Recipe.of("Llama-3.2-1B-Instruct"), hardware=H200).strategy
+
+    def words(**changes):
+        return base.model_copy(update=changes).spending()
+
+    assert words() == ["keeps everything", "weights stay unpacked"]
+    assert words(levels=(Level.NOTHING,) * 16, resident_layers=0) == ["keeps only the inputs"]
+    mixed = (Level.ATTENTION,) * 15 + (Level.GATE_UP,)
+    assert words(levels=mixed, resident_layers=3, loss_chunk=512) == [
+        "keeps attention and MLP of 1 layer",
+        "keeps attention of 15 layers",
+        "weights stay unpacked in 3 layers",
+        "loss by 512 tokens",
+    ]
+    assert make_plan(Recipe(), hardware=CPU).strategy.spending() == ["keeps activations"]
 
 
 @pytest.mark.parametrize(
@@ -136,6 +260,18 @@ def test_a_plan_survives_its_file(tmp_path):
     path.write_text('{"schema_version": 99}')
     with pytest.raises(RecipeInvalid):
         Plan.load(path)
+
+
+def test_the_file_of_a_plan_has_a_line_for_all_layers_and_old_files_load(tmp_path):
+    plan = make_plan(Recipe.of("Llama-3.2-1B-Instruct"), hardware=H200)
+    path = plan.save(tmp_path / "plan.json")
+    text = path.read_text()
+    assert f'"levels": [{", ".join(["4"] * 16)}]' in text
+    old = json.loads(text)
+    for name in ("engine", "levels", "resident_layers", "loss_chunk"):
+        del old["strategy"][name]
+    path.write_text(json.dumps(old))
+    assert Plan.load(path).strategy.engine == "stock"
 
 
 def test_the_summary_names_memory_and_time():

@@ -8,8 +8,8 @@ from tunebook.engine.attention import CAUSAL
 from tunebook.engine.audit import Audit, audit_gradients
 from tunebook.engine.generation import answer, for_inference, for_training, stream_chat
 from tunebook.engine.graphs import StepGraphs
-from tunebook.engine.head import LossRequest, has_fused_head
-from tunebook.engine.locks import ModelLock, model_lock, unwrapped
+from tunebook.engine.head import LossRequest, fused_head_kept, has_fused_head
+from tunebook.engine.locks import ModelLock, model_lock
 from tunebook.engine.memory import LayerMemory, drops, fused_layers, spend
 from tunebook.engine.modules import Report
 from tunebook.engine.parity import Parity, Tolerance, check_parity, patch_checked
@@ -30,6 +30,7 @@ __all__ = [
     "drops",
     "for_inference",
     "for_training",
+    "fused_head_kept",
     "fused_layers",
     "has_fused_head",
     "model_lock",
@@ -39,5 +40,4 @@ __all__ = [
     "spend",
     "stream_chat",
     "unpatch",
-    "unwrapped",
 ]

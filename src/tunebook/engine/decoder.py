@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 import torch
 from torch import nn
@@ -27,7 +27,7 @@ from tunebook.engine.decoder_blocks import (
     Norm,
 )
 from tunebook.engine.decoder_probe import difference
-from tunebook.engine.linear_group import LinearGroup, Unsupported
+from tunebook.engine.linear_group import SCRATCH, LinearGroup, Unsupported
 from tunebook.engine.modules import (
     Leave,
     ModuleKind,
@@ -73,11 +73,15 @@ class FusedLayer:
         attention, mlp = parts.self_attn, parts.mlp
         sandwich = hasattr(layer, _SANDWICH[0])
         after_attention = parts.post_attention_layernorm
+        owner = scratch_owner(layer)
         self.keep = ALL
         self.attention = AttentionBlock(
-            Entrance(_norm(parts.input_layernorm), LinearGroup(_qkv(attention), extend=True)),
+            Entrance(
+                _norm(parts.input_layernorm),
+                LinearGroup(_qkv(attention), extend=True, owner=owner),
+            ),
             Exit(
-                LinearGroup([attention.o_proj], extend=False),
+                LinearGroup([attention.o_proj], extend=False, owner=owner),
                 _norm(after_attention) if sandwich else None,
             ),
             *_head_counts(attention),
@@ -89,9 +93,9 @@ class FusedLayer:
         )
         before_mlp = parts.pre_feedforward_layernorm if sandwich else after_attention
         self.mlp = MLPBlock(
-            Entrance(_norm(before_mlp), LinearGroup(_gate_up(mlp), extend=True)),
+            Entrance(_norm(before_mlp), LinearGroup(_gate_up(mlp), extend=True, owner=owner)),
             Exit(
-                LinearGroup([mlp.down_proj], extend=False),
+                LinearGroup([mlp.down_proj], extend=False, owner=owner),
                 _norm(parts.post_feedforward_layernorm) if sandwich else None,
             ),
             _activation(mlp),
@@ -113,14 +117,23 @@ class FusedLayer:
             return False
         return all(group.still_valid() for group in self.groups)
 
-    def run(self, hidden_states: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
-        """The layer's output, (batch, length, hidden_size); differentiable."""
+    def run(
+        self, hidden_states: torch.Tensor, kwargs: dict[str, Any], *, checkpointed: bool = False
+    ) -> torch.Tensor:
+        """The layer's output, (batch, length, hidden_size); differentiable.
+
+        Args:
+            kwargs: of the layer's forward.
+            checkpointed: whether transformers was told to recompute the layer; then nothing is kept.
+        """
         self._refresh_adapters(hidden_states)
         seed = int(torch.randint(2**40, ())) if self.drops else 0
         context = Context.of(hidden_states, kwargs, seed)
         learns = torch.is_grad_enabled() and (hidden_states.requires_grad or bool(self.trainable))
         if learns:
-            result: torch.Tensor = _Layer.apply(self, context, hidden_states, *self.trainable)  # type: ignore[no-untyped-call]
+            keep = NOTHING if checkpointed else self.keep
+            inputs = (hidden_states, *self.trainable)
+            result: torch.Tensor = _Layer.apply(self, context, keep, *inputs)  # type: ignore[no-untyped-call]
             return result
         with no_autocast(hidden_states), torch.no_grad():
             x = hidden_states.reshape(-1, hidden_states.shape[-1])
@@ -155,10 +168,10 @@ class _Layer(torch.autograd.Function):
         ctx: Any,
         layer: FusedLayer,
         context: Context,
+        keep: Keep,
         hidden_states: torch.Tensor,
         *trainable: torch.Tensor,
     ) -> torch.Tensor:
-        keep = layer.keep
         with no_autocast(hidden_states):
             x = hidden_states.reshape(-1, hidden_states.shape[-1])
             attended = layer.attention.start(x, context)
@@ -176,7 +189,7 @@ class _Layer(torch.autograd.Function):
         layer, context = ctx.layer, ctx.context
         x, middle = ctx.saved_tensors
         attended: Attended | None = ctx.attended
-        gated: Gated = ctx.gated
+        gated: Gated = ctx.gated or Gated(None, None, None)  # None: a graph that is run twice
         ctx.attended = ctx.gated = None
         shape = dy.shape
         with no_autocast(dy):
@@ -188,9 +201,10 @@ class _Layer(torch.autograd.Function):
             dmiddle, of_mlp = layer.mlp.backward(dy, middle, gated, context)
             del middle, gated, dy
             dx, of_attention = layer.attention.backward(
-                dmiddle, x, attended, context, needed=ctx.needs_input_grad[2]
+                dmiddle, x, attended, context, needed=ctx.needs_input_grad[3]
             )
-        return None, None, None if dx is None else dx.view(shape), *of_attention, *of_mlp
+        dx = None if dx is None else dx.view(shape)
+        return None, None, None, dx, *of_attention, *of_mlp
 
 
 def _trim_attended(layer: FusedLayer, kept: Attended, keep: Keep) -> Attended | None:
@@ -211,6 +225,7 @@ def _trim_gated(layer: FusedLayer, kept: Gated, keep: Keep) -> Gated:
 
 # ------------------------------------------------------------------------- the swapped forward
 
+_OWNERS: set[int] = set()
 _FUSED: WeakKeyDictionary[nn.Module, FusedLayer] = WeakKeyDictionary()
 
 
@@ -232,6 +247,24 @@ def fused(layer: nn.Module) -> FusedLayer:
     return made
 
 
+def scratch_owner(layer: Any) -> int:
+    """What the layers of one model share, and those of two models do not: its config's identity.
+
+    The scratch goes with the config.
+    """
+    config = layer.self_attn.config
+    owner = id(config)
+    if owner not in _OWNERS:
+        _OWNERS.add(owner)
+        finalize(config, _disown, owner)
+    return owner
+
+
+def _disown(owner: int) -> None:
+    _OWNERS.discard(owner)
+    SCRATCH.clear(owner)
+
+
 def forget(layer: nn.Module) -> None:
     """Drop a layer's fused form and the copies of weights that it keeps."""
     _FUSED.pop(layer, None)
@@ -251,7 +284,8 @@ def forward(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -
             own = True
     if own:
         return type(self).forward(self, hidden_states, *args, **kwargs)
-    return layer.run(hidden_states, kwargs)
+    checkpointed = self.training and getattr(self, "gradient_checkpointing", False)
+    return layer.run(hidden_states, kwargs, checkpointed=checkpointed)
 
 
 def _computable(layer: Any, hidden_states: torch.Tensor) -> bool:

@@ -105,7 +105,14 @@ class StepGraphs:
             self._graphs[key] = captured = _Captured(graph, tensors, outputs)
             return captured
         torch.cuda.synchronize()
+        _end_capture_of_random_numbers()
         return None
+
+
+def _end_capture_of_random_numbers() -> None:
+    """A capture that failed leaves the generator waiting for its end, and unusable until then."""
+    generator: Any = torch.cuda.default_generators[torch.cuda.current_device()]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 def _shape_of(name: str, value: Any) -> tuple[Any, ...]:

@@ -5,7 +5,10 @@ Knows the model's own forward and what its head adds to a plain product; knows n
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import torch
@@ -14,7 +17,7 @@ from torch.nn import functional
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from tunebook.engine.locks import unwrapped
-from tunebook.engine.modules import Leave, ModuleKind, Swap, swapped_kind
+from tunebook.engine.modules import Leave, ModuleKind, Swap, swap_forward, swapped_kind
 from tunebook_kernels import LinearCrossEntropy, linear_cross_entropy
 
 IGNORED = -100
@@ -90,3 +93,17 @@ def has_fused_head(model: nn.Module) -> bool:
     """Whether a model, wrapped or not, takes `fused_loss`; not once PEFT has wrapped its head."""
     inner = unwrapped(model)
     return swapped_kind(inner) == HEAD.name and isinstance(examine(inner), Swap)
+
+
+@contextmanager
+def fused_head_kept(model: nn.Module) -> Iterator[None]:
+    """A forward that is put around the fused one inside (TRL does) counts as fused afterwards.
+
+    It must pass `fused_loss` on. `unpatch` then takes both away.
+    """
+    before = has_fused_head(model)
+    yield
+    inner = unwrapped(model)
+    around = inner.__dict__.get("forward")
+    if before and isinstance(around, MethodType) and swapped_kind(inner) is None:
+        swap_forward(inner, HEAD.name, around.__func__)

@@ -154,22 +154,26 @@ class Operands:
 
 
 class Scratch:
-    """One growing buffer a device and dtype, for weights that are dequantised at each use."""
+    """One growing buffer an owner, device and dtype, for weights that are dequantised at each use.
+
+    An owner is a model: two of them may run at the same time, in two threads.
+    """
 
     def __init__(self) -> None:
-        self._buffers: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
+        self._buffers: dict[tuple[int, torch.device, torch.dtype], torch.Tensor] = {}
 
-    def take(self, rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
+    def take(self, owner: int, rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
         """(rows, columns) of undefined content."""
-        key, size = (like.device, like.dtype), rows * columns
+        key, size = (owner, like.device, like.dtype), rows * columns
         buffer = self._buffers.get(key)
         if buffer is None or buffer.numel() < size:
             buffer = self._buffers[key] = torch.empty(size, dtype=like.dtype, device=like.device)
         return buffer[:size].view(rows, columns)
 
-    def clear(self) -> None:
-        """Give the memory back."""
-        self._buffers.clear()
+    def clear(self, owner: int) -> None:
+        """Give the owner's memory back."""
+        for key in [key for key in self._buffers if key[0] == owner]:
+            self._buffers.pop(key, None)
 
 
 SCRATCH = Scratch()
@@ -183,9 +187,11 @@ class LinearGroup:
         extend: whether weights that are copied stand in one matrix with the adapters, which asks
             the caller for inputs and gradients with `rank` spare columns (`input_buffer`,
             `gradient_buffer`).
+        owner: of the scratch that packed weights are written to; one for all groups of a model.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], *, extend: bool) -> None:
+    def __init__(self, modules: Sequence[nn.Module], *, extend: bool, owner: int = 0) -> None:
+        self.owner = owner
         self.modules = tuple(modules)
         self.parts = [read_linear(module) for module in modules]
         self.in_features = self.parts[0].in_features
@@ -276,7 +282,7 @@ class LinearGroup:
             return self._make_extended(A, B, bias, like)
         if self.resident or self.packed:
             shape = (self.out_features, self.in_features)
-            weights = like.new_empty(shape) if self.resident else SCRATCH.take(*shape, like)
+            weights = like.new_empty(shape) if self.resident else self._scratch(*shape, like)
             self._copy_weights(weights)
             return Operands([(weights, 0, self.out_features)], A, B, None, bias)
         blocks, first = [], 0
@@ -285,13 +291,16 @@ class LinearGroup:
             first += part.out_features
         return Operands(blocks, A, B, None, bias)
 
+    def _scratch(self, rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
+        return SCRATCH.take(self.owner, rows, columns, like)
+
     def _make_extended(
         self, A: torch.Tensor, B: torch.Tensor, bias: torch.Tensor | None, like: torch.Tensor
     ) -> Operands:
         out, width = self.out_features, self.in_features
         matrix = self._matrix  # of which A and B are parts, where the weights are resident
         if matrix is None:
-            matrix = SCRATCH.take(out + self.rank, width + self.rank, like)
+            matrix = self._scratch(out + self.rank, width + self.rank, like)
             matrix[out:, :width].copy_(A)
             matrix[:out, width:].copy_(B)
         weights = matrix[:out, :width]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from tunebook.engine.decoder import ALL, DECODER, Keep, forget, fused
+from tunebook.engine.decoder import ALL, DECODER, Keep, forget, fused, scratch_owner
 from tunebook.engine.linear_group import SCRATCH
 from tunebook.engine.modules import swapped_kind
 
@@ -51,7 +51,7 @@ def spend(model: nn.Module, layers: Sequence[LayerMemory]) -> None:
         for group in layer.groups:
             if group.resident != wanted.resident:
                 group.keep_weights(wanted.resident)
-    SCRATCH.clear()
+    _clear_scratch(found)
 
 
 def drops(model: nn.Module) -> bool:
@@ -60,7 +60,13 @@ def drops(model: nn.Module) -> bool:
 
 
 def release(model: nn.Module) -> None:
-    """Give up copies of weights and the shared scratch, as for a chat after training."""
-    for module in fused_layers(model):
+    """Give up copies of weights and the scratch, as for a chat after training."""
+    found = fused_layers(model)
+    for module in found:
         forget(module)
-    SCRATCH.clear()
+    _clear_scratch(found)
+
+
+def _clear_scratch(layers: Sequence[nn.Module]) -> None:
+    for owner in {scratch_owner(layer) for layer in layers}:
+        SCRATCH.clear(owner)

@@ -9,6 +9,7 @@ import math
 
 from tunebook.models.shape import ModelShape
 from tunebook.plan.fused_memory import fused_parts
+from tunebook.plan.fused_timing import fused_seconds_per_step
 from tunebook.plan.hardware import Hardware
 from tunebook.plan.memory import Batch, memory_parts
 from tunebook.plan.nouns import DataSize, Forecast, Strategy
@@ -32,11 +33,13 @@ def make_forecast(
             allowed, and the number of steps is known only if the recipe fixes it.
     """
     worst = worst_batch(recipe, strategy, data)
-    count = fused_parts if strategy.engine == "fused" else memory_parts
+    fused = strategy.engine == "fused"
+    count = fused_parts if fused else memory_parts
     parts = count(shape, recipe, strategy, worst, hardware.device)
     total = sum(parts.values())
     typical = _typical_batch(recipe, strategy, data)
-    seconds = seconds_per_step(shape, recipe, strategy, typical, hardware)
+    estimate = fused_seconds_per_step if fused else seconds_per_step
+    seconds = estimate(shape, recipe, strategy, typical, hardware)
     steps = count_steps(recipe, strategy, data)
     return Forecast(
         parts=parts,

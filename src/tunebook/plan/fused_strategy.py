@@ -6,7 +6,7 @@ caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tunebook.models.shape import ModelShape
@@ -60,28 +60,22 @@ def resolve_attention(shape: ModelShape, recipe: Recipe, hardware: Hardware) -> 
 
 
 def fused_rungs(
-    base: Strategy,
-    shape: ModelShape,
-    recipe: Recipe,
-    fits: Callable[[Strategy], bool],
-) -> Iterator[tuple[Strategy, str]]:
-    """For one micro-batch the fullest rung, then the first that fits or else the smallest, with reasons."""
+    base: Strategy, shape: ModelShape, recipe: Recipe, fits: Callable[[Strategy], bool]
+) -> list[tuple[Strategy, str]]:
+    """Of one micro-batch the fullest rung, and if it does not fit the first that does or the smallest.
+
+    With reasons: what each rung does, in words.
+    """
     ladder = _Ladder(base, shape, recipe)
-    yield ladder[0], _reason(ladder[0])
-    if len(ladder) == 1:
-        return
-    low, high = 1, len(ladder) - 1
-    while low < high:  # each rung needs no more than the one before
-        middle = (low + high) // 2
-        if fits(ladder[middle]):
-            high = middle
-        else:
-            low = middle + 1
-    found = ladder[low]
-    relaxed = found.model_copy(update={"loss_chunk": None})
-    if fits(relaxed):
-        found = relaxed
-    yield found, _reason(found)
+    tried = [ladder[0]]
+    if not fits(ladder[0]):
+        low, high = 1, len(ladder) - 1
+        while low < high:  # each rung needs no more than the one before
+            middle = (low + high) // 2
+            low, high = (low, middle) if fits(ladder[middle]) else (middle + 1, high)
+        relaxed = ladder[low].model_copy(update={"loss_chunk": None})
+        tried.append(relaxed if fits(relaxed) else ladder[low])
+    return [(one, _reason(one)) for one in tried]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ This module knows forecasts, not models or tensors.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Literal
 
 from tunebook.errors import DoesNotFit, RecipeInvalid
@@ -19,6 +20,9 @@ from tunebook.plan.nouns import DataSize, Forecast, Level, Plan, Strategy, size
 from tunebook.recipe import Recipe
 
 _SHARE_OF_FREE = 0.9
+_FEWEST_TOKENS = 1024
+_SMALLEST_GAIN = 0.03
+"""A smaller micro-batch is taken for speed if it has so many tokens, and is faster by that share."""
 _STEP = 0.05
 _SMALLEST_STEP = 256 * 2**20
 """How much less memory the next plan takes after an out-of-memory error."""
@@ -85,24 +89,24 @@ def _plan_within(
     engine: Literal["fused", "stock"] | None,
     below: Strategy | None = None,
 ) -> Plan:
-    """The first rung within the budget, of those with no larger micro-batch than `below`."""
+    """The best rung within the budget, of those with no larger micro-batch than `below`."""
 
     def forecast_of(strategy: Strategy) -> Forecast:
         return make_forecast(recipe, shape, strategy, hardware, budget, data)
 
-    rungs: list[str] = []
     engine = engine or ("fused" if runs_fused(shape, recipe, hardware) else "stock")
     if engine == "fused":
-        ladder = _fused_ladder(recipe, shape, hardware, lambda one: forecast_of(one).fits)
+        base = _base(recipe, hardware, resolve_attention(shape, recipe, hardware))
+        batches = (base, *_smaller_batches(base))
+        ladders = [
+            partial(fused_rungs, one, shape, recipe)
+            for one in batches
+            if below is None or one.micro_batch <= below.micro_batch
+        ]
+        strategy, forecast, rungs = _fastest(ladders, forecast_of)
     else:
         ladder = _ladder(recipe, shape, hardware)
-    for strategy, reason in ladder:
-        if below and strategy.micro_batch > below.micro_batch:
-            continue
-        forecast = forecast_of(strategy)
-        rungs.append(f"{reason}: {_verdict(forecast)}")
-        if forecast.fits:
-            break
+        strategy, forecast, rungs = _first_fitting(ladder, forecast_of)
     advice = [] if forecast.fits else _advice(recipe, shape, strategy, hardware, budget, data)
     return Plan(
         recipe=_echo(recipe),
@@ -112,6 +116,48 @@ def _plan_within(
         rungs=rungs,
         advice=advice,
     )
+
+
+def _first_fitting(
+    ladder: Iterable[tuple[Strategy, str]], forecast_of: Callable[[Strategy], Forecast]
+) -> tuple[Strategy, Forecast, list[str]]:
+    """The first rung that fits, else the last, its forecast, and what was tried."""
+    rungs: list[str] = []
+    for strategy, reason in ladder:
+        forecast = forecast_of(strategy)
+        rungs.append(f"{reason}: {_verdict(forecast)}")
+        if forecast.fits:
+            break
+    return strategy, forecast, rungs
+
+
+def _fastest(
+    ladders: Iterable[Callable[..., list[tuple[Strategy, str]]]],
+    forecast_of: Callable[[Strategy], Forecast],
+) -> tuple[Strategy, Forecast, list[str]]:
+    """The fastest of each micro-batch's first rung that fits, else the smallest rung of all.
+
+    A smaller micro-batch keeps more of each layer and is then often faster than a larger one that
+    makes it again, as long as its products are large enough to be efficient.
+    """
+    rungs: list[str] = []
+    found: tuple[Strategy, Forecast] | None = None
+    for ladder in ladders:
+        tried = ladder(lambda one: forecast_of(one).fits)
+        strategy = tried[-1][0]
+        forecast = forecast_of(strategy)
+        if found is not None and found[1].fits:
+            tokens = forecast.tokens_per_step / strategy.gradient_accumulation_steps
+            gain = 1 - forecast.seconds_per_step / found[1].seconds_per_step
+            if tokens < _FEWEST_TOKENS or gain < _SMALLEST_GAIN:
+                break
+        shown = tried[-1:] if found else tried
+        rungs += [f"{reason}: {_verdict(forecast_of(one))}" for one, reason in shown]
+        found = strategy, forecast
+        if forecast.fits and len(tried) == 1:
+            break
+    assert found is not None
+    return *found, rungs
 
 
 def require_fit(plan: Plan) -> Plan:
@@ -213,15 +259,6 @@ def _ladder(
             f"micro-batch {smaller.micro_batch} with {smaller.gradient_accumulation_steps} "
             f"accumulation steps ({smaller.effective_batch} rows an update)",
         )
-
-
-def _fused_ladder(
-    recipe: Recipe, shape: ModelShape, hardware: Hardware, fits: Callable[[Strategy], bool]
-) -> Iterator[tuple[Strategy, str]]:
-    """For each micro-batch the fullest rung, and the first that fits or the smallest."""
-    base = _base(recipe, hardware, resolve_attention(shape, recipe, hardware))
-    for strategy in (base, *_smaller_batches(base)):
-        yield from fused_rungs(strategy, shape, recipe, fits)
 
 
 def _verdict(forecast: Forecast) -> str:

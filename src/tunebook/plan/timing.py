@@ -60,15 +60,21 @@ def flops_per_token(shape: ModelShape, recipe: Recipe, length: int, *, recompute
     TRL's head recomputes the logits. attn = 2 S q a layer for causal rows of S tokens.
     """
     base, lora = shape.linear_parameters(), shape.lora_parameters(recipe.lora)
-    attention = 0.0
-    local = shape.local_layers if shape.sliding_window else 0
-    for layers, span in ((local, shape.sliding_window or 0), (shape.num_hidden_layers - local, 0)):
-        window = min(span or length, length)
-        attention += layers * 4 * shape.query_size * window * (1 - window / (2 * length))
+    attention = attention_flops_per_token(shape, length)
     forward = 2 * base + attention + 2 * lora
     backward = 2 * base + 2.5 * attention + 4 * lora
     loss = 6 * shape.hidden_size * shape.vocab_size
     return forward * (2 if recompute else 1) + backward + loss
+
+
+def attention_flops_per_token(shape: ModelShape, length: int) -> float:
+    """FLOPs of one token's scores and sums in all layers, forward, for causal rows of `length`."""
+    total = 0.0
+    local = shape.local_layers if shape.sliding_window else 0
+    for layers, span in ((local, shape.sliding_window or 0), (shape.num_hidden_layers - local, 0)):
+        window = min(span or length, length)
+        total += layers * 4 * shape.query_size * window * (1 - window / (2 * length))
+    return total
 
 
 def elementwise_bytes_per_token(

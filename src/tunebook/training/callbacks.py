@@ -63,7 +63,8 @@ class EventCallback(TrainerCallback):
         self._notes = notes
         self._resumed = resumed
         self._trainer: SFTTrainer | None = None
-        self._began = self._seconds = self._memory_at = 0.0
+        self._began = self._memory_at = 0.0
+        self._seconds: dict[int, float] = {}  # of steps that are not logged yet
         self._warned = False
 
     def attach(self, trainer: SFTTrainer) -> None:
@@ -106,7 +107,7 @@ class EventCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self._seconds = time.perf_counter() - self._began
+        self._seconds[state.global_step] = time.perf_counter() - self._began
         self.release()
         if self._stop_asked() and state.global_step < state.max_steps:
             self.stopped = True
@@ -136,7 +137,7 @@ class EventCallback(TrainerCallback):
                 grad_norm=float(logs["grad_norm"]) if "grad_norm" in logs else None,
                 tokens=tokens,
                 trained_tokens=trained,
-                seconds=self._seconds,
+                seconds=self._seconds.pop(state.global_step, 0.0),
             )
         )
         if not math.isfinite(loss) and not self._warned:

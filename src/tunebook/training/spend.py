@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from tunebook.engine import LayerMemory, fused_layers, spend
 from tunebook.engine.decoder import NOTHING, Keep
-from tunebook.plan import Strategy
-from tunebook.plan.nouns import Level
+from tunebook.plan import Level, Strategy
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,7 +6,7 @@ Knows batches and a model that may be patched; knows no recipe, no run folder an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -18,7 +18,15 @@ from transformers import Trainer
 from trl.trainer.sft_trainer import SFTTrainer as TrlSFTTrainer
 
 from tunebook.data.packing import lean_batch
-from tunebook.engine import CAUSAL, LossRequest, StepGraphs, drops, has_fused_head, unwrapped
+from tunebook.engine import (
+    CAUSAL,
+    LossRequest,
+    StepGraphs,
+    drops,
+    fused_head_kept,
+    fused_layers,
+    has_fused_head,
+)
 from tunebook.training.flat import FlatOptimizer, flat_optimizer
 from tunebook.training.meter import MemoryMeter
 
@@ -38,7 +46,8 @@ class StepRecord:
 
     step: int
     epoch: float
-    loss: torch.Tensor
+    summed_loss: torch.Tensor
+    steps: int
     grad_norm: torch.Tensor | float | None
     learning_rate: float
     tokens: Count
@@ -67,7 +76,7 @@ class SFTTrainer(TrlSFTTrainer):
     def __init__(self, model: PreTrainedModel | PeftModel | str, *args: Any, **kwargs: Any) -> None:
         self._flat: FlatOptimizer | None = None
         self.model: Any
-        with _adapter_dtype_kept(model), _fused_head_kept(model):
+        with _adapter_dtype_kept(model), _head_kept(model):
             super().__init__(model, *args, **kwargs)
         self._seen: tuple[Count, Count] = (0, 0)
         self._logged: tuple[Count, Count] = (0, 0)
@@ -76,6 +85,7 @@ class SFTTrainer(TrlSFTTrainer):
         self._graphs: StepGraphs | None = None
         self._parts, self._largest, self._accumulating = 1, 0, -1
         self._fused = has_fused_head(self.model)
+        self._maskless = bool(fused_layers(self.model))
         if self._fused:
             collate = self.data_collator
             self.data_collator = lambda rows: lean_batch(collate(rows))
@@ -88,6 +98,17 @@ class SFTTrainer(TrlSFTTrainer):
         alone = self.accelerator.num_processes == 1 and not self.args.fp16
         if self._fused and self.args.device.type == "cuda" and alone and not drops(self.model):
             self._graphs = StepGraphs(partial(self._forward_backward, self.model))
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Transformers' training; clearing gradients is one write instead of a walk over the model."""
+        with _clears_by(self.model, self._clear_gradients):
+            return super().train(*args, **kwargs)
+
+    def _clear_gradients(self, set_to_none: bool = True) -> None:
+        if self._flat is None:
+            type(self.model).zero_grad(self.model, set_to_none)
+        else:
+            self._flat.zero_grad()
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Transformers' optimizer, over flat buffers where that gives the same numbers."""
@@ -194,7 +215,7 @@ class SFTTrainer(TrlSFTTrainer):
         """The loss of a batch: by the fused head, by TRL's, or by the model's own.
 
         TRL before 1.16 has an output head that is a Triton kernel alone; on a CPU the model's own
-        loss serves there, and wherever a patched model is asked for its logits.
+        loss serves there.
         """
         if self._fused and not return_outputs:
             loss, metrics = self._fused_loss(model, inputs, num_items_in_batch)
@@ -202,7 +223,7 @@ class SFTTrainer(TrlSFTTrainer):
             return loss
         inputs = {key: value for key, value in inputs.items() if key not in _OURS}
         head: Any = super().compute_loss
-        if self._fused or (self.args.device.type == "cpu" and _HEAD_NEEDS_A_GPU):
+        if self.args.device.type == "cpu" and _HEAD_NEEDS_A_GPU:
             inputs["use_cache"] = False
             head = partial(Trainer.compute_loss, self)
         return head(model, inputs, return_outputs, num_items_in_batch)
@@ -213,7 +234,7 @@ class SFTTrainer(TrlSFTTrainer):
         given = {key: value for key, value in inputs.items() if key not in (*_OURS, "labels")}
         rows = inputs.get("loss_rows")
         request = LossRequest(inputs["labels"], num_items_in_batch, rows, self.loss_chunk)
-        if given.get("attention_mask") is None:
+        if self._maskless and given.get("attention_mask") is None:
             given["attention_mask"] = CAUSAL
         loss: torch.Tensor = model(**given, use_cache=False, fused_loss=request).loss
         result = request.result
@@ -255,12 +276,16 @@ class SFTTrainer(TrlSFTTrainer):
             or self.state.global_step >= self.state.max_steps
         )
         before, self._pending = self._pending, None
-        if due and alone and self._fused and tr_loss.is_cuda:
+        if due and alone and self._may_log_later(tr_loss):
             self._pending = self._record(tr_loss, grad_norm, args, kwargs)
         if before is not None:
             self._write(before)
         self._logged = self._seen
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+    def _may_log_later(self, tr_loss: torch.Tensor) -> bool:
+        """Whether reading the loss now would wait for the device."""
+        return self._fused and tr_loss.is_cuda
 
     def _record(
         self, tr_loss: torch.Tensor, grad_norm: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -270,7 +295,8 @@ class SFTTrainer(TrlSFTTrainer):
         record = StepRecord(
             step=self.state.global_step,
             epoch=float(self.state.epoch or 0.0),
-            loss=tr_loss / steps,
+            summed_loss=tr_loss.clone(),
+            steps=steps,
             grad_norm=grad_norm,
             learning_rate=self._get_learning_rate() if rate is None else rate,
             tokens=self._seen[0],
@@ -284,19 +310,22 @@ class SFTTrainer(TrlSFTTrainer):
 
     def _write(self, record: StepRecord) -> None:
         """Log a step that has ended; the state shows its number meanwhile."""
-        loss = float(record.loss)
-        logs = {"loss": loss, "learning_rate": record.learning_rate}
+        summed_loss = float(record.summed_loss)
+        logs = {"loss": summed_loss / record.steps, "learning_rate": record.learning_rate}
         if record.grad_norm is not None:
             logs["grad_norm"] = float(record.grad_norm)
         logs |= {name: float(value) for name, value in record.metrics.items()}
-        self._total_loss_scalar += loss
+        self._total_loss_scalar += summed_loss
         now, self.state.global_step = self.state.global_step, record.step
         epoch, self.state.epoch = self.state.epoch, record.epoch
         self._logged = (record.tokens, record.trained)
+        sums, self._sums = self._sums, {}  # which belong to later steps
+        due = self.control.should_log  # the step that has just ended too, though a log clears it
         try:
             self.log(logs, record.start_time)
         finally:
             self.state.global_step, self.state.epoch = now, epoch
+            self._sums, self.control.should_log = sums, due
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL's log with entropy and accuracy of the fused head among the numbers."""
@@ -336,14 +365,19 @@ def _split(inputs: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:
         }
 
 
+def _head_kept(model: nn.Module | str) -> AbstractContextManager[None]:
+    """TRL puts its head around ours, for evaluation."""
+    return nullcontext() if isinstance(model, str) else fused_head_kept(model)
+
+
 @contextmanager
-def _fused_head_kept(model: nn.Module | str) -> Iterator[None]:
-    """TRL puts its own output head in the place of ours; ours is put back."""
-    inner: Any = None if isinstance(model, str) or not has_fused_head(model) else unwrapped(model)
-    before = None if inner is None else inner.__dict__["forward"]
-    yield
-    if inner is not None:
-        inner.__dict__["forward"] = before
+def _clears_by(model: nn.Module, clear: Callable[..., None]) -> Iterator[None]:
+    """Inside, `model.zero_grad` is `clear`."""
+    model.__dict__["zero_grad"] = clear
+    try:
+        yield
+    finally:
+        del model.__dict__["zero_grad"]
 
 
 @contextmanager

@@ -119,7 +119,6 @@ def forecast(recipe: Recipe | None = None) -> ForecastBar:
 def forecast_dict(plan: Any) -> dict[str, Any]:
     """A plan's forecast and strategy as plain data: bytes, seconds and words."""
     cost, strategy = plan.forecast, plan.strategy
-    verb = "recomputes" if strategy.gradient_checkpointing else "keeps"
     return {
         "parts": [
             {"key": key, "title": TITLES.get(key, key.capitalize()), "bytes": size}
@@ -135,7 +134,7 @@ def forecast_dict(plan: Any) -> dict[str, Any]:
         "hardware": plan.hardware.name,
         "strategy": [
             f"batch {strategy.micro_batch} × {strategy.gradient_accumulation_steps}",
-            f"{verb} activations",
+            *strategy.spending(),
             strategy.dtype,
             strategy.optimizer,
         ],

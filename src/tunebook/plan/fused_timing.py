@@ -1,0 +1,127 @@
+"""Seconds of one weight update of the fused engine, by what each layer has to make again.
+
+The constants were fitted on steps timed on an H100, and hold there within 3 %; on other cards they
+are an estimate.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tunebook.models.shape import ModelShape
+from tunebook.plan.fused_layer import groups_of
+from tunebook.plan.hardware import Hardware
+from tunebook.plan.memory import BYTES, Batch
+from tunebook.plan.nouns import Level, Strategy
+from tunebook.plan.timing import attention_flops_per_token
+from tunebook.recipe import Recipe
+
+_PRODUCTS = 1.02
+"""Share of `Hardware.flops` that products reach; attention by its kernel, below."""
+_ATTENTION = {"cudnn": 0.84, "flash": 0.45, "varlen": 0.45, "efficient": 0.22, "eager": 0.3}
+_ELEMENTWISE = 0.52
+"""Share of `Hardware.bandwidth` that the elementwise passes reach, and the unpacking of weights."""
+_UNPACKING = 1.0
+_PACKED_BYTES = 0.52
+_EAGER_BYTES = (24, 40)
+"""Moved for each score of attention in full: forward, backward; at 2 bytes a number."""
+_HOST = 3.8e-3
+"""Seconds of Python and launches for a layer's forward and backward; a slow host."""
+_HOST_AGAIN = 1.2e-3
+_FIXED = 5e-3
+"""Seconds of an update for optimizer, logging and data."""
+
+
+def fused_seconds_per_step(
+    shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Batch, hardware: Hardware
+) -> float:
+    """Seconds of one weight update: its micro-steps, and the fixed part once.
+
+    Host and device work at the same time, so that the slower counts.
+
+    Args:
+        batch: a typical micro-batch (mean padded length), not the largest.
+    """
+    device = device_seconds(shape, recipe, strategy, batch, hardware)
+    again = sum(1 - level / Level.ALL for level in strategy.levels)
+    host = _HOST * len(strategy.levels) + _HOST_AGAIN * again
+    return strategy.gradient_accumulation_steps * max(device, host) + _FIXED
+
+
+def device_seconds(
+    shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Batch, hardware: Hardware
+) -> float:
+    """Seconds that the device is busy in one forward and backward."""
+    cost = _Cost(shape, recipe, strategy, batch)
+    products = attention = moved = unpacked = 0.0
+    for level, count in Counter(strategy.levels).items():
+        products += count * cost.products(level)
+        attention += count * cost.attention(level)
+        moved += count * cost.elementwise(level)
+    for index, level in enumerate(strategy.levels):
+        if index >= strategy.resident_layers:
+            unpacked += cost.unpacked(level)
+    products += 4 * shape.hidden_size * shape.vocab_size
+    moved += 3 * shape.vocab_size * cost.width
+    seconds = products * batch.tokens / (hardware.flops * _PRODUCTS)
+    seconds += attention * batch.tokens / (hardware.flops * _ATTENTION[strategy.attention])
+    seconds += moved * batch.tokens / (hardware.bandwidth * _ELEMENTWISE)
+    return seconds + unpacked / (hardware.bandwidth * _UNPACKING)
+
+
+class _Cost:
+    """FLOPs and bytes of one layer: for one token, but of `unpacked` weights for a micro-batch."""
+
+    def __init__(self, shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Batch) -> None:
+        self.shape, self.length = shape, batch.length
+        if recipe.training.packing:
+            self.length = min(batch.length, recipe.model.max_seq_length)
+        self.width = BYTES[strategy.dtype]
+        self.eager = strategy.attention == "eager"
+        self.groups = groups_of(shape, recipe)
+        self.weights = {name: g.size_in * g.size_out for name, g in self.groups.items()}
+        self.scores = attention_flops_per_token(shape, self.length) / shape.num_hidden_layers
+
+    def products(self, level: int) -> float:
+        """2 a weight forward, 2 backward, and 6 an adapter's; forward again for what is not kept."""
+        total = 0.0
+        for name, group in self.groups.items():
+            total += 4 * self.weights[name] + 6 * group.adapter_values
+            if _again(name, level):
+                total += 2 * self.weights[name] + 2 * group.adapter_values
+        return total
+
+    def attention(self, level: int) -> float:
+        """1 forward, 2.5 backward."""
+        return self.scores * (3.5 if level >= Level.ATTENTION else 4.5)
+
+    def elementwise(self, level: int) -> float:
+        """In bytes of two: forward 16h + 4(q + k) + 6f, backward 16h + 4(q + k) + 12f + 4q.
+
+        Made again: the norms 8h, the rotation 4(q + k), the sum 6h.
+        """
+        shape = self.shape
+        hidden, wide = shape.hidden_size, shape.intermediate_size
+        heads = shape.query_size + shape.key_size
+        total = 32 * hidden + 8 * heads + 18 * wide + 4 * shape.query_size
+        total += 8 * hidden * (level < Level.ALL)
+        total += 4 * heads * (level < Level.ATTENTION) + 6 * hidden * (level < Level.RESIDUAL)
+        if self.eager:
+            forward, backward = _EAGER_BYTES
+            scores = shape.num_attention_heads * self.length
+            total += scores * (forward * (1 + (level < Level.ATTENTION)) + backward)
+        return total * self.width / 2
+
+    def unpacked(self, level: int) -> float:
+        """Bytes read and written to unpack the weights, once in each direction, and made again."""
+        total = 0.0
+        for name, group in self.groups.items():
+            times = 2 + _again(name, level)
+            total += times * self.weights[name] * group.packed * (_PACKED_BYTES + self.width)
+        return total
+
+
+def _again(name: str, level: int) -> bool:
+    """Whether a group's product is made again in the backward."""
+    needs = {"o": Level.RESIDUAL, "qkv": Level.ATTENTION, "gate_up": Level.GATE_UP}
+    return name in needs and level < needs[name]

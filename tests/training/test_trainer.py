@@ -1,0 +1,281 @@
+"""Our trainer over a patched model: the curve of plain TRL, whatever the batch, every step logged once."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from packaging.version import Version
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
+from trl import SFTConfig, SFTTrainer as PlainTrainer
+
+from tunebook.data.tokenizers import tokenizer_for
+from tunebook.engine import audit_gradients, has_fused_head, patch, patch_checked, report, unpatch
+from tunebook.events import StepEvent
+from tunebook.recipe import Recipe
+from tunebook.training import Run, train
+from tunebook.training.sft import make_trainer, sft_config
+from tunebook.training.trainer import SFTTrainer, _adapter_dtype_kept
+from tunebook.training.worker import Prepared, prepare, probe
+
+Log = list[dict[str, Any]]
+# on a GPU AdamW keeps its averages in 8 bit, where a small difference may become a step of the code
+ROUNDING = 1e-2 if torch.cuda.is_available() else 1e-4
+
+
+def demo(steps: int, batch_size: int, accumulation: int, **values: Any) -> tuple[Recipe, Prepared]:
+    """QLoRA of the embedded model on the embedded rows, loaded and tokenised."""
+    recipe = Recipe().with_values(
+        {
+            "model.max_seq_length": 64,
+            "model.dtype": "float32",
+            "data.max_rows": 400,
+            "training.max_steps": steps,
+            "training.batch_size": batch_size,
+            "training.gradient_accumulation_steps": accumulation,
+            "training.learning_rate": 1e-3,
+            "training.warmup_steps": 5,
+            **values,
+        }
+    )
+    prepared = prepare(recipe, None, lambda _: None)
+    assert recipe.quantization.bits == 4
+    return recipe, prepared
+
+
+def logged(trainer: Any) -> Log:
+    trainer.train()
+    return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def curve(folder: Path, steps: int, batch_size: int, accumulation: int, **values: Any) -> Log:
+    """By our trainer on a model that is patched and checked, as in a run."""
+    recipe, prepared = demo(steps, batch_size, accumulation, **values)
+    batch = probe(prepared.data, prepared.model)
+    patch_checked(prepared.model, batch["input_ids"], batch["labels"], device="any")
+    audit_gradients(prepared.model, batch)
+    trainer = make_trainer(
+        recipe, prepared.plan.strategy, prepared.model, prepared.tokenizer, prepared.data.train,
+        None, output_dir=folder, callbacks=[],
+    )  # fmt: skip
+    assert trainer._fused
+    return logged(trainer)
+
+
+def column(log: Log, name: str) -> list[float]:
+    return [entry[name] for entry in log]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    Version(version("trl")) < Version("1.16"), reason="TRL's loss needs a GPU before 1.16"
+)
+def test_fifty_steps_of_qlora_are_those_of_plain_trl_and_peft(tmp_path):
+    ours = curve(tmp_path / "ours", 50, 4, 1)
+    recipe, prepared = demo(50, 4, 1)
+    strategy = prepared.plan.strategy
+    with _adapter_dtype_kept(prepared.model):  # rounded to bfloat16 it would learn less
+        trainer = PlainTrainer(
+            prepared.model,
+            args=sft_config(recipe, strategy, prepared.model, tmp_path / "plain", evaluate=False),
+            train_dataset=prepared.data.train,
+            processing_class=prepared.tokenizer,
+        )
+    plain = logged(trainer)
+    assert column(ours, "step") == list(range(1, 51))
+    assert ours[-1]["loss"] < ours[0]["loss"] - 3
+    assert column(ours, "loss") == pytest.approx(column(plain, "loss"), abs=1e-2)
+    assert column(ours, "mean_token_accuracy") == pytest.approx(
+        column(plain, "mean_token_accuracy"), abs=0.03
+    )
+    assert ours[0]["entropy"] == pytest.approx(plain[0]["entropy"], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
+def test_batch_and_accumulation_are_the_same_step_in_other_pieces(tmp_path, packing):
+    sizes = {"training.packing": packing, "model.max_seq_length": 96 if packing else 64}
+    curves = [curve(tmp_path / str(size), 6, size, 8 // size, **sizes) for size in (8, 4, 2)]
+    for other in curves[1:]:
+        for name in ("loss", "grad_norm", "entropy"):
+            same = pytest.approx(column(curves[0], name), rel=ROUNDING)
+            assert column(other, name) == same
+
+
+# ----------------------------------------------------------------------- small models, row by row
+
+
+def small_model(family: str = "llama", **changes: Any) -> Any:
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 2048, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0, **changes,
+    }  # fmt: skip
+    base = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes))
+    config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    return get_peft_model(base, config)
+
+
+def random_rows(count: int) -> Dataset:
+    generator = torch.Generator().manual_seed(count)
+    lengths = torch.randint(6, 20, (count,), generator=generator).tolist()
+    ids = [torch.randint(3, 2048, (n,), generator=generator).tolist() for n in lengths]
+    return Dataset.from_dict(
+        {"input_ids": ids, "labels": [[-100] * (i % 4) + row[i % 4 :] for i, row in enumerate(ids)]}
+    )
+
+
+class Seen(TrainerCallback):
+    """What is logged, when, and what the trainer says of it at that moment."""
+
+    def __init__(self) -> None:
+        self.logs: Log = []
+        self.ended = 0
+        self.trainer: SFTTrainer | None = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.ended = state.global_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        assert self.trainer is not None
+        if "loss" in logs:
+            tokens, trained = self.trainer.token_counts()
+            own = {"step": state.global_step, "tokens": tokens, "trained": trained}
+            self.logs.append({**logs, **own, "behind": self.ended - state.global_step})
+
+
+def small_run(folder: Path, model: Any, **values: Any) -> tuple[SFTTrainer, Seen]:
+    """Ten steps of two rows, evaluated after the third and saved after the sixth."""
+    arguments: dict[str, Any] = {
+        "per_device_train_batch_size": 2, "max_steps": 10, "learning_rate": 1e-2,
+        "logging_steps": 1, "eval_strategy": "steps", "eval_steps": 3, "save_steps": 6, **values,
+    }  # fmt: skip
+    seen = Seen()
+    trainer = SFTTrainer(
+        model,
+        args=SFTConfig(
+            str(folder), **arguments, max_length=None, remove_unused_columns=False,
+            dataset_kwargs={"skip_prepare_dataset": True}, report_to="none", disable_tqdm=True,
+            use_cpu=True, seed=3, gradient_checkpointing=False, bf16=False,
+        ),
+        train_dataset=random_rows(24),
+        eval_dataset=random_rows(4),
+        processing_class=tokenizer_for(Recipe()),
+        callbacks=[seen],
+    )  # fmt: skip
+    seen.trainer = trainer
+    trainer.train()
+    return trainer, seen
+
+
+@pytest.fixture
+def logged_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: a step is logged when the next one has been taken."""
+    monkeypatch.setattr(SFTTrainer, "_may_log_later", lambda self, _: self._fused)
+
+
+def patched(model: Any) -> Any:
+    patch(model, device="any")
+    return model
+
+
+def without_place(log: Log) -> Log:
+    return [{k: v for k, v in entry.items() if k != "behind"} for entry in log]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_step_that_is_logged_later_is_logged_as_it_would_have_been(
+    tmp_path, request, accumulation
+):
+    values = {"gradient_accumulation_steps": accumulation}
+    at_once_trainer, at_once = small_run(tmp_path / "1", patched(small_model()), **values)
+    request.getfixturevalue("logged_later")
+    later_trainer, later = small_run(tmp_path / "2", patched(small_model()), **values)
+    assert column(at_once.logs, "behind") == [0] * 10
+    # with an evaluation, a checkpoint or the end nothing is put off
+    assert column(later.logs, "behind") == [1, 1, 0, 1, 1, 0, 1, 1, 0, 0]
+    assert column(later.logs, "step") == list(range(1, 11))
+    assert {"loss", "grad_norm", "learning_rate", "entropy", "mean_token_accuracy", "epoch"} <= (
+        later.logs[0].keys()
+    )
+    assert without_place(later.logs) == without_place(at_once.logs)
+    histories = [
+        [
+            {k: v for k, v in entry.items() if "runtime" not in k and "second" not in k}
+            for entry in h
+        ]
+        for h in (at_once_trainer.state.log_history, later_trainer.state.log_history)
+    ]
+    assert histories[0] == histories[1]
+
+
+def test_several_steps_in_one_line_have_their_mean_and_the_run_its_own(tmp_path, request):
+    _, first = small_run(tmp_path / "1", patched(small_model()), logging_steps=1)
+    request.getfixturevalue("logged_later")
+    trainer, seen = small_run(tmp_path / "2", patched(small_model()), logging_steps=2)
+    each = column(first.logs, "loss")
+    assert column(seen.logs, "step") == [2, 4, 6, 8, 10]
+    assert column(seen.logs, "loss") == pytest.approx(
+        [(a + b) / 2 for a, b in zip(each[::2], each[1::2], strict=True)], rel=1e-5
+    )
+    assert trainer.state.log_history[-1]["train_loss"] == pytest.approx(sum(each) / 10, rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "olmo2", "starcoder2"])
+def test_a_fused_head_trains_as_without_over_layers_that_are_fused_or_left(tmp_path, family):
+    logs, evaluated = [], []
+    for model in (small_model(family), patched(small_model(family))):
+        fused = has_fused_head(model)
+        trainer, seen = small_run(tmp_path / str(fused), model)
+        assert trainer._fused == fused
+        logs.append(seen.logs)
+        evaluated.append([e["eval_loss"] for e in trainer.state.log_history if "eval_loss" in e])
+    assert evaluated[1] == pytest.approx(evaluated[0], rel=1e-4)
+    assert len(evaluated[0]) == 4
+    assert column(logs[1], "loss") == pytest.approx(column(logs[0], "loss"), rel=1e-4)
+    assert column(logs[1], "grad_norm") == pytest.approx(column(logs[0], "grad_norm"), rel=1e-3)
+
+
+def test_a_second_trainer_of_one_model_is_fused_too_and_unpatch_takes_all_away(tmp_path):
+    model = patched(small_model())
+    for part in ("first", "second"):
+        trainer, _ = small_run(tmp_path / part, model, max_steps=1)
+        assert trainer._fused
+    assert not patch(model, device="any").left
+    unpatch(model)
+    assert not has_fused_head(model)
+    assert "forward" not in model.get_base_model().__dict__
+    assert report(model) is None
+
+
+# ------------------------------------------------------------------------------------- whole runs
+
+
+def test_a_run_that_logs_later_is_stopped_and_resumed_to_the_same_curve(
+    quick, tmp_path, monkeypatch, request
+):
+    monkeypatch.setattr(
+        "tunebook.training.setup.patch_checked", partial(patch_checked, device="any")
+    )
+    recipe = quick(training__max_steps=8, training__save_steps=500)
+    whole = train(recipe, wait=True, root=tmp_path / "whole")
+    request.getfixturevalue("logged_later")
+    asked = count(1)
+    monkeypatch.setattr(Run, "_stop_asked", lambda self: next(asked) == 4)
+    run = train(recipe, wait=True, root=tmp_path / "parts")
+    assert run.state == "stopped"
+    assert [event.step for event in run.history()] == [1, 2, 3, 4]
+    run.resume().wait()
+    assert run.state == "completed"
+    ours, theirs = ([e.model_dump() for e in r.log.of(StepEvent)] for r in (run, whole))
+    assert column(ours, "step") == list(range(1, 9))
+    assert all(entry["seconds"] > 0 for entry in ours)
+    for name in ("loss", "grad_norm", "learning_rate", "tokens", "trained_tokens", "epoch"):
+        assert column(ours, name) == column(theirs, name)
