@@ -133,7 +133,7 @@ def test_one_row_goes_through_its_stages_and_under_two_templates(open_notebook: 
     assert not offered.locator("pre").is_visible()
     offered.locator("summary").click()
     assert json.loads(offered.locator("pre").inner_text()) == {"<i>": 1}
-    assert "not told of them" in page.locator(".tb-offered").inner_text()
+    assert "does not write them" in page.locator(".tb-offered").inner_text()
     assert page.locator('[data-code="tools_unused"]').count() == 1
     page.locator(".tb-line").nth(6).click()
     page.wait_for_selector(".tb-tabpanel .tb-error")

@@ -130,7 +130,7 @@ def test_the_offered_tools_stand_above_the_conversation(panel: DataPanel) -> Non
     assert panel.tools == {}
     assert [message["calls"] for message in panel.conversation] == [[], []]
     blind = preview([row("Hi", "Ho") | {"tools": [about]}])
-    assert "the model is not told of them" in blind.tools["words"]
+    assert "does not write them" in blind.tools["words"]
     (finding,) = [f for f in blind.findings if f["code"] == "tools_unused"]
     assert "the chat template does not write them" in finding["title"]
 

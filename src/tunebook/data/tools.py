@@ -47,6 +47,8 @@ def named_in(text: str, tools: Any) -> bool:
     Args:
         tools: as in a row; what is no tool is named nowhere.
     """
+    if not text:
+        return False
     try:
         found = to_tools(tools, "", "tools") or []
     except RowInvalid:

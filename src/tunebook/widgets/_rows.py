@@ -221,8 +221,9 @@ def tool_lists(tools: list[dict[str, Any]], shown: bool | None) -> dict[str, Any
 
     if not tools:
         return {}
-    unseen = " The chat template does not write them: the model is not told of them."
-    words = f"Tools that the model may call.{unseen if shown is False else ''}"
+    words = "Tools that the model may call."
+    if shown is False:
+        words += " The chat template does not write them: the model knows what the messages say."
     return {"words": words, "offered": [[_shortened(t) for t in about(tool)] for tool in tools]}
 
 
