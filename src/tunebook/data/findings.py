@@ -238,8 +238,8 @@ TEXTS: dict[str, tuple[Severity, str, str, str | None]] = {
     "tools_unused": (
         "warning",
         "{n} rows come with a list of tools that the model is not shown: {why}.",
-        "add the column to `data.columns` (`tools=NAME`), or choose a `model.chat_template` that "
-        "knows tools; else the model learns to call what it was not told of.",
+        "choose a `model.chat_template` that knows tools; where the column is not taken, add it to "
+        "`data.columns` (`tools=NAME`). Else the model learns to call what it was not told of.",
         None,
     ),
     "tools_twice": (
