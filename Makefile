@@ -128,7 +128,7 @@ gpu-bench:                  ## on a machine with a GPU: the benchmarks, printed 
 
 # ---------------------------------------------------------------- making things
 
-docs: $(MADE)/installed     ## the pages made from the recipe's fields
+docs: $(MADE)/installed     ## the pages made from the code's own tables
 	$(BIN)/python docs/generate.py
 
 wheel: $(MADE)/frontend     ## dist/*.whl, with the front end in it

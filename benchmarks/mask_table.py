@@ -14,11 +14,12 @@ import sys
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunebook.data.conversations import Conversation
 from tunebook.data.masking import MASKED, Encoder
 from tunebook.data.templates import TEMPLATES, get_chat_template, without_generation_marks
 from tunebook.errors import TemplateInvalid
@@ -168,6 +169,18 @@ FORMATS: dict[str, Format] = {
     "unsloth-mistral-Devstral-Small-2507": _INST,
     "upstage-Solar-Open-100B": Format(("<|begin|>assistant",), "<|end|>", call="<|calls|>"),
 }
+_OFFERED = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather of a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "description": "Its name."}},
+            "required": ["city"],
+        },
+    },
+}
 _CALL = {"function": {"name": "weather", "arguments": {"city": "Bonn"}}, "type": "function"}
 
 
@@ -190,7 +203,7 @@ def _tools(said: str) -> list[dict[str, Any]]:
 
 
 _THOUGHT = "<think>\nlet me see\n</think>\n\n"
-SHAPES: dict[str, list[list[dict[str, Any]]]] = {
+SHAPES: dict[str, Sequence[list[dict[str, Any]]]] = {
     "single": [_chat("Hi", "Hello there."), _chat("a", "e"), _chat("Write HTML", "<html>x</html>")],
     "multi": [_chat("Hi", "Hello.", "And?", "No.", "Why?", "So."), _chat("x", "y", "x", "y")],
     "system": [_chat("Hi", "Hello.", "And?", "No.", system="Be brief.")],
@@ -199,6 +212,11 @@ SHAPES: dict[str, list[list[dict[str, Any]]]] = {
     "thinking": [_chat("Hi", _THOUGHT + "One.", "And?", _THOUGHT + "Two.")],
     "tools": [_tools(""), _tools("Let me look.")],
     "blanks": [_chat("Hi ", "  One.", " x", "Two. \n", "y", "\n\nThree.\n\n")],
+    "tool list": [
+        Conversation(_chat("Hi", "Hello.", "And?", "No.", system=system), [_OFFERED])
+        for system in (None, "Be brief.")
+    ]
+    + [Conversation(_tools(""), [_OFFERED])],
 }
 
 
@@ -299,7 +317,10 @@ def check(
                 yield shape, f"unproved: {error.why}" if unproved else "refused"
                 continue
             if form is None:
-                spans: list[Span] | None = _spans_by_marks(template, messages, variables)
+                tools = getattr(messages, "tools", None)
+                spans: list[Span] | None = _spans_by_marks(
+                    template, messages, {**variables, "tools": tools}
+                )
             else:
                 eos = str(speaking.eos_token)
                 spans = _spans_by_format(encoded.text, form, messages, eos)

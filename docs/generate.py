@@ -1,4 +1,4 @@
-"""Write docs/recipe.md, docs/recipe.schema.json and docs/templates.md from the code's own tables.
+"""Write the pages of this folder, and the JSON schema, from the code's own tables.
 
 Run by `make docs`; a test fails when the files are not what this would write.
 """
@@ -7,12 +7,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+from tunebook.data.files import FILE_KINDS
+from tunebook.data.findings import TEXTS
+from tunebook.data.fixes import FIXES
+from tunebook.data.formats import detect_format
 from tunebook.data.names import TEMPLATES
 from tunebook.fields import FieldInfo, json_schema, recipe_fields
 from tunebook.recipe import PARTS, write_atomic
 
 HERE = Path(__file__).parent
+# A row of each format; what is said of it is what detection says.
+ROWS = [
+    {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]},
+    {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]},
+    {"instruction": "Translate.", "input": "Hi", "output": "Ho"},
+    {"prompt": "Hi", "completion": "Ho"},
+    {"question": "Hi", "answer": "Ho"},
+    {"text": "Any words."},
+    {"prompt": "Hi", "chosen": "Ho", "rejected": "No"},
+    {"prompt": "Hi", "completion": "Ho", "label": True},
+    {"prompt": "Hi", "reference": "Ho"},
+]
 
 
 def recipe_page() -> str:
@@ -75,6 +92,88 @@ def templates_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def data_page() -> str:
+    """The page of sources, formats, findings and fixes."""
+    kinds = ", ".join(f"`{ending}`" for ending in FILE_KINDS)
+    return "\n".join(
+        [
+            "# Data",
+            "",
+            "Rows become token ids and a mask by one path, which the data panel, the checks and the",
+            "training share: what you see is what is learnt. `tunebook.preview(source, model)` is the",
+            "panel: every row raw, as messages, as text, as tokens and where training puts it.",
+            "",
+            "```console",
+            "tunebook check rows.jsonl --model Qwen/Qwen3-0.6B     # or a recipe.yaml: as it would train",
+            "tunebook check rows.jsonl --fix drop_duplicates --out new.jsonl",
+            "```",
+            "",
+            "In Python: `tunebook.check(source_or_recipe)`, and from `tunebook.data` `preview_rows`,",
+            "`follow_row`, `compare_templates`, `apply_fixes` and `write_rows`.",
+            "",
+            "## Where rows come from",
+            "",
+            "| source | what is read |",
+            "| --- | --- |",
+            f"| a file | {kinds}; those of text may be packed, as `.jsonl.gz` |",
+            "| a folder | its data files as one table, by split where their names say one; or what "
+            "`save_to_disk` wrote |",
+            "| a Hugging Face dataset | `owner/name`, by `data.config` and `data.split`, whole or "
+            "by `data.streaming` |",
+            "| memory | a list of rows, a `Dataset`, a pandas, polars or Arrow table |",
+            "| `tunebook-demo` | a small dataset inside the package |",
+            "",
+            "A row that cannot be read stops the training; `data.on_bad_rows: skip` leaves it out. A check",
+            "reports it and goes on with the others.",
+            "",
+            "## What rows may look like",
+            "",
+            "The format is found from the columns; `data.format` and `data.columns` say it instead.",
+            "",
+            "| format | such as | what is read |",
+            "| --- | --- | --- |",
+            *map(_format, ROWS),
+            "",
+            "A column `system` goes before a conversation. A column `tools` (or `functions`) with JSON",
+            "schemas, as a list or as its text, is given to the chat template, which writes it where the",
+            "model was trained to read it; the panel shows the tools above the conversation.",
+            'A message with `"train": false` is never learnt.',
+            "",
+            "## What a check finds",
+            "",
+            "Beside these, an error that stops the reading of all rows is a finding of its own.",
+            "",
+            "| code | severity | finding | what to do | fix |",
+            "| --- | --- | --- | --- | --- |",
+            *map(_finding, TEXTS),
+            "",
+            "## Fixes",
+            "",
+            "A fix drops rows or changes texts, shows what it would do first, and goes to a new file or",
+            "stays in memory: the source is never written to.",
+            "",
+            "| fix | what it does |",
+            "| --- | --- |",
+            *(f"| `{name}` | {words} |" for name, words in FIXES.items()),
+            "",
+            "This page is made from the tables in `src/tunebook/data/` by `make docs`.",
+            "",
+        ]
+    )
+
+
+def _format(row: dict[str, Any]) -> str:
+    found = detect_format([row])
+    return f"| `{found.format}` | `{json.dumps(row)}` | {found.reason} |"
+
+
+def _finding(code: str) -> str:
+    severity, title, do, fix = TEXTS[code]
+    words = {"n": "N", "rows": "M", "share": "P %", "why": "…"}
+    title, do = (text.format(**words).replace("….", "…") for text in (title, do))
+    return f"| `{code}` | {severity} | {title} | {do} | {f'`{fix}`' if fix else ''} |"
+
+
 def _row(field: FieldInfo) -> str:
     name = f"`{field.path.split('.')[1]}`"
     text = f"**{field.title}.** {field.description}"
@@ -109,3 +208,4 @@ if __name__ == "__main__":
     write_atomic(HERE / "recipe.md", recipe_page())
     write_atomic(HERE / "recipe.schema.json", schema_file())
     write_atomic(HERE / "templates.md", templates_page())
+    write_atomic(HERE / "data.md", data_page())

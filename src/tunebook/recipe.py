@@ -131,7 +131,7 @@ class DataPart(Part):
         title="Columns",
         description="Your own mapping instead of detection, such as `prompt=question, "
         "completion=answer`. Parts: messages, prompt, completion, instruction, input, output, "
-        "system, text, chosen, rejected, label, reference.",
+        "system, tools, text, chosen, rejected, label, reference.",
         advanced=True,
     )
     merged_prompt: str | None = knob(

@@ -24,6 +24,7 @@ rows = [row(f"Question {i}?", "Answer. " * (1 + i % 3), f"And {i}?", "So.") for 
 rows[1] = row("ما هي عاصمة فرنسا؟", "عاصمة <i>فرنسا</i> هي باريس.")
 rows[5] = rows[4]
 rows[6] = {"messages": []}
+rows[8]["tools"] = [{"name": "look", "description": "<b>Looks</b> up.", "parameters": {"<i>": 1}}]
 panel = tunebook.preview(rows)
 panel.use_values(lambda number: [0.1 * at for at in range(12)])
 panel"""
@@ -125,6 +126,15 @@ def test_one_row_goes_through_its_stages_and_under_two_templates(open_notebook: 
     message = page.locator(".tb-message-row p", has_text="<i>")
     message.wait_for()
     assert message.evaluate("element => getComputedStyle(element).direction") == "rtl"
+    page.locator(".tb-line").nth(8).click()
+    offered = page.locator('[data-tool="look"]')
+    offered.wait_for()
+    assert offered.locator("p").inner_text() == "<b>Looks</b> up."
+    assert not offered.locator("pre").is_visible()
+    offered.locator("summary").click()
+    assert json.loads(offered.locator("pre").inner_text()) == {"<i>": 1}
+    assert "does not write them" in page.locator(".tb-offered").inner_text()
+    assert page.locator('[data-code="tools_unused"]').count() == 1
     page.locator(".tb-line").nth(6).click()
     page.wait_for_selector(".tb-tabpanel .tb-error")
     assert page.locator('[data-tab="tokens"]').get_attribute("class") == "tb-tab tb-wrong"

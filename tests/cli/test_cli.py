@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from tunebook.cli import main
+from tunebook.data.tokenizers import tokenizer_for
 from tunebook.fields import recipe_fields
+from tunebook.recipe import Recipe
 from tunebook.training import list_runs
 
 Printed = pytest.CaptureFixture[str]
@@ -52,8 +54,6 @@ def test_a_plan_as_text_and_as_json(capsys: Printed) -> None:
 
 
 def test_options_change_the_recipe_file(tmp_path: Path, capsys: Printed) -> None:
-    from tunebook.recipe import Recipe
-
     path = Recipe.of(r=8, max_steps=7).save(tmp_path / "recipe.yaml")
     assert main(["plan", str(path), "--alpha", "32", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["forecast"]["steps"] == 7
@@ -106,6 +106,21 @@ def test_checking_returns_one_when_something_is_wrong(tmp_path: Path, capsys: Pr
     report = json.loads(printed[printed.index("{") :])
     assert code == (1 if any(f["severity"] == "error" for f in report["findings"]) else 0)
     assert report["findings"]
+
+
+def test_a_recipe_file_is_checked_and_mended_with_its_own_tokenizer(
+    tmp_path: Path, capsys: Printed
+) -> None:
+    path, new = tmp_path / "rows.jsonl", tmp_path / "new.jsonl"
+    end = tokenizer_for(Recipe()).eos_token
+    path.write_text(json.dumps({"prompt": f"Hi{end} there", "completion": "Ho"}) + "\n")
+    recipe = str(Recipe.of("tunebook-tiny", str(path)).save(tmp_path / "recipe.yaml"))
+    main(["check", recipe, "--json"])
+    printed = capsys.readouterr().out
+    codes = [f["code"] for f in json.loads(printed[printed.index("{") :])["findings"]]
+    assert "special_token_text" in codes
+    assert main(["check", recipe, "--fix", "strip_special_tokens", "--out", str(new)]) == 0
+    assert json.loads(new.read_text()) == {"prompt": "Hi there", "completion": "Ho"}
 
 
 def test_the_doctor_says_what_will_be_used(capsys: Printed) -> None:

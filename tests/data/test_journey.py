@@ -47,6 +47,20 @@ def test_a_row_is_followed_from_its_columns_to_its_tokens(tokenizer, chat) -> No
     assert journey.failed is None
 
 
+def test_a_row_carries_its_tools_and_whether_they_are_written(tokenizer) -> None:
+    tool = {"name": "clock", "description": "The time.", "parameters": {}}
+    rows = [*rows_of(1, seed=4), {**rows_of(1, seed=5)[0], "tools": [tool]}]
+    model = tokenizer("qwen2.5")
+    plain, offering = (follow_row(Recipe.of(), model, number, rows=rows) for number in (0, 1))
+    assert (plain.tools, plain.tools_shown) == (None, None)
+    assert offering.tools == [{"type": "function", "function": tool}]
+    assert offering.tools_shown is True
+    assert "The time." in "".join(piece.text for piece in offering.text)
+    blind = follow_row(Recipe.of(chat_template="chatml"), model, 1, rows=rows)
+    assert blind.tools_shown is False
+    assert "The time." not in "".join(piece.text for piece in blind.text)
+
+
 def test_a_packed_row_lies_where_training_puts_it(tokenizer) -> None:
     model = tokenizer("qwen2.5")
     rows = rows_of(40, seed=2)

@@ -225,6 +225,41 @@ def test_streams_and_their_slices(monkeypatch):
         load_rows(part.model_copy(update={"split": "train[10%:]"}))
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_hub_dataset_by_configuration_split_and_slice(streaming, tmp_path, monkeypatch):
+    """The folder is laid out as a repository of the hub, and stands in for it."""
+    import datasets
+
+    lines = {
+        (config, split): [{"text": f"{config} {split} {n}"} for n in range(5)]
+        for config in ("one", "two")
+        for split in ("train", "test")
+    }
+    head = "---\nconfigs:\n"
+    for config in ("one", "two"):
+        head += f"- config_name: {config}\n  data_files:\n"
+        for split in ("train", "test"):
+            head += f"  - split: {split}\n    path: {config}-{split}.jsonl\n"
+            rows = "".join(json.dumps(row) + "\n" for row in lines[config, split])
+            (tmp_path / f"{config}-{split}.jsonl").write_text(rows)
+    (tmp_path / "README.md").write_text(head + "---\n")
+    real = datasets.load_dataset
+
+    def local(name, *args, **keywords):
+        assert name == "someone/data"
+        return real(str(tmp_path), *args, cache_dir=str(tmp_path / "cache"), **keywords)
+
+    monkeypatch.setattr(datasets, "load_dataset", local)
+    part = DataPart(source="someone/data", config="two", split="test[1:3]", streaming=streaming)
+    assert load_rows(part).to_list() == lines["two", "test"][1:3]
+    whole = part.model_copy(update={"config": "one", "split": "train", "max_rows": 4})
+    assert load_rows(whole).to_list() == lines["one", "train"][:4]
+    with pytest.raises(SourceMissing, match="no such part"):
+        load_rows(part.model_copy(update={"config": "three"}))
+    with pytest.raises(SourceMissing, match="no such part"):
+        load_rows(part.model_copy(update={"split": "validation"}))
+
+
 def test_polars_frames():
     polars = pytest.importorskip("polars")
     assert load_rows(DataPart(), rows=polars.DataFrame(ROWS)).to_list() == ROWS
@@ -342,3 +377,19 @@ def test_a_page_reads_no_further_than_it_must(tmp_path):
     for kind in ("csv", "parquet", "arrow", "json"):
         page, _ = read_page(DataPart(source=str(write(tmp_path, kind))), 4, 2)
         assert page == ROWS[4:6]
+
+
+def test_half_a_character_is_named(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "whole"}\n{"text": "half \\ud83e"}\n')
+    with pytest.raises(DatasetUnreadable, match="damaged") as caught:
+        load_rows(DataPart(source=str(path)))
+    assert "line 2 holds half of a character, '\\ud83e'" in caught.value.why
+    assert load_rows(DataPart(source=str(path), on_bad_rows="skip"))["text"][:] == ["whole"]
+
+
+def test_a_row_that_mixes_kinds_by_itself_says_so():
+    turns = [{"role": "user", "content": [{"image": "x"}]}, {"role": "assistant", "content": "a"}]
+    with pytest.raises(DatasetUnreadable, match="mixes kinds") as caught:
+        load_rows(DataPart(), rows=[{"messages": turns}])
+    assert "in which" in caught.value.why

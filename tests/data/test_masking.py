@@ -7,7 +7,7 @@ import pytest
 from tunebook.data.masking import MASKED, Encoder, encode_conversation, encode_text
 from tunebook.data.rendering import Renderer
 from tunebook.data.templates import get_chat_template, without_generation_marks
-from tunebook.errors import ModelInvalid, TemplateInvalid
+from tunebook.errors import ModelInvalid, RowInvalid, TemplateInvalid
 
 # tokenizer and template: what stands after an answer, and whether the template cuts blanks off
 OWN = {
@@ -116,6 +116,17 @@ def test_a_token_that_begins_in_the_header_is_not_learnt(start, tokenizer, chat)
     assert all(a < place for a, _ in encoded.offsets[:first])
     assert encoded.input_ids[first - 2] == header[1]
     assert learnt(model, encoded)[0].lstrip() == "word<|im_end|>"
+
+
+def test_what_is_no_text_is_refused_by_name(tokenizer, chat):
+    model = tokenizer("qwen2.5")
+    around: list[object] = []
+    around.append(around)
+    for content in (around, [[]] * 2):
+        with pytest.raises(TemplateInvalid):
+            encode_conversation(model, [{"role": "user", "content": content}])
+    with pytest.raises(RowInvalid, match="no character"):
+        encode_conversation(model, chat(None, "half \ud83e", "a"))
 
 
 def test_last_response_and_all(tokenizer, chat):

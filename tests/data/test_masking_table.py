@@ -65,7 +65,7 @@ class Speaking:
         self.special_tokens_map = {"bos_token": "<s>", "eos_token": "</s>"}
         self.chat_template = template
 
-    def get_chat_template(self) -> str:
+    def get_chat_template(self, chat_template: None = None, tools: object = None) -> str:
         return self.chat_template
 
 

@@ -165,3 +165,15 @@ def test_the_panel_shows_it_and_leaves_nothing(
     assert shown["name"] == error.__name__
     assert named in f"{shown['what']} {shown['why']} {shown['do']}"
     assert not (tmp_path / "runs").exists()
+
+
+def test_tools_that_the_template_hides_are_a_warning() -> None:
+    from tunebook.data import prepare_data
+    from tunebook.models.loading import load_tokenizer
+    from tunebook.training.worker import data_warnings
+
+    rows = [{"prompt": "q", "completion": "a", "tools": [{"name": "f"}]}] * 2
+    for template, codes in (("chatml", ["tools_hidden"]), ("qwen-3", [])):
+        recipe = Recipe.of(chat_template=template)
+        statistics = prepare_data(recipe, load_tokenizer(recipe.model), rows=rows).statistics
+        assert [warning.code for warning in data_warnings(statistics, recipe)] == codes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from importlib.metadata import version
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tunebook.events import StepEvent
 from tunebook.recipe import Recipe
 from tunebook.training import Run, train
 from tunebook.training.sft import make_trainer, sft_config
-from tunebook.training.trainer import SFTTrainer, _adapter_dtype_kept
+from tunebook.training.trainer import SFTTrainer, _adapter_dtype_kept, _split
 from tunebook.training.worker import Prepared, prepare, probe
 
 Log = list[dict[str, Any]]
@@ -278,6 +278,28 @@ def test_a_batch_that_did_not_fit_is_run_in_parts_to_the_same_step(tmp_path, mon
     assert column(parts.logs, "step") == [1, 2, 3, 4]
     for name in ("loss", "grad_norm", "tokens", "trained", "entropy", "mean_token_accuracy"):
         assert column(parts.logs, name) == pytest.approx(column(whole.logs, name), rel=1e-4), name
+
+
+@pytest.mark.parametrize("parts", [2, 3, 9])
+def test_a_packed_batch_is_split_between_its_documents(parts):
+    lengths = [3, 5, 1, 4, 6, 0, 0]
+    starts = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    ids = torch.arange(19)[None]
+    batch = {
+        "input_ids": ids, "labels": ids, "position_ids": ids, "cu_seq_lens_q": starts,
+        "cu_seq_lens_k": starts, "max_length_q": 6, "loss_rows": ids[0], "divisor": torch.tensor(7),
+    }  # fmt: skip
+    pieces = list(_split(batch, parts))
+    assert 1 < len(pieces) <= parts
+    assert torch.equal(torch.cat([piece["labels"] for piece in pieces], dim=1), ids)
+    documents = []
+    for piece in pieces:
+        assert "loss_rows" not in piece
+        begins = piece["cu_seq_lens_q"].tolist()
+        assert begins[0] == 0
+        assert begins[-1] == piece["input_ids"].shape[1] == piece["position_ids"].shape[1]
+        documents += [b - a for a, b in pairwise(begins) if b > a]
+    assert documents == [3, 5, 1, 4, 6]
 
 
 # ------------------------------------------------------------------------------------- whole runs

@@ -38,7 +38,8 @@ def test_tokens_join_to_the_row_and_the_answer_is_learned(panel: DataPanel) -> N
     assert MARKUP in learned
     assert "Hi" in "".join(text for text, _, kind, *_ in panel.tokens if "masked" in kind)
     assert panel.counts["trained"] == sum("trained" in kind for _, _, kind, *_ in panel.tokens)
-    assert panel.conversation[1] == {"role": "assistant", "content": MARKUP}
+    said = {"role": "assistant", "content": MARKUP, "calls": []}
+    assert panel.conversation[1] == said
 
 
 def test_the_pager_stays_inside_the_rows(panel: DataPanel) -> None:
@@ -90,5 +91,9 @@ def test_the_first_rows_of_a_file_show_before_all_of_it_is_read(tmp_path: Path) 
     recipe = Recipe.of(data=str(path))
     reader = RowReader(recipe, load_tokenizer(recipe.model))
     assert reader.view(0, None)["conversation"][1]["content"] == "b"
-    with pytest.raises(DatasetUnreadable, match="201"):
-        reader.read_all()
+    assert (reader.complete, reader.broken) == (False, 0)  # the last line was not looked at
+    reader.read_all()
+    assert (len(reader), reader.broken) == (200, 1)
+    path.write_text("{broken")
+    with pytest.raises(DatasetUnreadable, match="Line 1"):
+        RowReader(recipe, load_tokenizer(recipe.model))

@@ -113,6 +113,28 @@ def test_all_stages_of_a_row_are_shown(panel: DataPanel) -> None:
     json.dumps(panel.get_state(), default=str)
 
 
+def test_the_offered_tools_stand_above_the_conversation(panel: DataPanel) -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Köln"}}}
+    about = {"name": "weather", "description": "Of a <city>.", "parameters": {"type": "object"}}
+    told = row("Weather?", "")
+    told["messages"][1]["tool_calls"] = [call]
+    rows = [told | {"tools": [about, {"name": "bare"}]}, row("Hi", "Ho") | {"tools": []}]
+    panel = DataPanel(Recipe.of(chat_template="llama-3.1"), rows=rows)
+    panel.load()
+    schema = json.dumps(about["parameters"], indent=2)
+    offered = [["weather", "Of a <city>.", schema], ["bare", "", "{}"]]
+    assert panel.tools == {"words": "Tools that the model may call.", "offered": offered}
+    assert [json.loads(c) for c in panel.conversation[1]["calls"]] == [call["function"]]
+    assert not any(finding["code"].startswith("tools") for finding in panel.findings)
+    panel.handle({"type": "row", "row": 1})
+    assert panel.tools == {}
+    assert [message["calls"] for message in panel.conversation] == [[], []]
+    blind = preview([row("Hi", "Ho") | {"tools": [about]}])
+    assert "does not write them" in blind.tools["words"]
+    (finding,) = [f for f in blind.findings if f["code"] == "tools_unused"]
+    assert "the chat template does not write them" in finding["title"]
+
+
 def test_a_template_is_compared_on_every_row_and_taken(panel: DataPanel, eventually: Any) -> None:
     panel.handle({"type": "row", "row": 5})
     panel.handle({"type": "compare", "template": "alpaca"})
@@ -239,6 +261,32 @@ def test_another_source_forgets_the_fixes(panel: DataPanel, eventually: Any) -> 
     assert (panel.fixes, panel.studio.rows) == ([], None)
     panel.undo_fix()
     assert panel.studio.rows is None
+
+
+@pytest.mark.parametrize("place", [2, 120])
+def test_a_broken_line_is_a_finding_beside_the_others_and_goes_by_its_fix(
+    tmp_path: Path, place: int
+) -> None:
+    lines = [json.dumps(row(f"Question {i}?", f"Answer {i}.")) for i in range(130)]
+    lines[8] = lines[7]
+    lines.insert(place, "{broken")
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(lines))
+    panel = preview(path)
+    assert panel.error == {}
+    assert panel.rows == 130
+    found = {finding["code"]: finding["severity"] for finding in panel.findings}
+    assert (found["broken_row"], found["duplicate"]) == ("error", "warning")
+    panel.preview_fix("drop_duplicates")
+    assert not panel.fix_preview["able"]
+    panel.preview_fix("drop_invalid")
+    assert "Leaves out 1 of 131 rows" in panel.fix_preview["words"]
+    panel.apply_fix()
+    assert "broken_row" not in [finding["code"] for finding in panel.findings]
+    panel.preview_fix("drop_duplicates")
+    panel.apply_fix()
+    panel.save_fixed(str(tmp_path / "new.jsonl"))
+    assert len((tmp_path / "new.jsonl").read_text().splitlines()) == 129
 
 
 def test_a_fix_that_would_leave_no_row_is_refused() -> None:

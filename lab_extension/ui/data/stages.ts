@@ -6,6 +6,7 @@ import { threeParts } from '../frame.ts';
 import { follow, type Cleanup } from '../model.ts';
 import { tabs } from '../tabs.ts';
 import { tokenStage } from './compare.ts';
+import { messagesStage } from './messages.ts';
 import { countsText, type Model, type Placement, type StageName } from './state.ts';
 
 const STAGES = [
@@ -82,19 +83,6 @@ function rawStage(model: Model, cleanup: Cleanup): HTMLElement {
   };
   follow(model, ['raw'], draw, cleanup);
   return list;
-}
-
-function messagesStage(model: Model, cleanup: Cleanup): HTMLElement {
-  const box = h('div', { class: 'tb-conversation' });
-  const draw = (): void =>
-    box.replaceChildren(
-      ...model.get('conversation').map(item => {
-        const known = ['user', 'assistant', 'system'].includes(item.role) ? item.role : 'other';
-        return h('div', { class: `tb-message-row tb-role-${known}` }, h('span', { class: 'tb-role' }, item.role), h('p', { dir: 'auto' }, item.content));
-      })
-    );
-  follow(model, ['conversation'], draw, cleanup);
-  return box;
 }
 
 function textStage(model: Model, cleanup: Cleanup): HTMLElement {

@@ -65,7 +65,8 @@ export interface DataState extends PanelState {
   listing: { text?: string; only?: string; total?: number; scanned?: number; searching?: boolean; ready?: boolean; version?: number };
   lines: { version?: number; start?: number; lines?: Line[] };
   raw: Record<string, unknown>;
-  conversation: { role: string; content: string }[];
+  conversation: { role: string; content: string; calls: string[] }[];
+  tools: { words?: string; offered?: [name: string, description: string, schema: string][] };
   text: Piece[];
   tokens: Token[];
   packed: Partial<Placement>;

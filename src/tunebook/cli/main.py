@@ -57,12 +57,21 @@ def check(arguments: argparse.Namespace) -> int:
 
     if arguments.fix:
         return _fix(arguments)
-    report = check_data(arguments.source, model=arguments.model)
+    report = check_data(_checked(arguments), model=arguments.model)
     if arguments.json:
         show.print_json(report.to_dict())
     else:
         show.console.print(str(report), markup=False)
     return 0 if report.ok else 1
+
+
+def _checked(arguments: argparse.Namespace) -> str | Recipe:
+    """What is to be checked: a recipe file means its data, as it would train on them."""
+    if Path(arguments.source).suffix.lower() not in (".yaml", ".yml"):
+        source: str = arguments.source
+        return source
+    recipe = Recipe.load(Path(arguments.source))
+    return recipe.with_values({"model.name": arguments.model}) if arguments.model else recipe
 
 
 def _fix(arguments: argparse.Namespace) -> int:
@@ -75,13 +84,14 @@ def _fix(arguments: argparse.Namespace) -> int:
             "no `--out` was given.",
             "name it, such as `--out new.jsonl`.",
         )
+    source = _checked(arguments)
     special = None
-    if arguments.model and "strip_special_tokens" in arguments.fix:
+    if "strip_special_tokens" in arguments.fix and (arguments.model or isinstance(source, Recipe)):
         from tunebook.data.tokenizers import tokenizer_for
 
-        tokenizer = tokenizer_for(Recipe.of(model=arguments.model, data=arguments.source))
-        special = list(tokenizer.all_special_tokens)
-    fixed = apply_fixes(arguments.source, arguments.fix, special_tokens=special)
+        known = source if isinstance(source, Recipe) else Recipe.of(arguments.model, source)
+        special = list(tokenizer_for(known).all_special_tokens)
+    fixed = apply_fixes(source, arguments.fix, special_tokens=special)
     path = write_rows(fixed.table, arguments.out)
     if arguments.json:
         show.print_json({"out": str(path), "rows": len(fixed.table), "changed": fixed.changed})
@@ -185,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--steps", type=int, default=None, help="train fewer steps, for a quick look")
 
     sub = _command(commands, "check", check)
-    sub.add_argument("source", help="dataset file or hub id")
+    sub.add_argument("source", help="dataset file, hub id, or recipe file (.yaml)")
     sub.add_argument("--model", help="whose tokenizer and template to check with")
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub.add_argument(

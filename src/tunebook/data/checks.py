@@ -5,24 +5,27 @@ The rows take the very path of training; nothing here changes a row.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook.data.conversations import to_messages
-from tunebook.data.duplicates import NearDuplicates, chat_digest
+from tunebook.data.duplicates import NearDuplicates
 from tunebook.data.findings import (
+    ORDER,
     CheckReport as CheckReport,
     Finding as Finding,
     from_error,
 )
 from tunebook.data.formats import Detection, detect_for
-from tunebook.data.loading import Loaded, load_rows, read_rows
+from tunebook.data.loading import Loaded, read_rows
 from tunebook.data.marks import RowMarks
 from tunebook.data.mismatch import template_mismatch
-from tunebook.data.prepare import eval_part, recipe_encoder, require_answers
+from tunebook.data.overlap import Overlap, overlap_of
+from tunebook.data.prepare import recipe_encoder, require_answers
 from tunebook.data.review import Review
+from tunebook.data.spool import Skipped
 from tunebook.data.templates import with_recipe_template
-from tunebook.errors import ExtraMissing, RowInvalid, SourceMissing, TunebookError
+from tunebook.errors import DatasetUnreadable, ExtraMissing, SourceMissing, TunebookError
 from tunebook.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -59,7 +62,7 @@ def check(
 
         tokenizer = load_tokenizer(recipe.model)
     try:
-        loaded = read_rows(recipe.data, rows=rows)
+        loaded = read_readable(recipe, rows)
         detection = detect_for(recipe.data, loaded.table)
     except SourceMissing:
         raise
@@ -90,11 +93,11 @@ def check_loaded(
         if tokenizer is not None:
             encoder = recipe_encoder(recipe, with_recipe_template(tokenizer, recipe))
     except TunebookError as error:
-        findings = [from_error(error)]
-        report = CheckReport(findings=findings, detection=detection, rows=len(loaded.table))
+        finding = from_error(error)
+        report = CheckReport(findings=[finding], detection=detection, rows=len(loaded.table))
         return report, RowMarks()
-    measured, found = _measured(recipe)
-    review = Review(detection, encoder, near, measured)
+    overlap, found = _overlap(recipe, len(loaded.table), near)
+    review = Review(detection, encoder, near, overlap)
     _look_at_template(review, tokenizer, recipe)
     report = _report(review, loaded, found, missing)
     for code in _OF_NO_ROW:
@@ -103,7 +106,7 @@ def check_loaded(
 
 
 # Their mark on row 0 only says that there is something to report.
-_OF_NO_ROW = ("template_mismatch", "skipped_row")
+_OF_NO_ROW = ("template_mismatch", "skipped_row", "broken_row")
 
 
 def recipe_of(source: Any, model: str | None, rows: Any) -> tuple[Recipe, Any]:
@@ -115,6 +118,28 @@ def recipe_of(source: Any, model: str | None, rows: Any) -> tuple[Recipe, Any]:
     return Recipe.of(model=model), source
 
 
+def read_readable(recipe: Recipe, rows: Any = None) -> Loaded:
+    """The rows, without those that cannot be read: one of them hides no finding of the others.
+
+    Its `skipped` tells of them; it is not `allowed` where training would stop at them.
+
+    Raises:
+        As `read_rows`; DatasetUnreadable only where no row can be read.
+    """
+    rows = list(rows) if isinstance(rows, Iterator) else rows
+    try:
+        return read_rows(recipe.data, rows=rows)
+    except DatasetUnreadable as error:
+        part = recipe.data.model_copy(update={"on_bad_rows": "skip"})
+        try:
+            loaded = read_rows(part, rows=rows)
+        except TunebookError:
+            raise error from None  # nothing else is there to look at
+        # What training would stop at comes first, also where it was mended in reading.
+        reasons = [f"{error.what} {error.why}", *loaded.skipped.reasons[1:]]
+        return Loaded(loaded.table, Skipped(False, max(1, loaded.skipped.count), reasons))
+
+
 def _report(
     review: Review, loaded: Loaded, findings: list[Finding], missing: list[str]
 ) -> CheckReport:
@@ -123,14 +148,14 @@ def _report(
     report = review.report(len(loaded.table))
     skipped = loaded.skipped
     if skipped.count:
-        review.mark("skipped_row", 0, skipped.reasons[0])
-        finding = review.finding("skipped_row", len(loaded.table))
+        code = "skipped_row" if skipped.allowed else "broken_row"
+        review.mark(code, 0, skipped.reasons[0])
+        finding = review.finding(code, len(loaded.table))
         title = finding.title.replace("1 rows", f"{skipped.count} rows", 1)
         update = {"count": skipped.count, "examples": [], "title": title}
         findings = [*findings, finding.model_copy(update=update)]
-    return report.model_copy(
-        update={"findings": [*report.findings, *findings], "not_checked": missing}
-    )
+    findings = sorted([*report.findings, *findings], key=lambda found: ORDER[found.severity])
+    return report.model_copy(update={"findings": findings, "not_checked": missing})
 
 
 def _near(wanted: bool | None) -> tuple[NearDuplicates | None, list[str]]:
@@ -144,29 +169,15 @@ def _near(wanted: bool | None) -> tuple[NearDuplicates | None, list[str]]:
         return None, [f"near-duplicates; {error.do}"]
 
 
-def _measured(recipe: Recipe) -> tuple[set[bytes], list[Finding]]:
-    """Digests of the evaluation rows, and what is wrong with them."""
-    if recipe.data.eval_source is None:
-        return set(), []
+def _overlap(
+    recipe: Recipe, rows: int, near: NearDuplicates | None
+) -> tuple[Overlap | None, list[Finding]]:
+    """What is measured on, and what is wrong with it."""
     try:
-        return evaluation_digests(recipe), []
+        return overlap_of(recipe, rows, NearDuplicates() if near is not None else None), []
     except TunebookError as error:
         finding = from_error(error)
-        return set(), [finding.model_copy(update={"title": f"Evaluation data: {finding.title}"})]
-
-
-def evaluation_digests(recipe: Recipe) -> set[bytes]:
-    """Digests of the conversations that a recipe measures on, from its own evaluation source."""
-    part = eval_part(recipe.data)
-    table = load_rows(part)
-    detection = detect_for(part, table)
-    digests = set()
-    for row in table:
-        try:
-            digests.add(chat_digest(to_messages(row, detection)))
-        except RowInvalid:
-            continue
-    return digests
+        return None, [finding.model_copy(update={"title": f"Evaluation data: {finding.title}"})]
 
 
 def _look_at_template(review: Review, tokenizer: Any, recipe: Recipe) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunebook.data.mapping import fill
+from tunebook.data.tools import Tool, to_tools
 from tunebook.data.turns import (
     ROLE_ALIASES as ROLE_ALIASES,
     Message as Message,
@@ -38,6 +39,14 @@ FormatName = Literal[
 _SPOKEN = re.compile(r"(?:\A|\n\n)(Human|Assistant): ?")
 
 
+class Conversation(list[Message]):
+    """Messages, and the tools that the model is offered in them (None: none)."""
+
+    def __init__(self, messages: Iterable[Message] = (), tools: list[Tool] | None = None) -> None:
+        super().__init__(messages)
+        self.tools = tools
+
+
 @dataclass(frozen=True)
 class Preference:
     """One question with the answer that is preferred and the one that is not, as messages."""
@@ -45,11 +54,12 @@ class Preference:
     prompt: list[Message]
     chosen: list[Message]
     rejected: list[Message]
+    tools: list[Tool] | None = None
 
 
 def to_messages(
     row: dict[str, Any], detection: Detection, *, number: int | None = None
-) -> list[Message]:
+) -> Conversation:
     """One row as messages `{"role", "content"}`; plain text is a single message of the role "text".
 
     Of a preference this is the question with the chosen answer; of a row that is only a prompt,
@@ -66,7 +76,7 @@ def to_messages(
     columns = detection.columns
     place = place_of(number)
     if detection.format == "text":
-        return [_message("text", _text(row, columns["text"], place))]
+        return Conversation([_message("text", _text(row, columns["text"], place))])
     if detection.format == "preference":
         pair = to_preference(row, detection, number=number)
         messages = pair.prompt + pair.chosen
@@ -76,7 +86,7 @@ def to_messages(
             messages.append(_message("assistant", _text(row, columns["output"], place)))
         if "completion" in columns:
             messages += _side(row, columns["completion"], "assistant", place)
-    return _with_system(row, columns, messages, place)
+    return Conversation(_with_system(row, columns, messages, place), _tools(row, columns, place))
 
 
 def to_preference(
@@ -104,7 +114,8 @@ def to_preference(
     elif common:
         prompt = prompt + common
     prompt = _with_system(row, columns, prompt, place) if prompt else prompt
-    return Preference(prompt, chosen[shared:], rejected[shared:])
+    tools = _tools(row, columns, place)
+    return Preference(prompt, chosen[shared:], rejected[shared:], tools)
 
 
 def to_label(row: dict[str, Any], detection: Detection, *, number: int | None = None) -> bool:
@@ -128,7 +139,7 @@ def to_reference(row: dict[str, Any], detection: Detection) -> str | None:
     return None if value is None else str(value)
 
 
-def to_conversations(rows: Iterable[dict[str, Any]], detection: Detection) -> list[list[Message]]:
+def to_conversations(rows: Iterable[dict[str, Any]], detection: Detection) -> list[Conversation]:
     """`to_messages` for every row, in order.
 
     Raises:
@@ -175,6 +186,11 @@ def _with_system(
     if system in (None, "") or (messages and messages[0]["role"] == "system"):
         return messages
     return [_message("system", _text(row, columns["system"], place)), *messages]
+
+
+def _tools(row: dict[str, Any], columns: dict[str, str], place: str) -> list[Tool] | None:
+    name = columns.get("tools")
+    return to_tools(row.get(name), place, name) if name is not None else None
 
 
 def _chat(row: dict[str, Any], columns: dict[str, str], place: str) -> list[Message]:

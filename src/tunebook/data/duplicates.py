@@ -29,7 +29,8 @@ def row_digest(row: dict[str, Any]) -> bytes:
 
 def chat_digest(messages: list[Message]) -> bytes:
     """16 bytes that equal conversations share, whatever columns they came from."""
-    return _digest(json.dumps([[m["role"], m["content"].strip()] for m in messages]))
+    said = [[m["role"], m["content"].strip(), m.get("tool_calls")] for m in messages]
+    return _digest(json.dumps([said, getattr(messages, "tools", None)], default=str))
 
 
 class NearDuplicates:
@@ -58,17 +59,32 @@ class NearDuplicates:
 
     def seen(self, number: int, messages: list[Message]) -> int | None:
         """The number of an earlier row that is nearly this one, or None; remembers this one."""
+        own = self._hash(messages)
+        found = self._alike(own)
+        if own is not None and found is None:
+            self._index.insert(number, own)
+            self._hashes[number] = own
+        return found
+
+    def like(self, messages: list[Message]) -> int | None:
+        """The number of a row seen before that is nearly this one, or None."""
+        return self._alike(self._hash(messages))
+
+    def _hash(self, messages: list[Message]) -> Any:
         words = _WORDS.findall(" ".join(m["content"] for m in messages).lower())
         shingles = {" ".join(words[i : i + _WIDTH]) for i in range(len(words) - _WIDTH + 1)}
         if len(shingles) < _FEWEST:
             return None
         own = self._new(num_perm=_PERMUTATIONS, seed=1)
         own.update(list(shingles))
+        return own
+
+    def _alike(self, own: Any) -> int | None:
+        if own is None:
+            return None
         for other in sorted(self._index.query(own)):
             if self._hashes[other].jaccard(own) >= self.similar:
                 return int(other)
-        self._index.insert(number, own)
-        self._hashes[number] = own
         return None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook.data.spool import RowSpool, Skipped, Spool, dataset_of, too_deep
+from tunebook.data.spool import RowSpool, Skipped, Spool, dataset_of
 from tunebook.data.textfiles import (
     PACKED,
     Numbered,
@@ -20,6 +20,7 @@ from tunebook.data.textfiles import (
     open_bytes,
     text_rows,
 )
+from tunebook.data.turns import too_deep
 from tunebook.errors import DatasetEmpty, DatasetUnreadable
 
 if TYPE_CHECKING:

@@ -125,6 +125,12 @@ TEXTS: dict[str, tuple[Severity, str, str, str | None]] = {
         "take the start token out of the data; the template writes it.",
         "strip_special_tokens",
     ),
+    "broken_row": (
+        "error",
+        "{n} rows cannot be read; the first: {why}",
+        "mend them, or leave them out (`data.on_bad_rows: skip`).",
+        "drop_invalid",
+    ),
     "skipped_row": (
         "warning",
         "{n} rows cannot be read and are left out; the first: {why}",
@@ -181,9 +187,15 @@ TEXTS: dict[str, tuple[Severity, str, str, str | None]] = {
     ),
     "eval_overlap": (
         "warning",
-        "{n} rows are also in the evaluation data, which then measures learning by heart.",
+        "{n} conversations are also in {why}, which then measures learning by heart.",
         "delete them from one of the two.",
         "drop_eval_overlap",
+    ),
+    "eval_near_overlap": (
+        "info",
+        "{n} conversations are nearly the same as one in {why}.",
+        "look at a few: a copy with small changes measures learning by heart too.",
+        None,
     ),
     "special_token_text": (
         "warning",
@@ -224,9 +236,22 @@ TEXTS: dict[str, tuple[Severity, str, str, str | None]] = {
         "hide_personal_data",
     ),
     "tools_unused": (
+        "warning",
+        "{n} rows come with a list of tools that the model is not shown: {why}.",
+        "choose a `model.chat_template` that knows tools; where the column is not taken, add it to "
+        "`data.columns` (`tools=NAME`). Else the model learns to call what it was not told of.",
+        None,
+    ),
+    "tools_twice": (
         "info",
-        "{n} rows come with a list of tools that is not put before the conversation.",
-        "write the tools into a system message if the model is to see them.",
+        "{n} rows describe their tools in the system message too: the model reads them twice.",
+        "take one of the two away, such as by mapping only the messages in `data.columns`.",
+        None,
+    ),
+    "other_language": (
+        "info",
+        "{n} rows are certainly in another language or script than nearly all others: {why}.",
+        "look at them; nothing, if that is meant.",
         None,
     ),
     "missing_bos": (

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook.data.checks import evaluation_digests, recipe_of
+from tunebook.data.checks import recipe_of
 from tunebook.data.conversations import to_messages
 from tunebook.data.duplicates import NearDuplicates, chat_digest, row_digest
 from tunebook.data.formats import Detection, detect_for, look_at
 from tunebook.data.frames import common
 from tunebook.data.loading import read_rows
+from tunebook.data.overlap import Measured, overlap_of
 from tunebook.data.spool import RowSpool, Skipped
 from tunebook.data.suspects import hidden, mended, token_pattern
 from tunebook.errors import FolderExists, RecipeInvalid, RowInvalid
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FIXES = {
-    "drop_invalid": "leave out rows that cannot be turned into a conversation",
+    "drop_invalid": "leave out rows that cannot be read, or turned into a conversation",
     "drop_empty_answers": "leave out rows with an empty answer",
     "drop_duplicates": "keep the first of rows that are the same",
     "drop_near_duplicates": "keep the first of rows that are nearly the same",
-    "drop_eval_overlap": "leave out rows that are in the evaluation data too",
+    "drop_eval_overlap": "leave out conversations that are in the evaluation data too (where that is "
+    "held back from the same rows: keep the first of equal conversations)",
     "strip_special_tokens": "take the text of special tokens out of messages",
     "mend_encoding": "mend wrongly read UTF-8 and take control characters out",
     "hide_personal_data": "replace keys, e-mail addresses and account numbers by their kind",
@@ -102,10 +104,17 @@ def apply_fixes(
                 f"There is no fix `{name}`.", "a fix has a name.", f"use one of {', '.join(FIXES)}."
             )
     recipe, rows = recipe_of(recipe_or_rows, None, rows)
-    table = read_rows(recipe.data, rows=rows).table
-    detection = detect_for(recipe.data, table)
-    steps = [(name, _step(name, recipe, detection, special_tokens or [])) for name in fixes]
+    part = recipe.data
+    if "drop_invalid" in fixes:
+        part = part.model_copy(update={"on_bad_rows": "skip"})
+    loaded = read_rows(part, rows=rows)
+    table = loaded.table
+    detection = detect_for(part, table)
+    tokens = special_tokens or []
+    steps = [(name, _step(name, recipe, detection, tokens, len(table))) for name in fixes]
     fixed = Fixed(table, dict.fromkeys(fixes, 0))
+    if "drop_invalid" in fixes:
+        fixed.changed["drop_invalid"] = loaded.skipped.count
     spool = RowSpool("the mended rows", Skipped())
     for number, row in enumerate(table):
         kept = _through(number, row, steps, fixed)
@@ -173,7 +182,7 @@ def _through(
     return row
 
 
-def _step(name: str, recipe: Recipe, detection: Detection, tokens: list[str]) -> Step:
+def _step(name: str, recipe: Recipe, detection: Detection, tokens: list[str], rows: int) -> Step:
     """What one fix does to one row: the row as it is, changed, or None to drop it."""
     if name == "drop_invalid":
         return lambda number, row: row if _valid(row, detection) else None
@@ -186,7 +195,7 @@ def _step(name: str, recipe: Recipe, detection: Detection, tokens: list[str]) ->
         near = NearDuplicates()
         return lambda number, row: None if _near(near, number, row, detection) else row
     if name == "drop_eval_overlap":
-        return _not_measured(recipe, detection)
+        return _not_measured(recipe, detection, rows)
     if name == "strip_special_tokens":
         return lambda number, row: _stripped(row, detection, tokens)
     change = mended if name == "mend_encoding" else hidden
@@ -220,18 +229,23 @@ def _near(near: NearDuplicates, number: int, row: dict[str, Any], detection: Det
     return near.seen(number, to_messages(row, detection)) is not None
 
 
-def _not_measured(recipe: Recipe, detection: Detection) -> Step:
-    if recipe.data.eval_source is None:
+def _not_measured(recipe: Recipe, detection: Detection, rows: int) -> Step:
+    overlap = overlap_of(recipe, rows)
+    if overlap is None:
         raise RecipeInvalid(
             "The overlap with the evaluation data cannot be removed.",
-            "`data.eval_source` is empty.",
+            "`data.eval_source` is empty and `data.eval_fraction` is 0.",
             "name the evaluation data there.",
         )
-    measured = evaluation_digests(recipe)
+    seen: set[bytes] = set()
 
     def step(number: int, row: Any) -> dict[str, Any] | None:
-        if _valid(row, detection) and chat_digest(to_messages(row, detection)) in measured:
-            return None
+        if _valid(row, detection):
+            messages = to_messages(row, detection)
+            if isinstance(overlap, Measured):
+                return None if overlap.meets(number, messages) == "exact" else row
+            # Fewer rows are divided in another way: only one of each is sure to stand on one side.
+            return row if _new(seen, chat_digest(messages)) else None
         return dict(row)
 
     return step

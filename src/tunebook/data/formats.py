@@ -17,6 +17,7 @@ from tunebook.data.finders import (
     any_chat,
 )
 from tunebook.data.mapping import require_fields, standard_columns
+from tunebook.data.tools import tools_column
 from tunebook.errors import FormatUnknown, RowInvalid
 from tunebook.recipe import DataPart
 
@@ -49,7 +50,8 @@ def detect_format(
     Args:
         rows: a `datasets.Dataset` or a list of dicts, with at least one row.
         format: a format's name, to be taken without looking further; "auto" tries all.
-        columns: part to column, taken instead of looking at names.
+        columns: part to column, taken instead of looking at names; `tools` alone goes with
+            whatever the other names mean.
         merged_prompt: the question as text with `{column}` and optional `[[blocks]]`.
 
     Raises:
@@ -59,12 +61,13 @@ def detect_format(
     sample = [rows[index] for index in range(min(SAMPLE, len(rows)))]
     named = getattr(rows, "column_names", None)
     names: list[str] = list(named or dict.fromkeys(key for row in sample for key in row))
-    if columns or merged_prompt:
-        return _compare(_by_hand(names, sample, format, columns or {}, merged_prompt), sample)
+    mapped = standard_columns(columns or {}, names)
+    if mapped.keys() - {"tools"} or merged_prompt:
+        return _compare(_by_hand(names, sample, format, mapped, merged_prompt), sample)
     for finder in FINDERS if format == "auto" else FINDER_OF[format]:
         found = finder(names, sample)
         if found is not None:
-            return _compare(found, sample)
+            return _compare(_with_tools(found, names, sample, mapped.get("tools")), sample)
     listed = ", ".join(f"`{name}`" for name in names) or "none"
     if format == "auto":
         raise FormatUnknown(
@@ -119,15 +122,25 @@ def _compare(found: Detection, sample: list[dict[str, Any]]) -> Detection:
     )
 
 
+def _with_tools(
+    found: Detection, names: list[str], sample: list[dict[str, Any]], mapped: str | None
+) -> Detection:
+    """The detection with the column of tools, mapped or found, where a chat could use it."""
+    name = mapped or tools_column(names, sample)
+    if name is None or name in found.columns.values() or found.format == "text":
+        return found
+    reason = f"{found.reason} `{name}` holds the tools that the model may call."
+    return found.model_copy(update={"columns": {**found.columns, "tools": name}, "reason": reason})
+
+
 def _by_hand(
     names: list[str],
     sample: list[dict[str, Any]],
     format: str,
-    given: dict[str, str],
+    columns: dict[str, str],
     merged_prompt: str | None,
 ) -> Detection:
     """The detection that a mapping by hand means."""
-    columns = standard_columns(given, names)
     if merged_prompt:
         require_fields(merged_prompt, names)
         if not columns.keys() & {"completion", "output", "chosen", "text"}:

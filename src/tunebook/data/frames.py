@@ -21,6 +21,7 @@ class Frame:
     """The constant texts of a template.
 
     Attributes:
+        asked: behind a question's words, up to where the model begins to answer.
         headers: what the model can be given before an answer, longest first: a past answer may have
             a shorter one, without the thought that a prompt opens.
         between: from an answer's last character to the next question's first.
@@ -29,6 +30,7 @@ class Frame:
         final: the part of `tail` that the model says to end its turn.
     """
 
+    asked: str
     headers: tuple[str, ...]
     between: str
     tail: str
@@ -60,7 +62,7 @@ def learn_frame(render: Callable[..., str]) -> Frame:
     text = render(probe)
     places = [text.find(said) for said in _SAID]
     if -1 in places or places != sorted(places):
-        return Frame((), "", "", "", "")
+        return Frame("", (), "", "", "", "")
     ends = [place + len(said) for place, said in zip(places, _SAID, strict=True)]
     between, tail = text[ends[1] : places[2]], text[ends[3] :]
     plain, asked = render(probe[:1]), render(probe[:1], generation_prompt=True)
@@ -68,7 +70,8 @@ def learn_frame(render: Callable[..., str]) -> Frame:
     openings = (text[ends[0] : places[1]], text[ends[2] : places[3]])
     headers = sorted({_begun(opening, prompt) for opening in openings} - {""}, key=len)
     middle, final = _endings(between, tail, text[: places[0]])
-    return Frame(tuple(headers[::-1]), between, tail, middle, final)
+    behind = asked.partition(_SAID[0])[2]
+    return Frame(behind, tuple(headers[::-1]), between, tail, middle, final)
 
 
 def _begun(opening: str, prompt: str) -> str:

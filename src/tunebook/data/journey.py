@@ -42,12 +42,16 @@ class TextPiece(BaseModel):
 class RowJourney(BaseModel):
     """One row, stage by stage; the pieces of `text` joined give the rendered row without any cut.
 
+    `tools` are the schemas that the row offers, None where it offers none, and `tools_shown` says
+    whether the chat template writes them.
     `failed` is the stage that could not be made, with its `error`; what follows it is empty.
     """
 
     row: int
     raw: dict[str, Any]
     messages: list[dict[str, Any]] = []
+    tools: list[dict[str, Any]] | None = None
+    tools_shown: bool | None = None
     text: list[TextPiece] = []
     tokens: TokenView | None = None
     packed: Placement = Placement(state="unknown")
@@ -104,9 +108,11 @@ def journey_of(
     stage: StageName = "messages"
     try:
         messages = to_messages(raw, detection, number=number)
-        journey.messages = json_safe(messages)
+        journey.messages, journey.tools = json_safe(messages), json_safe(messages.tools)
         stage = "text"
         encoded = encoder(messages)
+        if messages.tools:
+            journey.tools_shown = encoder.renderer(messages.tools).shows_tools
     except TunebookError as error:
         journey.failed, journey.error = stage, error.to_dict()
         return journey

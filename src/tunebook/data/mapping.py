@@ -21,6 +21,7 @@ PARTS = {
     "input": ["input"],
     "output": ["output"],
     "system": ["system"],
+    "tools": ["tools", "functions"],
     "text": ["text"],
     "chosen": ["chosen"],
     "rejected": ["rejected"],

@@ -5,18 +5,23 @@ It knows a tokenizer and its template; it does not know files, formats or traine
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunebook.data.conversations import Message
+from tunebook.data.conversations import Conversation, Message
 from tunebook.data.rendering import Renderer, Span
+from tunebook.data.tools import Tool
+from tunebook.data.turns import wrong
 from tunebook.errors import ModelInvalid
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MASKED = -100
+_SHORT = 2000  # tokens
+_KEPT = 64  # lists of tools: many rows may share one, or each have its own
 TrainOn = Literal["responses", "last_response", "all"]
 
 
@@ -24,18 +29,26 @@ TrainOn = Literal["responses", "last_response", "all"]
 class Encoded:
     """One row as the model sees it.
 
-    `labels[i]` is `input_ids[i]` where the token is learnt and -100 where not. `offsets[i]` is the
-    token's place in `text`, made when asked for: `places` is a list of them or a tokenizer's
-    Encoding. `spans` are in text order; `length` counts the tokens before the cut.
+    `learnt` are the tokens learnt, as ranges [first, last) in order. `offsets[i]` is the token's
+    place in `text`, made when asked for: `places` is a list of them or a tokenizer's Encoding.
+    `spans` are in text order; `length` counts the tokens before the cut.
     """
 
     input_ids: list[int]
-    labels: list[int]
+    learnt: list[tuple[int, int]]
     text: str
     spans: list[Span]
     truncated: bool
     places: Any = field(repr=False, default_factory=list)
     length: int = 0
+
+    @property
+    def labels(self) -> list[int]:
+        """`input_ids[i]` where the token is learnt, and -100 where not."""
+        labels = [MASKED] * len(self.input_ids)
+        for first, last in self.learnt:
+            labels[first:last] = self.input_ids[first:last]
+        return labels
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
@@ -46,7 +59,7 @@ class Encoded:
     @property
     def n_trained(self) -> int:
         """How many tokens are learnt."""
-        return len(self.labels) - self.labels.count(MASKED)
+        return sum(last - first for first, last in self.learnt)
 
 
 def encode_conversation(
@@ -55,6 +68,7 @@ def encode_conversation(
     *,
     train_on: TrainOn = "responses",
     max_length: int | None = None,
+    tools: list[Tool] | None = None,
 ) -> Encoded:
     """One conversation as ids and labels, with the span of every turn.
 
@@ -67,11 +81,13 @@ def encode_conversation(
             with `"train": False` is never learnt, whatever `train_on` says.
         train_on: "responses" (every assistant turn), "last_response", or "all".
         max_length: in tokens; more are cut off on the right.
+        tools: JSON schemas of what the model may call, for the template to write.
 
     Raises:
         TemplateInvalid: no template, or the template refuses the conversation.
     """
-    return Encoder(tokenizer, train_on=train_on, max_length=max_length, every_turn=True)(messages)
+    encoder = Encoder(tokenizer, train_on=train_on, max_length=max_length, every_turn=True)
+    return encoder(Conversation(messages, tools) if tools else messages)
 
 
 def encode_text(
@@ -107,7 +123,8 @@ class Encoder:
         self.train_on = train_on
         self.max_length = max_length
         self.every_turn = every_turn
-        self._renderer: Renderer | None = None
+        self.hidden_tools = 0  # rows whose tools the template does not write
+        self._renderers: dict[str, Renderer] = {}
 
     def __call__(self, messages: list[Message]) -> Encoded:
         return self.batch([messages])[0]
@@ -122,9 +139,27 @@ class Encoder:
         if len(messages) == 1 and messages[0]["role"] == "text":
             content = messages[0]["content"]
             return content, [Span(0, len(content), "text", 0, True)], True
-        if self._renderer is None:
-            self._renderer = Renderer(self.tokenizer)
-        return (*self._render_chat(self._renderer, messages), False)
+        tools = getattr(messages, "tools", None)
+        renderer = self.renderer(tools)
+        self.hidden_tools += bool(tools) and not renderer.shows_tools
+        return (*self._render_chat(renderer, messages), False)
+
+    def renderer(self, tools: list[Tool] | None = None) -> Renderer:
+        """What renders conversations with these tools; the latest few are kept.
+
+        Raises:
+            TemplateInvalid: the tokenizer has no template.
+            RowInvalid: the tools hold themselves, or what is no JSON.
+        """
+        try:
+            key = json.dumps(tools) if tools else ""
+        except (RecursionError, TypeError, ValueError) as error:
+            raise wrong("The row", "`tools`", f"is no JSON: {error}") from None
+        found = self._renderers.pop(key, None) or Renderer(self.tokenizer, tools)
+        if len(self._renderers) >= _KEPT:
+            del self._renderers[next(iter(self._renderers))]
+        self._renderers[key] = found
+        return found
 
     def tokenize(self, prepared: list[tuple[str, list[Span], bool]]) -> list[Encoded]:
         """Rendered rows as ids and labels."""
@@ -144,55 +179,58 @@ class Encoder:
         if not texts:
             return []
         # A template writes its own start token, so the tokenizer must not add a second one.
-        out = self.tokenizer(
-            texts,
-            add_special_tokens=special,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
+        try:
+            out = self.tokenizer(
+                texts,
+                add_special_tokens=special,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,
+            )
+        except TypeError:
+            for text in texts:
+                _require_text(text)
+            raise
         return list(zip(out["input_ids"], out.encodings, strict=True))
 
     def _render_chat(self, renderer: Renderer, messages: list[Message]) -> tuple[str, list[Span]]:
         answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         barred = [i for i, message in enumerate(messages) if message.get("train") is False]
-        seen = [
-            {k: v for k, v in m.items() if k != "train"} if "train" in m else m for m in messages
-        ]
-        learnt = [turn for turn in answers if turn not in barred]
-        if self.train_on == "last_response":
-            # A last answer that is not to be learnt is not replaced by an earlier one.
-            learnt = [turn for turn in answers[-1:] if turn not in barred]
+        flagged = any("train" in message for message in messages)
+        seen = [{k: m[k] for k in m if k != "train"} for m in messages] if flagged else messages
+        learnt = answers[-1:] if self.train_on == "last_response" else answers
+        # A last answer that is not to be learnt is not replaced by an earlier one.
+        learnt = [turn for turn in learnt if turn not in barred] if barred else learnt
         if self.train_on == "all" and not self.every_turn and not barred:
-            return renderer.render(seen), []
+            return renderer.render_answers(seen, [])
         wanted = answers if self.every_turn or self.train_on == "all" else learnt
         text, found = renderer.render_answers(seen, wanted)
-        spans = {span.turn: span for span in found}
         others = range(len(messages)) if self.every_turn else barred
+        if not others:
+            return text, [span._replace(trained=True) for span in found]
+        spans = {span.turn: span for span in found}
         for turn in others:
             place = None if turn in spans else renderer.place(text, seen, turn)
             if place is not None:
                 spans[turn] = place
-        trained = set(range(len(messages))) if self.train_on == "all" else set(learnt)
+        trained = set(range(len(messages)) if self.train_on == "all" else learnt) - set(barred)
         ordered = sorted(spans.values(), key=lambda span: (span.start, span.turn))
-        return text, [
-            Span(s.start, s.end, s.role, s.turn, s.turn in trained and s.turn not in barred)
-            for s in ordered
-        ]
+        return text, [span._replace(trained=span.turn in trained) for span in ordered]
 
     def _finish(self, text: str, spans: list[Span], ids: list[int], encoding: Any) -> Encoded:
-        def start(token: int) -> int:
-            return encoding.token_to_chars(token)[0]  # type: ignore[no-any-return]
-
-        tokens = range(len(ids))
-        everything = self.train_on == "all"
-        labels = list(ids) if everything else [MASKED] * len(ids)
+        everything, count = self.train_on == "all", len(ids)
+        found = []
+        last = 0
         for span in spans:
             if span.trained != everything:
-                first = bisect_left(tokens, span.start, key=start)
-                last = bisect_left(tokens, span.end, first, key=start)
-                labels[first:last] = [MASKED] * (last - first) if everything else ids[first:last]
-        return self._cut(Encoded(ids, labels, text, spans, False, encoding, len(ids)))
+                first = max(last, _first_token(encoding, span.start, count))
+                last = max(first, _first_token(encoding, span.end, count))
+                found.append((first, last))
+        if everything:  # what was found is left out
+            edges = [0, *(edge for place in found for edge in place), count]
+            found = list(zip(edges[::2], edges[1::2], strict=True))
+        learnt = [(first, last) for first, last in found if first < last]
+        return self._cut(Encoded(ids, learnt, text, spans, False, encoding, count))
 
     def _finish_text(self, text: str, ids: list[int], encoding: Any) -> Encoded:
         """Write the start and end tokens, which the tokenizer gives no place, into the text."""
@@ -211,7 +249,8 @@ class Encoder:
                 offsets = [*offsets[:-1], (len(text), end)]
                 text += str(tokenizer.eos_token)
         span = Span(0, len(text), "text", 0, True)
-        return self._cut(Encoded(list(ids), list(ids), text, [span], False, offsets, len(ids)))
+        learnt = [(0, len(ids))]
+        return self._cut(Encoded(list(ids), learnt, text, [span], False, offsets, len(ids)))
 
     def _cut(self, encoded: Encoded) -> Encoded:
         limit = self.max_length
@@ -219,10 +258,34 @@ class Encoder:
             return encoded
         return Encoded(
             encoded.input_ids[:limit],
-            encoded.labels[:limit],
+            [(first, min(last, limit)) for first, last in encoded.learnt if first < limit],
             encoded.text,
             encoded.spans,
             True,
             encoded.places,
             encoded.length,
         )
+
+
+def _first_token(encoding: Any, place: int, count: int) -> int:
+    """The first of `count` tokens that begins at a character's place or behind it."""
+
+    def start(token: int) -> int:
+        return encoding.token_to_chars(token)[0]  # type: ignore[no-any-return]
+
+    # The tokenizer looks at one token after the other: quick for short texts only.
+    token: int | None = encoding.char_to_token(place) if count < _SHORT else None
+    if token is None:
+        return bisect_left(range(count), place, key=start)
+    while token and start(token - 1) >= place:  # several tokens may share one character
+        token -= 1
+    return token if start(token) >= place else token + 1
+
+
+def _require_text(text: str) -> None:
+    """See to it that a text can be written as UTF-8: half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        why = f"holds {text[error.start]!r} at character {error.start:,}, which is no character"
+        raise wrong("The row", "its text", why) from None

@@ -84,7 +84,7 @@ TEMPLATES: tuple[ChatTemplate, ...] = (
         "llama-3.1.jinja",
         _EOT,
         ("llama-31", "llama-3.3", "llama-33"),
-        about="As Llama 3, with a system turn that names dates; knows single tool calls.",
+        about="As Llama 3, with a system turn that names dates; knows tools, one call a turn.",
     ),
     ChatTemplate(
         "llama-3.2",
@@ -173,7 +173,7 @@ TEMPLATES: tuple[ChatTemplate, ...] = (
         "gemma-4.jinja",
         "<turn|>",
         ("gemma4",),
-        about="`<|turn>` and `<turn|>`, a system turn; a prompt skips the thought.",
+        about="`<|turn>` and `<turn|>`, a system turn; a prompt skips the thought; knows tools.",
     ),
     ChatTemplate(
         "gemma-4-thinking",
@@ -198,7 +198,7 @@ TEMPLATES: tuple[ChatTemplate, ...] = (
         "gpt-oss.jinja",
         "<|return|>",
         ("gptoss",),
-        about="Channels for thoughts, calls and answers; names today's date; knows tool calls.",
+        about="Channels for thoughts, calls and answers; names today's date; knows tools.",
     ),
     ChatTemplate(
         "mistral",

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from tunebook.data.marks import UNUSABLE, RowMarks, holds
 from tunebook.data.packing import best_fit_decreasing
-from tunebook.data.prepare import divide
+from tunebook.data.prepare import divide_rows
 from tunebook.errors import DatasetEmpty
 from tunebook.recipe import Recipe
 
@@ -103,7 +103,7 @@ class RowPlaces:
         self._limit = recipe.model.max_seq_length
         self._batch = recipe.training.batch_size
         try:
-            trained, measured = divide(recipe, rows)
+            trained, measured = divide_rows(recipe, rows)
         except DatasetEmpty:
             trained, measured = list(range(rows)), []
         self._measured = set(measured)

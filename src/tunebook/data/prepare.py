@@ -5,21 +5,23 @@ Every row takes the path of `masking.Encoder`; packing and batching are the trai
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
+from tunebook.data.collecting import (
+    BATCH,
+    DataStatistics as DataStatistics,
+    RowCollector as RowCollector,
+)
 from tunebook.data.conversations import to_label, to_messages
 from tunebook.data.formats import Detection, detect_for
 from tunebook.data.loading import quiet_datasets, read_rows
 from tunebook.data.masking import Encoded, Encoder
-from tunebook.data.packing import suggest_max_length
 from tunebook.data.rendering import Span
-from tunebook.data.spool import Skipped, Spool, dataset_of
+from tunebook.data.spool import Skipped
 from tunebook.data.templates import with_recipe_template
 from tunebook.errors import (
     DatasetEmpty,
@@ -34,29 +36,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-BATCH = 500
 Progress = Callable[[int, int], None]
-
-
-class DataStatistics(BaseModel):
-    """Figures of the training rows, in tokens after the cut.
-
-    `rows` are those that are trained on; `masked_rows` were left out because nothing in them is
-    learnt; `skipped_rows` could not be used; `truncated` were cut. `percentiles` maps
-    "50", "90", "95" and "99" to lengths; `suggested_max_seq_length` is None where the one in use is good.
-    """
-
-    rows: int
-    eval_rows: int = 0
-    skipped_rows: int = 0
-    tokens: int
-    trained_tokens: int
-    truncated: int
-    masked_rows: int
-    longest: int
-    mean_length: float
-    percentiles: dict[str, int]
-    suggested_max_seq_length: int | None = None
 
 
 @dataclass
@@ -99,13 +79,14 @@ def prepare_data(
     table, skipped = loaded.table, loaded.skipped
     detection = detect_for(recipe.data, table)
     require_answers(recipe, detection)
-    train_rows, eval_rows = divide(recipe, len(table))
+    train_rows, eval_rows = divide_rows(recipe, len(table))
     encoder = recipe_encoder(recipe, tokenizer)
     train = _encode_table(train_rows, table, detection, encoder, progress, skipped)
     if not train.lengths:
         raise _nothing(recipe, train, skipped)
-    evaluation = _evaluation(recipe, eval_rows, table, detection, encoder, skipped)
     statistics = train.statistics()
+    statistics.hidden_tools = encoder.hidden_tools
+    evaluation = _evaluation(recipe, eval_rows, table, detection, encoder, skipped)
     statistics.skipped_rows = skipped.count
     statistics.eval_rows = len(evaluation) if evaluation is not None else 0
     return PreparedData(train.dataset(), evaluation, statistics, detection, train.lengths)
@@ -172,10 +153,18 @@ def encode_rows(
         RowInvalid, TemplateInvalid: naming the row.
     """
     skipped = skipped or Skipped()
-    for first in range(0, len(numbers), BATCH):
-        batch = numbers[first : first + BATCH]
-        kept, rendered = _render_rows(table, batch, detection, encoder, skipped)
-        yield from zip(kept, encoder.tokenize(rendered), strict=True)
+    # The tokenizer lets go of the interpreter: one batch is tokenised while the next is rendered.
+    with ThreadPoolExecutor(1, thread_name_prefix="tunebook-tokenize") as beside:
+        waiting: tuple[list[int], Future[list[Encoded]]] | None = None
+        for first in range(0, len(numbers), BATCH):
+            batch = numbers[first : first + BATCH]
+            kept, rendered = _render_rows(table, batch, detection, encoder, skipped)
+            begun = kept, beside.submit(encoder.tokenize, rendered)
+            if waiting is not None:
+                yield from zip(waiting[0], waiting[1].result(), strict=True)
+            waiting = begun
+        if waiting is not None:
+            yield from zip(waiting[0], waiting[1].result(), strict=True)
 
 
 def _render_rows(
@@ -183,7 +172,8 @@ def _render_rows(
 ) -> tuple[list[int], list[tuple[str, list[Span], bool]]]:
     """The numbers and the rendered texts of those rows of a batch that are learnt from."""
     labelled = detection.format == "unpaired_preference"
-    columns = table[batch]
+    together = batch[-1] - batch[0] == len(batch) - 1  # as they nearly always are
+    columns = table[batch[0] : batch[-1] + 1] if together else table[batch]
     kept, rendered = [], []
     for place, number in enumerate(batch):
         row = {name: values[place] for name, values in columns.items()}
@@ -198,72 +188,6 @@ def _render_rows(
             why = f"row {number} (counted from 0): {error.why}"
             skipped.take(TemplateInvalid(error.what, why, error.do))
     return kept, rendered
-
-
-@dataclass
-class RowCollector:
-    """Encoded rows on their way into an Arrow table; rows that teach nothing are left out."""
-
-    spool: Spool = field(default_factory=Spool)
-    lengths: list[int] = field(default_factory=list)
-    uncut: array[int] = field(default_factory=lambda: array("i"))
-    cut: int = 0
-    trained: int = 0
-    truncated: int = 0
-    masked: int = 0
-    first_masked: int | None = None
-    _ids: list[list[int]] = field(default_factory=list)
-    _labels: list[list[int]] = field(default_factory=list)
-
-    def add(self, number: int, encoded: Encoded) -> None:
-        """Take in row `number`, or count it as masked."""
-        learnt = encoded.n_trained
-        self.uncut.append(encoded.length)
-        self.cut += encoded.truncated
-        # The first token is never predicted, so a label there alone teaches nothing.
-        if learnt == 0 or (learnt == 1 and encoded.labels[0] != -100):
-            self.masked += 1
-            self.first_masked = number if self.first_masked is None else self.first_masked
-            return
-        self.trained += learnt
-        self.truncated += encoded.truncated
-        self.lengths.append(len(encoded.input_ids))
-        self._ids.append(encoded.input_ids)
-        self._labels.append(encoded.labels)
-        if len(self._ids) >= BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Turn the waiting rows into one Arrow batch."""
-        import pyarrow as pa
-
-        kind = pa.list_(pa.int32())
-        columns = [pa.array(self._ids, kind), pa.array(self._labels, kind)]
-        self.spool.add(pa.record_batch(columns, names=["input_ids", "labels"]))
-        self._ids, self._labels = [], []
-
-    def dataset(self) -> Dataset:
-        """The table of all rows taken in."""
-        self.flush()
-        return dataset_of(self.spool.table())
-
-    def statistics(self) -> DataStatistics:
-        """Figures of the rows taken in."""
-        ordered = sorted(self.lengths)
-        count = len(ordered)
-        return DataStatistics(
-            rows=count,
-            tokens=sum(ordered),
-            trained_tokens=self.trained,
-            truncated=self.truncated,
-            masked_rows=self.masked,
-            longest=ordered[-1] if ordered else 0,
-            mean_length=round(sum(ordered) / count, 2) if count else 0.0,
-            suggested_max_seq_length=suggest_max_length(self.uncut, self.cut),
-            percentiles={
-                str(p): ordered[min(count - 1, count * p // 100)] for p in (50, 90, 95, 99) if count
-            },
-        )
 
 
 def _encode_table(
@@ -283,11 +207,11 @@ def _encode_table(
     return collected
 
 
-def divide(recipe: Recipe, rows: int) -> tuple[list[int], list[int]]:
-    """Row numbers to train on and to measure, both in the order of the table.
+def divide_rows(recipe: Recipe, rows: int) -> tuple[list[int], list[int]]:
+    """Numbers of the rows to train on and to measure, both in the order of the table.
 
     Raises:
-        DatasetEmpty: nothing would be left to train on.
+        DatasetEmpty: there are too few rows to hold some back.
     """
     import random
 

@@ -5,9 +5,10 @@ This module knows text and character offsets only; tokens and labels are made el
 
 from __future__ import annotations
 
+import contextlib
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.data.conversations import Message
 from tunebook.data.frames import (
@@ -19,19 +20,20 @@ from tunebook.data.frames import (
     learn_frame,
     whole_tags,
 )
-from tunebook.data.sandbox import program
+from tunebook.data.sandbox import plain, program
 from tunebook.data.shapes import Shape, plain_contents, probe_of, shape_of
 from tunebook.data.templates import no_template
+from tunebook.data.watching import looked_for
 from tunebook.errors import TemplateInvalid
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_NO_PARAMETERS = {"type": "object", "properties": {}}
 _MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """Where turn `turn`'s words lie in the rendered text, as character offsets [start, end).
 
     An assistant's span also holds what the model must say to end its turn. Headers belong to none.
@@ -49,19 +51,27 @@ class Renderer:
 
     Args:
         tokenizer: with a chat template.
+        tools: what every conversation offers the model, as JSON schemas: a template may write
+            another opening, another first question or other ends of turns for them.
 
     Raises:
         TemplateInvalid: the tokenizer has no template.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]] | None = None
+    ) -> None:
         if not tokenizer.chat_template:
             raise no_template()
-        self.template: str = tokenizer.get_chat_template()
+        self.template: str = tokenizer.get_chat_template(tools=tools)
         self.marked = bool(_MARKED.search(self.template))
         self._program = program(self.template)
-        self._variables: dict[str, Any] = dict(tokenizer.special_tokens_map)
+        self._variables: dict[str, Any] = {
+            **tokenizer.special_tokens_map,
+            "tools": plain(tools) or None,
+        }
         self._learnt: Frame | None = None
+        self._shows_tools: bool | None = None
         # What templates put between a prompt and an answer, such as an empty thought.
         self._leads: list[str] = [""]
         # By roles, as soon as they are met again; None where nothing can be proved.
@@ -90,6 +100,19 @@ class Renderer:
         """
         return self.frame.final.strip()
 
+    @property
+    def shows_tools(self) -> bool:
+        """Whether the template writes the names of tools before a conversation."""
+        if self._shows_tools is None:
+            tool = {"name": SENTINEL, "description": "", "parameters": _NO_PARAMETERS}
+            given = {**self._variables, "tools": [{"type": "function", "function": tool}]}
+            question = [{"role": "user", "content": "q"}]
+            try:
+                self._shows_tools = SENTINEL in self._program.render(question, given)[0]
+            except TemplateInvalid:
+                self._shows_tools = False
+        return self._shows_tools
+
     def render(self, messages: list[Message], *, generation_prompt: bool = False) -> str:
         """The conversation as text.
 
@@ -104,18 +127,20 @@ class Renderer:
         Raises:
             TemplateInvalid: the template refuses the conversation, or a place cannot be proved.
         """
-        if not self.marked:
-            text = self.render(messages)
-        else:
-            text, places = self._render(messages, track=True)
-            _require_calls(text, messages, turns)
-            answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-            if len(places) == len(answers):
-                by_turn = dict(zip(answers, places, strict=True))
-                return text, [Span(*by_turn[turn], "assistant", turn) for turn in turns]
+        contents = plain_contents(messages, self._program.marks)
+        shape = self._shape(tuple(m["role"] for m in messages)) if contents is not None else None
+        places = shape.places(contents, turns) if shape is not None and contents else None
+        if shape is not None and contents and places is not None and shape.copies(contents):
+            return shape.text(contents), _spans(places, turns)
+        text, marks = self._render(messages, track=self.marked)
         _require_calls(text, messages, turns)
-        known = self._by_shape(text, messages, turns)
-        return text, known or [self._answer(text, messages, turn) for turn in turns]
+        if self.marked:
+            by_turn = _by_turn(messages, marks)
+            if by_turn is not None:
+                return text, _spans([by_turn[turn] for turn in turns], turns)
+        if shape is not None and contents and places is not None and shape.text(contents) == text:
+            return text, _spans(places, turns)
+        return text, [self._answer(text, messages, turn) for turn in turns]
 
     def place(self, text: str, messages: list[Message], turn: int) -> Span | None:
         """Where one turn's content lies in `text`, by rendering again with another content there.
@@ -131,17 +156,6 @@ class Renderer:
             return Span(len(before), end, messages[turn]["role"], turn)
         return None
 
-    def _by_shape(self, text: str, messages: list[Message], turns: list[int]) -> list[Span] | None:
-        """The spans without rendering again, if the text is that of a shape proved before."""
-        contents = plain_contents(messages, self._program.marks)
-        if contents is None:
-            return None
-        shape = self._shape(tuple(message["role"] for message in messages))
-        places = shape.places(text, contents, turns) if shape is not None else None
-        if places is None:
-            return None
-        return [Span(*place, "assistant", turn) for place, turn in zip(places, turns, strict=True)]
-
     def _shape(self, roles: tuple[str, ...]) -> Shape | None:
         """What is constant for these roles, proved when they are met for the second time."""
         if roles not in self._once:
@@ -152,19 +166,27 @@ class Renderer:
 
     def _proved(self, roles: tuple[str, ...]) -> Shape | None:
         """A shape, by rendering a probe of it and the prompt of each of its answers."""
-        probe = probe_of(roles)
-        text = self._tried(probe) if probe is not None else None
-        if probe is None or text is None:
+        probe, other = probe_of(roles), probe_of(roles, times=2)
+        if probe is None or other is None:
             return None
-        spans = {}
-        for turn, role in enumerate(roles):
-            if role == "assistant":
-                try:
+        answers = [turn for turn, role in enumerate(roles) if role == "assistant"]
+        try:
+            text, marks = self._render(probe, track=self.marked)
+            again = shape_of(self.render(other), other, {})
+        except TemplateInvalid:
+            return None
+        spans = _by_turn(probe, marks) if self.marked else None
+        if spans is None:
+            spans = {}
+            for turn in answers:
+                with contextlib.suppress(TemplateInvalid):
                     span = self._answer(text, probe, turn)
-                except TemplateInvalid:
-                    continue
-                spans[turn] = (span.start, span.end)
-        return shape_of(text, probe, spans)
+                    spans[turn] = (span.start, span.end)
+        shape = shape_of(text, probe, spans)
+        if shape is None or again is None or again.gaps != shape.gaps:
+            return shape
+        searched = looked_for(self.template, probe, self._variables, answers)
+        return replace(shape, searched=searched)
 
     def _render(
         self, messages: list[Message], *, generation_prompt: bool = False, track: bool = False
@@ -221,15 +243,19 @@ class Renderer:
         if prompt is not None and text.startswith(prompt):
             return len(prompt)
         around = self._around(messages, turn)
+        earlier = self.place(text, messages, turn - 1) if turn else None
+        before = earlier.end if earlier is not None else 0
         if around is not None and text.startswith(around[0]):
-            earlier = self.place(text, messages, turn - 1) if turn else None
-            return header_end(around[0], self.frame.headers, earlier.end if earlier else 0)
+            return header_end(around[0], self.frame.headers, before)
+        asked = self.frame.asked
+        if asked and earlier and earlier.role == "user" and text.startswith(asked, before):
+            return before + len(asked)
         # The words may be rewritten: then the prompt shows the start, as far as it is kept whole.
         same = whole_tags(text[: common(text, prompt or "")])
-        if prompt is not None and not messages[turn]["content"].strip():
-            return len(same)
-        if any(same.endswith(header) for header in self.frame.headers):
-            return len(same)
+        if prompt is not None and len(same) >= before:
+            headers = self.frame.headers
+            if not messages[turn]["content"].strip() or any(map(same.endswith, headers)):
+                return len(same)
         raise _unproved(turn, "what stands before the answer changes with the answer")
 
     def _end(self, text: str, messages: list[Message], turn: int, start: int) -> int:
@@ -269,6 +295,21 @@ class Renderer:
         if cut is None or len(same) < start or len(cut.rstrip()) > len(same) + len(self.frame.tail):
             raise _unproved(turn, "what the template writes for it changes with what follows")
         return max(start, len(same.rstrip()))
+
+
+def _spans(places: list[tuple[int, int]], turns: list[int]) -> list[Span]:
+    return [
+        Span(start, end, "assistant", turn)
+        for (start, end), turn in zip(places, turns, strict=True)
+    ]
+
+
+def _by_turn(
+    messages: list[Message], marks: list[tuple[int, int]]
+) -> dict[int, tuple[int, int]] | None:
+    """The places of a template's marks by turn; None if not each answer has one."""
+    answers = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
+    return dict(zip(answers, marks, strict=True)) if len(marks) == len(answers) else None
 
 
 def _as_trimmed(content: str) -> list[str]:

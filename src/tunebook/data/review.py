@@ -8,19 +8,23 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from tunebook.data.conversations import Message, to_label, to_messages
-from tunebook.data.duplicates import NearDuplicates, chat_digest, row_digest
+from tunebook.data.conversations import Conversation, Message, to_label, to_messages
+from tunebook.data.duplicates import NearDuplicates, row_digest
 from tunebook.data.findings import EXAMPLES, ORDER, TEXTS, CheckReport, Finding
 from tunebook.data.formats import Detection, row_format
+from tunebook.data.languages import language
 from tunebook.data.marks import UNKNOWN, RowMarks
 from tunebook.data.masking import MASKED, Encoded, Encoder
+from tunebook.data.overlap import Overlap
 from tunebook.data.prepare import RowCollector
 from tunebook.data.suspects import damage, personal, secret, token_pattern
 from tunebook.data.tokens import special_ids
+from tunebook.data.tools import TOOL_COLUMNS, Tool, named_in
 from tunebook.errors import RowInvalid, TemplateInvalid
 
 _BATCH = 200
 _BARELY = 0.01
+_LIKE, _MOST = 20, 0.9  # rows of a known language, and the share of them that is in one
 _ENOUGH = 200  # tokens; of a shorter row one in a hundred is less than a word or two
 
 
@@ -31,7 +35,7 @@ class Review:
         detection: what the columns mean.
         encoder: renders and tokenises as training would; None leaves the tokens unchecked.
         near: finds near-duplicates; None leaves them unchecked.
-        measured: digests of the evaluation conversations.
+        overlap: knows what is measured on too; None leaves that unchecked.
     """
 
     def __init__(
@@ -39,13 +43,14 @@ class Review:
         detection: Detection,
         encoder: Encoder | None,
         near: NearDuplicates | None = None,
-        measured: set[bytes] | None = None,
+        overlap: Overlap | None = None,
     ) -> None:
         self.detection, self.encoder = detection, encoder
         self.marks = RowMarks()
         self.why: dict[str, str] = {}
-        self._near, self._measured = near, measured or set()
+        self._near, self._overlap = near, overlap
         self._seen: set[bytes] = set()
+        self._languages: dict[str, list[int]] = {}
         self._collected = RowCollector()
         self._waiting: list[tuple[int, bool, Any]] = []
         tokenizer = encoder.tokenizer if encoder is not None else None
@@ -60,8 +65,6 @@ class Review:
         self._seen.add(digest)
         if repeated:
             self.mark("duplicate", number)
-        if row.get("tools"):
-            self.mark("tools_unused", number)
         learnt = True
         try:
             if self.detection.format == "unpaired_preference":
@@ -74,12 +77,10 @@ class Review:
             else:
                 self.mark("mixed_formats", number, f"they look like `{other}`")
             return
-        if self._measured and chat_digest(messages) in self._measured:
-            self.mark("eval_overlap", number)
-        if self._near and not repeated and self._near.seen(number, messages) is not None:
-            self.mark("near_duplicate", number)
+        self._look_for_likes(number, messages, repeated=repeated)
         self._look_at_turns(number, messages)
         self._look_at_text(number, messages)
+        self._look_at_tools(number, row, messages)
         if learnt:
             self._encode(number, messages)
         else:
@@ -94,6 +95,7 @@ class Review:
         """All findings, worst first."""
         self._tokenize()
         self._look_at_lengths()
+        self._look_at_languages()
         statistics = self._collected.statistics() if self.encoder is not None else None
         if statistics is not None and statistics.suggested_max_seq_length:
             self.why["truncated"] = f" to {statistics.suggested_max_seq_length}"
@@ -122,6 +124,15 @@ class Review:
             fix=fix,
         )
 
+    def _look_for_likes(self, number: int, messages: Conversation, *, repeated: bool) -> None:
+        near = self._near.seen(number, messages) if self._near and not repeated else None
+        if near is not None:
+            self.mark("near_duplicate", number)
+        how = self._overlap.meets(number, messages, near) if self._overlap else None
+        if self._overlap is not None and how is not None:
+            code = "eval_overlap" if how == "exact" else "eval_near_overlap"
+            self.mark(code, number, self._overlap.where)
+
     def _look_at_turns(self, number: int, messages: list[Message]) -> None:
         roles = [message["role"] for message in messages]
         answers = [m for m in messages if m["role"] in ("assistant", "text")]
@@ -144,11 +155,33 @@ class Review:
             self.mark("secret", number, why)
         if why := personal(text):
             self.mark("personal_data", number, why)
+        if name := language(text):
+            self._languages.setdefault(name, []).append(number)
         found = None if plain or self._tokens is None else self._tokens.search(text)
         if found:
             self.mark("special_token_text", number, f"`{found[0]}`")
 
-    def _encode(self, number: int, messages: list[Message]) -> None:
+    def _look_at_tools(self, number: int, row: dict[str, Any], messages: Conversation) -> None:
+        told = messages[0]["content"] if messages[0]["role"] == "system" else ""
+        if messages.tools is None:
+            held = [name for name in TOOL_COLUMNS if row.get(name) not in (None, "", [], "[]")]
+            if held and "tools" not in self.detection.columns and not named_in(told, row[held[0]]):
+                self.mark("tools_unused", number, f"`{held[0]}` is not taken for the tools")
+            return
+        named, shown = named_in(told, messages.tools), self._shows(messages.tools)
+        if named and shown:
+            self.mark("tools_twice", number)
+        elif not named and not shown:
+            self.mark("tools_unused", number, "the chat template does not write them")
+
+    def _shows(self, tools: list[Tool]) -> bool:
+        """Whether the template writes tools; taken for granted where there is none to ask."""
+        try:
+            return self.encoder is None or self.encoder.renderer(tools).shows_tools
+        except TemplateInvalid:
+            return True  # `_encode` says of the row that it is refused
+
+    def _encode(self, number: int, messages: Conversation) -> None:
         if self.encoder is None:
             return
         try:
@@ -213,6 +246,16 @@ class Review:
         for number, length in enumerate(lengths):
             if length > limit:
                 self.mark("long_row", number)
+
+    def _look_at_languages(self) -> None:
+        by_size = sorted(self._languages.items(), key=lambda item: -len(item[1]))
+        known = sum(len(numbers) for _, numbers in by_size)
+        # Where many rows are in other languages, that is meant.
+        if known < _LIKE or len(by_size) < 2 or len(by_size[0][1]) < _MOST * known:
+            return
+        others = [f"{name} ({len(numbers)})" for name, numbers in by_size[1:]]
+        for number in sorted(number for _, numbers in by_size[1:] for number in numbers):
+            self.mark("other_language", number, f"{', '.join(others)} amid {by_size[0][0]}")
 
 
 def _repeats(roles: list[str]) -> bool:

@@ -61,15 +61,15 @@ class Program:
         from jinja2.exceptions import SecurityError
 
         self._left = _STEPS
-        given = {
-            "tools": None,
-            "documents": None,
-            **variables,
-            "messages": [_seen(message) for message in messages],
-            "add_generation_prompt": generation_prompt,
-        }
         places: list[tuple[int, int]] = []
         try:
+            given = {
+                "tools": None,
+                "documents": None,
+                **variables,
+                "messages": [_seen(message) for message in messages],
+                "add_generation_prompt": generation_prompt,
+            }
             if not track:
                 return self._template.render(given), places
             blocks: list[str] = []
@@ -115,11 +115,16 @@ class Program:
             ) from None
         self.marks = _marks(tree)
         environment = _counting(environment, self)
+        tree = self.adapt(environment, tree)
         for loop in tree.find_all(nodes.For):
             bounded = nodes.Name("__tunebook_counted", "load", lineno=loop.lineno)
             loop.iter = nodes.Call(bounded, [loop.iter], [], None, None, lineno=loop.lineno)
         tree.set_environment(environment)
         return environment.from_string(tree, globals={"__tunebook_counted": self.counted})  # type: ignore[no-any-return]
+
+    def adapt(self, environment: Any, tree: nodes.Template) -> nodes.Template:
+        """The tree as it is compiled; the environment is this template's own."""
+        return tree
 
     def step(self) -> None:
         """Use up one step."""
@@ -208,23 +213,23 @@ def _written(part: nodes.Expr) -> Iterator[nodes.Expr]:
 
 def _seen(message: dict[str, Any]) -> dict[str, Any]:
     """The message as the template sees it: plain data, thoughts under the names templates read."""
-    plain = {key: value if type(value) is str else _plain(value) for key, value in message.items()}
-    if _THOUGHTS.isdisjoint(plain):
-        return plain
-    thought = next((plain[name] for name in _REASONING if plain.get(name) is not None), None)
+    seen = {key: value if type(value) is str else plain(value) for key, value in message.items()}
+    if _THOUGHTS.isdisjoint(seen):
+        return seen
+    thought = next((seen[name] for name in _REASONING if seen.get(name) is not None), None)
     if thought is None:
-        return plain
-    return {"thinking": thought, **plain, "reasoning_content": thought}
+        return seen
+    return {"thinking": thought, **seen, "reasoning_content": thought}
 
 
-def _plain(value: Any) -> Any:
-    """JSON types only: the methods of other objects could lead out of the sandbox."""
+def plain(value: Any) -> Any:
+    """The value in JSON types only: the methods of other objects could lead out of the sandbox."""
     if value is None or type(value) in (str, int, float, bool):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return str.__str__(value) if isinstance(value, str) else f"<{type(value).__name__}>"
 
 

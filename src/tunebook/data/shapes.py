@@ -21,34 +21,53 @@ class Shape:
     Attributes:
         gaps: before the first turn's words, between turns, and behind the last turn's words.
         reaches: for each answer, how many characters of its span lie before its words and behind.
+        searched: words without any of these are copied between the gaps as they are; None if the
+            template must be rendered to know.
     """
 
     gaps: tuple[str, ...]
     reaches: dict[int, tuple[int, int]]
+    searched: frozenset[str] | None = None
 
-    def places(
-        self, text: str, contents: list[str], turns: list[int]
-    ) -> list[tuple[int, int]] | None:
-        """The spans of those turns; None unless `text` is the gaps and the contents and no more."""
-        pieces = [self.gaps[0]]
-        for content, gap in zip(contents, self.gaps[1:], strict=True):
-            pieces += (content, gap)
-        if "".join(pieces) != text or any(turn not in self.reaches for turn in turns):
+    def text(self, contents: list[str]) -> str:
+        """The gaps and the contents."""
+        return "".join(self._pieces(contents))
+
+    def copies(self, contents: list[str]) -> bool:
+        """Whether the template is known to write these contents as `text` does."""
+        if self.searched is None:
+            return False
+        everything = "\0".join(contents)
+        return not any(text in everything for text in self.searched)
+
+    def places(self, contents: list[str], turns: list[int]) -> list[tuple[int, int]] | None:
+        """The spans of those turns in `text`; None if one of them was not proved."""
+        if any(turn not in self.reaches for turn in turns):
             return None
-        ends = list(accumulate(map(len, pieces)))
+        ends = list(accumulate(map(len, self._pieces(contents))))
         found = []
         for turn in turns:
             before, behind = self.reaches[turn]
             found.append((ends[2 * turn] - before, ends[2 * turn + 1] + behind))
         return found
 
+    def _pieces(self, contents: list[str]) -> list[str]:
+        pieces = [self.gaps[0]]
+        for content, gap in zip(contents, self.gaps[1:], strict=True):
+            pieces += (content, gap)
+        return pieces
 
-def probe_of(roles: tuple[str, ...]) -> list[dict[str, Any]] | None:
-    """A conversation of that shape whose words occur nowhere else; None if it is too long."""
+
+def probe_of(roles: tuple[str, ...], times: int = 1) -> list[dict[str, Any]] | None:
+    """A conversation of that shape whose words occur nowhere else; None if it is too long.
+
+    Args:
+        times: how often each content says its words: another number makes another probe.
+    """
     if len(roles) > _LAST - _FIRST:
         return None
     return [
-        {"role": role, "content": f"\ue0a7{chr(_FIRST + turn)}\ue0b6"}
+        {"role": role, "content": f"\ue0a7{chr(_FIRST + turn)}\ue0b6" * times}
         for turn, role in enumerate(roles)
     ]
 
@@ -93,5 +112,5 @@ def plain_contents(messages: list[dict[str, Any]], marks: Iterable[str]) -> list
         if content[0].isspace() or content[-1].isspace():
             return None
         contents.append(content)
-    everything = "\n".join(contents)
+    everything = "\0".join(contents)
     return None if any(mark in everything for mark in marks) else contents

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook.data.files import table_from_rows
 from tunebook.data.splits import first_line, one_split, parsed_split, streamed_slice
-from tunebook.data.spool import RowSpool, Skipped, dataset_of, too_deep
+from tunebook.data.spool import RowSpool, Skipped, dataset_of
+from tunebook.data.turns import too_deep
 from tunebook.errors import DatasetUnreadable, SourceMissing, TunebookError
 from tunebook.recipe import DataPart
 

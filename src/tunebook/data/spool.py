@@ -10,12 +10,13 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook.data.turns import DEEPEST, describe
+from tunebook.data.tools import tools_as_text
+from tunebook.data.turns import describe
 from tunebook.errors import DatasetUnreadable, TunebookError
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class RowSpool:
 
     def add(self, number: int, row: dict[str, Any]) -> None:
         """Take in one row with its line or row number."""
-        self._rows.append((number, row))
+        self._rows.append((number, tools_as_text(row)))
         if len(self._rows) >= BATCH:
             self.flush()
 
@@ -232,19 +233,35 @@ class RowSpool:
         for name, value in row.items():
             try:
                 pa.array([self._first.get(name), value])
-            except (pa.ArrowException, OverflowError, RecursionError, UnicodeEncodeError):
+            except UnicodeEncodeError as misfit:
+                return DatasetUnreadable(
+                    f"A text in the column `{name}` of {self.where} is damaged.",
+                    f"{place} holds half of a character, {misfit.object[misfit.start]!r}.",
+                    "write the whole character, or set `data.on_bad_rows` to `skip`.",
+                )
+            except (pa.ArrowException, OverflowError, RecursionError) as misfit:
+                inside = self._first.get(name) is value
+                before = kind_of(self._first.get(name))
                 return DatasetUnreadable(
                     f"The column `{name}` of {self.where} mixes kinds of values.",
-                    f"{place} holds {kind_of(value)} ({describe(value)}), the rows before it "
-                    f"{kind_of(self._first.get(name))}.",
+                    f"{place} holds {kind_of(value)} ({describe(value)}), "
+                    + (
+                        f"in which {_reason(misfit)}."
+                        if inside
+                        else f"the rows before it {before}."
+                    ),
                     "write the same kind in every row (text is best), or leave such rows out "
                     "with `data.on_bad_rows: skip`.",
                 )
         return DatasetUnreadable(
             f"A row of {self.where} does not fit the rows before it.",
-            f"{place}: {str(error).splitlines()[0]}.",
+            f"{place}: {_reason(error)}.",
             "write the same kinds of values in every row, or set `data.on_bad_rows` to `skip`.",
         )
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".")
 
 
 def dataset_of(table: pa.Table) -> Dataset:
@@ -273,30 +290,6 @@ def even(value: Any, key: str = "") -> Any:
     if isinstance(value, list):
         return [even(item) for item in value]
     return value
-
-
-def too_deep(value: Any) -> str | None:
-    """Why a value cannot be a row: it holds itself, or is nested too far. None if it can."""
-    path: set[int] = set()
-    seen: dict[int, int] = {}
-
-    def walk(item: Any, depth: int) -> str | None:
-        if not isinstance(item, dict | list | tuple):
-            return None
-        if id(item) in path:
-            return "it holds itself"
-        if depth > DEEPEST:
-            return f"it is nested more than {DEEPEST} levels deep"
-        if seen.get(id(item), -1) >= depth:
-            return None
-        seen[id(item)] = depth
-        path.add(id(item))
-        children: Iterable[Any] = item.values() if isinstance(item, dict) else item
-        found = next((why for child in children if (why := walk(child, depth + 1))), None)
-        path.discard(id(item))
-        return found
-
-    return walk(value, 0)
 
 
 def kind_of(value: Any) -> str:

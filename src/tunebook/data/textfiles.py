@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from tunebook.data.spool import Skipped, kind_of, too_deep
-from tunebook.data.turns import DEEPEST
+from tunebook.data.spool import Skipped, kind_of
+from tunebook.data.turns import DEEPEST, too_deep
 from tunebook.errors import DatasetUnreadable
 
 Numbered = Iterator[tuple[int, dict[str, Any]]]

@@ -121,8 +121,8 @@ def preview_rows(
 
     Returns:
         For each row `row` (its number from 0), `raw` (the columns, long texts cut at 2000
-        characters), `messages`, `view` (a dumped `TokenView`), and `error` (None, or the dict of
-        the error that this row alone has; then `view` is None).
+        characters), `messages`, `tools` (None, or their schemas), `view` (a dumped `TokenView`), and
+        `error` (None, or the dict of the error that this row alone has; then `view` is None).
 
     Raises:
         Whatever `read_page` and `detect_format` raise.
@@ -135,10 +135,10 @@ def preview_rows(
     shown = []
     for number, raw in enumerate(page, start=start):
         item: dict[str, Any] = {"row": number, "raw": json_safe(raw)}
-        item |= {"messages": [], "view": None, "error": None}
+        item |= {"messages": [], "tools": None, "view": None, "error": None}
         try:
             messages = to_messages(raw, detection, number=number)
-            item["messages"] = json_safe(messages)
+            item |= {"messages": json_safe(messages), "tools": json_safe(messages.tools)}
             view = token_view(tokenizer, encoder(messages), row=number)
             item["view"] = view.model_dump(mode="json")
         except TunebookError as error:

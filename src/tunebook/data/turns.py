@@ -6,6 +6,7 @@ This module knows roles, content parts, reasoning and tool calls; it knows no ro
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from tunebook.errors import ImagesUnsupported, RowInvalid
@@ -154,6 +155,30 @@ def without_empty(value: Any, depth: int = 0) -> Any:
     if isinstance(value, list):
         return [without_empty(item, depth + 1) for item in value]
     return value
+
+
+def too_deep(value: Any) -> str | None:
+    """Why a value cannot be a row: it holds itself, or is nested too far. None if it can."""
+    path: set[int] = set()
+    seen: dict[int, int] = {}
+
+    def walk(item: Any, depth: int) -> str | None:
+        if not isinstance(item, dict | list | tuple):
+            return None
+        if id(item) in path:
+            return "it holds itself"
+        if depth > DEEPEST:
+            return f"it is nested more than {DEEPEST} levels deep"
+        if seen.get(id(item), -1) >= depth:
+            return None
+        seen[id(item)] = depth
+        path.add(id(item))
+        children: Iterable[Any] = item.values() if isinstance(item, dict) else item
+        found = next((why for child in children if (why := walk(child, depth + 1))), None)
+        path.discard(id(item))
+        return found
+
+    return walk(value, 0)
 
 
 def wrong(place: str, where: str, why: str) -> RowInvalid:

@@ -226,6 +226,15 @@ def data_warnings(statistics: DataStatistics, recipe: Recipe) -> list[WarningEve
                 do="look at them with `tunebook check`.",
             )
         )
+    if statistics.hidden_tools:
+        warnings.append(
+            WarningEvent(
+                code="tools_hidden",
+                message=f"{statistics.hidden_tools} rows come with tools, which the chat template "
+                "does not show to the model.",
+                do="set `model.chat_template` to one that knows tools.",
+            )
+        )
     return warnings
 
 

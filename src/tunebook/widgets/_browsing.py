@@ -37,7 +37,12 @@ class BrowsingPanel(Panel):
         help="The lines asked for last: version, start, lines of [row, words, tokens, marks]."
     ).tag(sync=True)
     raw = t.Dict(help="The row's columns.").tag(sync=True)
-    conversation: t.List[Any] = t.List(help="The row's messages: role, content.").tag(sync=True)
+    conversation: t.List[Any] = t.List(help="The row's messages: role, content, calls.").tag(
+        sync=True
+    )
+    tools = t.Dict(help="What it offers: words, and [name, description, schema] of each.").tag(
+        sync=True
+    )
     text: t.List[Any] = t.List(help="Its pieces: [text, turn, role, trained].").tag(sync=True)
     tokens: t.List[Any] = t.List(help="Its tokens: [text, id, kinds, turn, value].").tag(sync=True)
     packed = t.Dict(help="Where training puts it, as `Placement`.").tag(sync=True)

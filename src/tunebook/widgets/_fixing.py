@@ -55,14 +55,19 @@ class FixingPanel(BrowsingPanel):
 
         assert self._reader is not None
         self._fixed = fixed = self._reader.fixed(fix)
-        changed, rows, left = fixed.changed[fix], len(self._reader), len(fixed.table)
+        # What cannot be read is not among the rows; it goes by its own fix and no other.
+        broken, first = self._reader.broken, fix == "drop_invalid"
+        more = broken if first else 0
+        changed, left = fixed.changed[fix] + more, len(fixed.table)
+        rows = len(self._reader) + more
         drops = left < rows
         words = f"{rows - left if drops else changed:,} of {rows:,} rows: {FIXES[fix]}."
         preview: dict[str, Any] = {
             "fix": fix,
-            "words": f"{'Leaves out' if drops else 'Changes'} {words} Your data stays as it is.",
+            "words": f"{'Leaves out' if drops else 'Changes'} {words} Your data stays as it is."
+            + (" Leave out the rows that cannot be read before." if broken and not first else ""),
             "applied": f"{'Left out' if drops else 'Changed'} {words}",
-            "able": bool(changed and left),
+            "able": bool(changed and left and (first or not broken)),
         }
         if fix in fixed.examples:
             change = fixed.examples[fix]

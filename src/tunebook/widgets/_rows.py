@@ -5,10 +5,12 @@ Reads through `tunebook.data`; knows no widget.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tunebook.errors import DatasetUnreadable
 from tunebook.recipe import Recipe
 
 FIRST_ROWS = 20  # of a file, before all of it is read
@@ -28,6 +30,7 @@ _PLACING = ("packing", "batch_size", "seed")
 NO_ROW: dict[str, Any] = {
     "raw": {},
     "conversation": [],
+    "tools": {},
     "text": [],
     "tokens": [],
     "packed": {},
@@ -61,25 +64,36 @@ class RowReader:
         self._given, self._tokenizer = rows, tokenizer
         dressed = with_recipe_template(tokenizer, recipe)
         self._encoder = recipe_encoder(recipe, dressed, every_turn=True)
+        self.all: RowList
         if rows is None and Path(recipe.data.source).expanduser().is_file():
-            page, head = read_page(recipe.data, 0, FIRST_ROWS)
-            self.all: RowList = RowList(page, detect_for(recipe.data, head))
+            try:
+                page, head = read_page(recipe.data, 0, FIRST_ROWS)
+            except DatasetUnreadable:
+                self.read_all()  # the rows around the broken one
+            else:
+                self.all = RowList(page, detect_for(recipe.data, head))
         else:
             self.read_all()
 
     def read_all(self) -> None:
-        """Read every row, and detect the format from them."""
+        """Read every row that can be read, and detect the format from them."""
         from tunebook.data.browsing import RowList
+        from tunebook.data.checks import read_readable
         from tunebook.data.formats import detect_for
-        from tunebook.data.loading import read_rows
 
-        self._loaded = read_rows(self.recipe.data, rows=self._given)
+        self._loaded = read_readable(self.recipe, self._given)
         table = self._loaded.table
         self.all = RowList(table, detect_for(self.recipe.data, table))
         self.complete = True
 
     def __len__(self) -> int:
         return len(self.all.table)
+
+    @property
+    def broken(self) -> int:
+        """How many rows were passed over that training would stop at, once all are read."""
+        skipped = self._loaded.skipped if self.complete else None
+        return skipped.count if skipped is not None and not skipped.allowed else 0
 
     def format_dict(self) -> dict[str, Any]:
         """What was detected, in words."""
@@ -102,9 +116,14 @@ class RowReader:
         return {
             "raw": journey.raw,
             "conversation": [
-                {"role": str(item["role"]), "content": _shortened(str(item["content"]))}
+                {
+                    "role": str(item["role"]),
+                    "content": _shortened(str(item["content"])),
+                    "calls": [_shortened(_json(call)) for call in item.get("tool_calls") or []],
+                }
                 for item in journey.messages
             ],
+            "tools": tool_lists(journey.tools or [], journey.tools_shown),
             "text": [
                 [_shortened(piece.text), piece.turn, piece.role, piece.trained]
                 for piece in journey.text
@@ -196,6 +215,18 @@ def line_lists(lines: list[Any]) -> list[list[Any]]:
     ]
 
 
+def tool_lists(tools: list[dict[str, Any]], shown: bool | None) -> dict[str, Any]:
+    """The offered tools for the page: `offered` as [name, description, schema], and words on them."""
+    from tunebook.data.tools import about
+
+    if not tools:
+        return {}
+    words = "Tools that the model may call."
+    if shown is False:
+        words += " The chat template does not write them: the model knows what the messages say."
+    return {"words": words, "offered": [[_shortened(t) for t in about(tool)] for tool in tools]}
+
+
 def token_lists(view: Any, marks: Sequence[str] = ()) -> list[list[Any]]:
     """Tokens for the page: text, id, kinds, turn, value."""
     return [
@@ -234,6 +265,10 @@ def _kind(cell: Any, *more: str) -> str:
     kinds = ["trained" if cell.trained else "masked", *more]
     kinds += ["special"] * cell.special + ["continues"] * cell.continues
     return " ".join(kinds)
+
+
+def _json(call: dict[str, Any]) -> str:
+    return json.dumps(call.get("function", call), ensure_ascii=False)
 
 
 def _shortened(text: str) -> str:
