@@ -1,6 +1,6 @@
 """Each family, kind of batch, way to spend memory and kind of weights: the same numbers as unpatched.
 
-Not every combination of the four is run, but every combination of any two.
+Every family meets every kind of batch; ways to spend memory and kinds of weights take turns.
 """
 
 from __future__ import annotations

@@ -280,6 +280,20 @@ def test_a_batch_that_did_not_fit_is_run_in_parts_to_the_same_step(tmp_path, mon
         assert column(parts.logs, name) == pytest.approx(column(whole.logs, name), rel=1e-4), name
 
 
+def test_gradients_that_cannot_be_had_again_are_not_taken_for_zero(tmp_path):
+    trainer, _ = small_run(tmp_path, patched(small_model()), max_steps=1)
+    trainer.step_down = lambda: 2
+    trainer._largest, trainer._accumulating = 0, -1
+    assert trainer._gradients_before(10) == (True, None)  # the first of an update: nothing yet
+    assert trainer._gradients_before(10) == (False, None)  # no larger than what has fitted
+    restorable, copies = trainer._gradients_before(11)
+    assert restorable
+    buffers = trainer._flat.flat_parameters()
+    for copy, buffer in zip(copies, buffers, strict=True):
+        assert torch.equal(copy, buffer.grad)
+        assert copy.data_ptr() != buffer.grad.data_ptr()
+
+
 @pytest.mark.parametrize("parts", [2, 3, 9])
 def test_a_packed_batch_is_split_between_its_documents(parts):
     lengths = [3, 5, 1, 4, 6, 0, 0]

@@ -104,7 +104,12 @@ class SFTTrainer(TrlSFTTrainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Transformers' training; clearing gradients is one write instead of a walk over the model."""
         with _clears_by(self.model, self._clear_gradients):
-            return super().train(*args, **kwargs)
+            try:
+                return super().train(*args, **kwargs)
+            finally:
+                pending, self._pending = self._pending, None
+                if pending is not None:  # training ended by an exception
+                    self._write(pending)
 
     def _clear_gradients(self, set_to_none: bool = True) -> None:
         if self._flat is None:
@@ -153,14 +158,17 @@ class SFTTrainer(TrlSFTTrainer):
             model.train()
         inputs = self._prepare_inputs(inputs)
         inputs.pop("token_counts", None)
+        if num_items_in_batch is None:
+            labelled = (inputs["labels"][..., 1:] != -100).sum()
+            num_items_in_batch = labelled * self.current_gradient_accumulation_steps
         inputs["divisor"] = num_items_in_batch
-        before = self._gradients_before(inputs["input_ids"].numel())
+        restorable, before = self._gradients_before(inputs["input_ids"].numel())
         while True:
             try:
                 return self._in_parts(model, inputs)
             except torch.OutOfMemoryError as error:
                 full: Exception = error.with_traceback(None)  # whose frames hold tensors
-            if self.step_down is None or self._flat is None:
+            if self.step_down is None or self._flat is None or not restorable:
                 raise full
             self._clear_memory()
             parts = self.step_down()
@@ -179,14 +187,17 @@ class SFTTrainer(TrlSFTTrainer):
             self._sums.setdefault("train", []).append(metrics.clone())
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
-    def _gradients_before(self, tokens: int) -> list[torch.Tensor] | None:
-        """Gradients of the earlier batches of this update, kept where this one may not fit."""
+    def _gradients_before(self, tokens: int) -> tuple[bool, list[torch.Tensor] | None]:
+        """Whether this update's gradients can be had again, and those of its earlier batches.
+
+        None for the first batch. Copies are made only where a batch is larger than all before.
+        """
         first = self._accumulating != self.state.global_step
         self._accumulating = self.state.global_step
         known, self._largest = tokens <= self._largest, max(self._largest, tokens)
         if first or known or self._flat is None or self.step_down is None:
-            return None
-        return self._flat.gradients()
+            return first, None
+        return True, self._flat.gradients()
 
     def _clear_memory(self) -> None:
         if self._graphs is not None:
@@ -202,8 +213,6 @@ class SFTTrainer(TrlSFTTrainer):
         divisor = given.pop("divisor")
         with self.compute_loss_context_manager():
             loss, metrics = self._fused_loss(model, given, divisor)
-        if divisor is None:
-            loss = loss / self.current_gradient_accumulation_steps
         self.accelerator.backward(loss)
         return loss.detach(), metrics
 
