@@ -6,7 +6,7 @@ Knows nothing of threads, run folders or events.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
+
+
+_FEW_LENGTHS = 64
 
 
 def make_trainer(
@@ -71,6 +74,11 @@ def sft_config(
     """TRL's configuration for a recipe; every choice of the recipe or the plan, nothing by chance."""
     import torch
 
+    lengths: dict[str, Any] = {}
+    if (
+        strategy.engine == "fused"
+    ):  # cuDNN plans anew for each length, which takes longer than a step
+        lengths["pad_to_multiple_of"] = _FEW_LENGTHS
     training = recipe.training
     device = model.device.type
     dtype = strategy.dtype
@@ -108,4 +116,5 @@ def sft_config(
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
+        **lengths,
     )
