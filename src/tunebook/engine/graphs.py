@@ -53,6 +53,7 @@ class StepGraphs:
         self._graphs: dict[Any, _Captured] = {}
         self._pool: Any = None
         self.failure: str | None = None
+        self.captures = 0  # tried so far
 
     def __call__(self, inputs: Inputs) -> Outputs:
         """The step's outputs. `inputs`: tensors on the device, and anything hashable beside them."""
@@ -62,6 +63,7 @@ class StepGraphs:
             self._seen[key] += 1
             if not self._ready(key):
                 return self._step(inputs)
+            self.captures += 1
             captured = self._capture(key, inputs)
             if captured is None:
                 return self._step(inputs)
