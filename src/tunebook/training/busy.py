@@ -44,8 +44,7 @@ def device_spans(events: Iterable[Any]) -> list[Span]:
     return [
         Span(event.name, event.time_range.start, event.time_range.end)
         for event in events
-        if event.device_type.name == "CUDA"
-        and not getattr(event, "is_user_annotation", False)
+        if event.device_type.name == "CUDA" and not getattr(event, "is_user_annotation", False)
     ]
 
 
