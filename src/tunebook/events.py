@@ -104,8 +104,8 @@ class BusyEvent(EventBase):
         if self.busy >= _BUSY_ENOUGH:
             return ""
         return (
-            "it waits for the host in between: give each step more to do, by a larger "
-            "`training.batch_size` with less accumulation, or by `training.packing`."
+            "give each step more to do, by a larger `training.batch_size` with less accumulation, "
+            "or by `training.packing`."
         )
 
 

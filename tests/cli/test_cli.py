@@ -137,6 +137,6 @@ def test_how_busy_the_gpu_was_is_said_once_with_what_to_do(tmp_path: Path) -> No
     run.log.append(BusyEvent(step=10, busy=0.3, kernels=2000, seconds=0.2))
     ((name, value),) = busy_rows(run)
     assert name == "GPU busy"
-    assert value.startswith("30 %, 2,000 kernels a step: it waits")
+    assert value.startswith("30 %, 2,000 kernels a step; give")
     run.log.append(BusyEvent(step=60, busy=0.95, kernels=1999, seconds=0.2))
     assert busy_rows(run) == [("GPU busy", "95 %, 1,999 kernels a step")]

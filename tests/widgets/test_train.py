@@ -74,7 +74,7 @@ def test_a_gpu_that_waits_is_told_among_the_events_and_so_is_a_smaller_plan(fake
     assert warning == {
         "kind": "warning", "step": 12, "text": "It ran out.", "do": "close what else runs.",
     }  # fmt: skip
-    assert "step 12: It ran out." in panel.as_text()
+    assert "step 12: It ran out. close what else runs." in panel.as_text()
     panel.close()
 
 

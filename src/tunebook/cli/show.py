@@ -140,4 +140,4 @@ def peak_of(run: Run) -> MemoryEvent | None:
 def busy_rows(run: Run) -> list[tuple[str, str]]:
     """How busy the GPU was and what to do about it, for `pairs`; nothing if it was not measured."""
     measured = run.log.of(BusyEvent)
-    return [("GPU busy", ": ".join(filter(None, (e.words(), e.advice())))) for e in measured[-1:]]
+    return [("GPU busy", "; ".join(filter(None, (e.words(), e.advice())))) for e in measured[-1:]]

@@ -128,7 +128,9 @@ class RunView:
     def _measured(self, event: BusyEvent) -> None:
         self._busy = event
         if advice := event.advice():
-            self._say("advice", event.step, f"The GPU is busy {event.words()}:", advice)
+            self._say(
+                "advice", event.step, f"The GPU waits for the host: busy {event.words()};", advice
+            )
 
     def _finish(self, event: FinishedEvent) -> None:
         self.ended = event.reason

@@ -117,7 +117,7 @@ class TrainPanel(Panel):
             losses = f"loss {self.first_loss:.4f} → {self.last_loss:.4f}"
         busy = f"GPU busy {self.gpu_busy}" if self.gpu_busy else ""
         plan = f"plan: {', '.join(self.strategy)}" if self.strategy else ""
-        said = [f"  step {item['step']}: {item['text']}" for item in self.messages[-5:]]
+        said = [f"  step {m['step']}: {m['text']} {m['do']}".rstrip() for m in self.messages[-5:]]
         return [self.summary, losses, busy, plan, self.run_path, *said]
 
     def close(self) -> None:
