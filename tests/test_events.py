@@ -8,6 +8,7 @@ from pathlib import Path
 from hypothesis import given, strategies as st
 
 from tunebook.events import (
+    BusyEvent,
     CheckpointEvent,
     EventLog,
     FinishedEvent,
@@ -26,7 +27,12 @@ def step(number: int, loss: float = 1.0) -> StepEvent:
 
 def test_events_come_back_typed_and_in_order(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
-    written = [step(1), WarningEvent(code="x", message="y"), CheckpointEvent(path="checkpoints/1")]
+    written = [
+        step(1),
+        WarningEvent(code="x", message="y"),
+        BusyEvent(step=10, busy=0.96, kernels=1414, seconds=0.25),
+        CheckpointEvent(path="checkpoints/1"),
+    ]
     for event in written:
         log.append(event)
     assert log.read() == written
@@ -53,6 +59,13 @@ def test_an_event_of_a_later_version_is_passed_over(tmp_path: Path) -> None:
     log.path.write_text('{"kind":"telepathy","step":1}\n')
     log.append(step(1))
     assert len(log.read()) == 1
+
+
+def test_a_gpu_that_waits_is_told_what_to_do_and_a_busy_one_is_not() -> None:
+    busy, idle = (BusyEvent(busy=share, kernels=1414, seconds=0.1) for share in (0.962, 0.31))
+    assert (busy.words(), busy.advice()) == ("96 %, 1,414 kernels a step", "")
+    assert idle.words() == "31 %, 1,414 kernels a step"
+    assert "training.packing" in idle.advice()
 
 
 @given(text=st.text())

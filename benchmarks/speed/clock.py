@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from tunebook.training.busy import DeviceProfile, Span, covered
+
 WARM_UP = 5  # kernels are compiled, a graph is captured
 SYNCHRONISED = 10
 AHEAD = 12
@@ -29,7 +31,7 @@ class Clock(TrainerCallback):
         self.marks: dict[int, float] = {}
         self.logs: list[dict[str, float]] = []
         self.profile: dict[str, Any] = {}
-        self._profiler: Any = None
+        self._profiler: DeviceProfile | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The time from which the first step counts."""
@@ -38,11 +40,8 @@ class Clock(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the profiler before the last step."""
         if state.global_step == STEPS - 1 and torch.cuda.is_available():
-            torch.cuda.synchronize()
-            self._profiler = torch.profiler.profile(
-                activities=[torch.profiler.ProfilerActivity.CUDA]
-            )
-            self._profiler.__enter__()
+            self._profiler = DeviceProfile()
+            self._profiler.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Wait for the device where the schedule says so."""
@@ -51,8 +50,7 @@ class Clock(TrainerCallback):
         if timed or step in (1, STEPS - 1, STEPS):
             self._mark(step)
         if self._profiler is not None:
-            self._profiler.__exit__(None, None, None)
-            self.profile = _busy(self._profiler)
+            self.profile = _busy(self._profiler.stop())
             self._profiler = None
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -84,24 +82,16 @@ class Clock(TrainerCallback):
         self.marks[step] = time.perf_counter()
 
 
-def _busy(profiler: Any) -> dict[str, Any]:
+def _busy(spans: list[Span]) -> dict[str, Any]:
     """Kernels and copies of the profiled step: how many, their union in time, the longest."""
-    spans, by_name = [], {}
-    for event in profiler.events():
-        on_device = event.device_type == torch.autograd.DeviceType.CUDA
-        if on_device and not getattr(event, "is_user_annotation", False):
-            start, end = event.time_range.start, event.time_range.end
-            spans.append((start, end))
-            calls, total = by_name.get(event.name, (0, 0.0))
-            by_name[event.name] = (calls + 1, total + (end - start) / 1e3)
-    covered, last = 0.0, float("-inf")
-    for start, end in sorted(spans):
-        covered += max(0.0, end - max(start, last))
-        last = max(last, end)
+    by_name: dict[str, tuple[int, float]] = {}
+    for span in spans:
+        calls, total = by_name.get(span.name, (0, 0.0))
+        by_name[span.name] = (calls + 1, total + (span.end - span.start) / 1e3)
     longest = sorted(by_name.items(), key=lambda item: -item[1][1])[:20]
     return {
         "kernels": len(spans),
-        "busy_ms": covered / 1e3,
+        "busy_ms": covered(spans) / 1e3,
         "longest": [
             {"name": name[:90], "calls": calls, "ms": total} for name, (calls, total) in longest
         ],

@@ -28,6 +28,8 @@ interface TrainState extends PanelState {
   learning_rate: number | null;
   tokens_per_second: number | null;
   peak: number;
+  gpu_busy: string;
+  strategy: string[];
   forecast_total: number;
   loss_points: DataView;
   memory_points: DataView;
@@ -40,6 +42,9 @@ type Model = AnyModel<TrainState>;
 const WORKING = ['preparing', 'running', 'stopping'];
 const RESUMABLE = ['stopped', 'interrupted', 'failed'];
 const UNANSWERED = 1000; // milliseconds after which Stop interrupts the kernel
+const BUSY =
+  'Measured over one step: how much of its time the GPU computed or copied. The rest of the time it waited for the host. ' +
+  'A low share means that a step has too little to do: raise the batch and lower the accumulation (what is learnt stays the same), or turn on packing.';
 
 export default definePanel<TrainState>('train', ({ model, body, cleanup }) => {
   body.append(buttons(model, cleanup), progress(model, cleanup), figures(model, cleanup), plots(model, cleanup), events(model, cleanup));
@@ -116,6 +121,9 @@ function progressWords(model: Model): string {
 
 function figures(model: Model, cleanup: Cleanup): HTMLElement {
   const list = h('dl', { class: 'tb-stats' });
+  const busy = h('p', { class: 'tb-gpu-busy', title: BUSY });
+  const plan = h('p', { class: 'tb-muted tb-plan-words' });
+  const node = h('div', { class: 'tb-figures' }, list, busy, plan);
   const draw = (): void => {
     const [first, last] = [model.get('first_loss'), model.get('last_loss')];
     toggle(list, last !== null);
@@ -128,9 +136,15 @@ function figures(model: Model, cleanup: Cleanup): HTMLElement {
       ['Peak memory', model.get('peak') ? bytes(model.get('peak')) : '–']
     ];
     list.replaceChildren(...shown.map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value))));
+    const [share, strategy] = [model.get('gpu_busy'), model.get('strategy')];
+    setText(busy, share ? `GPU busy ${share}` : '');
+    toggle(busy, share !== '');
+    setText(plan, strategy.length ? `Plan: ${strategy.join(' · ')}` : '');
+    toggle(plan, strategy.length > 0);
+    toggle(node, last !== null || strategy.length > 0);
   };
-  follow(model, ['first_loss', 'last_loss', 'learning_rate', 'tokens_per_second', 'peak'], draw, cleanup);
-  return list;
+  follow(model, ['first_loss', 'last_loss', 'learning_rate', 'tokens_per_second', 'peak', 'gpu_busy', 'strategy'], draw, cleanup);
+  return node;
 }
 
 function plots(model: Model, cleanup: Cleanup): HTMLElement {

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 SCHEMA_VERSION = 1
+_BUSY_ENOUGH = 0.8  # of a step; what is left is no longer worth a change
 
 
 class EventBase(BaseModel):
@@ -82,6 +83,32 @@ class MemoryEvent(EventBase):
     method: str = Field(default="allocator", description="How `peak` was measured.")
 
 
+class BusyEvent(EventBase):
+    """How busy the GPU was in one step, measured once after each beginning; never on a CPU."""
+
+    kind: Literal["busy"] = "busy"
+    busy: float = Field(
+        ge=0, le=1, description="Share of the step's wall time in which a kernel or a copy ran."
+    )
+    kernels: int = Field(description="Kernels and copies of this step.")
+    seconds: float = Field(
+        description="Wall time of this step, with the device waited for at both ends."
+    )
+
+    def words(self) -> str:
+        """Such as "96 %, 1,414 kernels a step"."""
+        return f"{100 * self.busy:.0f} %, {self.kernels:,} kernels a step"
+
+    def advice(self) -> str:
+        """What to do about a low share; empty where there is little to gain."""
+        if self.busy >= _BUSY_ENOUGH:
+            return ""
+        return (
+            "give each step more to do, by a larger `training.batch_size` with less accumulation, "
+            "or by `training.packing`."
+        )
+
+
 class SampleEvent(EventBase):
     """An answer of the model at this step."""
 
@@ -139,6 +166,7 @@ Event = Annotated[
     | StepEvent
     | EvaluationEvent
     | MemoryEvent
+    | BusyEvent
     | SampleEvent
     | CheckpointEvent
     | WarningEvent
@@ -152,6 +180,7 @@ EVENT_TYPES: tuple[type[EventBase], ...] = (
     StepEvent,
     EvaluationEvent,
     MemoryEvent,
+    BusyEvent,
     SampleEvent,
     CheckpointEvent,
     WarningEvent,

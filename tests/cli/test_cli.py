@@ -141,3 +141,20 @@ def test_help_is_quick_to_import() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("False")
+
+
+def test_how_busy_the_gpu_was_is_said_once_with_what_to_do(tmp_path: Path) -> None:
+    from tunebook.cli.show import busy_rows
+    from tunebook.events import BusyEvent
+    from tunebook.recipe import Recipe
+    from tunebook.training import Run
+    from tunebook.training.folder import RunFolder
+
+    run = Run(RunFolder(tmp_path), Recipe())
+    assert busy_rows(run) == []
+    run.log.append(BusyEvent(step=10, busy=0.3, kernels=2000, seconds=0.2))
+    ((name, value),) = busy_rows(run)
+    assert name == "GPU busy"
+    assert value.startswith("30 %, 2,000 kernels a step; give")
+    run.log.append(BusyEvent(step=60, busy=0.95, kernels=1999, seconds=0.2))
+    assert busy_rows(run) == [("GPU busy", "95 %, 1,999 kernels a step")]

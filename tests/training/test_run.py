@@ -13,10 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.version import Version
 
 from tunebook.errors import RunBusy, RunMissing
 from tunebook.events import (
+    BusyEvent,
     CheckpointEvent,
     EvaluationEvent,
     ExportEvent,
@@ -84,6 +86,12 @@ def test_the_forecast_is_near_what_was_measured(finished: Run) -> None:
     measured = finished.log.of(MemoryEvent)[-1].peak
     assert finished.plan is not None
     assert abs(finished.plan.forecast.total / measured - 1) < 0.15
+
+
+def test_a_run_on_a_gpu_says_once_how_busy_it_is(finished: Run) -> None:
+    measured = finished.log.of(BusyEvent)
+    assert len(measured) == torch.cuda.is_available()
+    assert all(event.step >= 10 and 0 < event.busy <= 1 for event in measured)
 
 
 def test_a_run_is_reopened_by_its_path(finished: Run) -> None:

@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from tunebook.events import EventLog, FinishedEvent, MemoryEvent, StartedEvent, StepEvent
+from tunebook.events import (
+    BusyEvent,
+    EventLog,
+    FinishedEvent,
+    MemoryEvent,
+    StartedEvent,
+    StepEvent,
+)
 from tunebook.recipe import Recipe
 
 
@@ -54,6 +61,9 @@ class FakeRun:
         )
         self.log.append(step)
         self.log.append(MemoryEvent(step=number, device="cpu", allocated=1000, peak=2000))
+
+    def measure(self, step: int, busy: float, kernels: int) -> None:
+        self.log.append(BusyEvent(step=step, busy=busy, kernels=kernels, seconds=0.5))
 
     def finish(self, step: int) -> None:
         self.log.append(FinishedEvent(step=step, reason="completed"))

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from tunebook.errors import RunMissing
-from tunebook.events import StartedEvent, StepEvent
+from tunebook.events import BusyEvent, StartedEvent, StepEvent, WarningEvent
+from tunebook.plan import Hardware, make_plan
+from tunebook.recipe import Recipe
 from tunebook.widgets import TrainPanel, watch
 from tunebook.widgets._follow import MOST_POINTS, RunView
 
@@ -33,6 +35,57 @@ def test_a_panel_on_a_finished_run_shows_it_whole(fake_run: Any) -> None:
     assert points(panel.loss_points)[1].tolist() == [3.0, 2.0, 1.0]
     assert "loss 3.0000 → 1.0000" in panel.as_text()
     panel.close()
+
+
+def test_a_panel_says_how_busy_the_gpu_is_and_what_the_plan_spends_memory_on(
+    fake_run: Any, eventually: Any
+) -> None:
+    fake_run.plan = make_plan(Recipe.of(model="Llama-3.1-8B-Instruct"), hardware=Hardware.of("L4"))
+    fake_run.begin(total=30)
+    fake_run.step(1, 3.0)
+    panel = TrainPanel(run=fake_run)
+    assert panel.gpu_busy == ""
+    assert "GPU busy" not in panel.as_text()
+    fake_run.measure(10, 0.962, 1414)
+    eventually(lambda: panel.gpu_busy == "96 %, 1,414 kernels a step")
+    assert [item["kind"] for item in panel.messages] == ["started"]
+    assert "GPU busy 96 %, 1,414 kernels a step" in panel.as_text()
+    assert fake_run.plan.strategy.spending()
+    assert set(fake_run.plan.strategy.spending()) < set(panel.strategy)
+    assert ", ".join(panel.strategy) in panel.as_text()
+    fake_run.finish(30)
+    panel.close()
+
+
+def test_a_gpu_that_waits_is_told_among_the_events_and_so_is_a_smaller_plan(fake_run: Any) -> None:
+    fake_run.begin(total=30)
+    fake_run.measure(10, 0.4, 900)
+    fake_run.log.append(
+        WarningEvent(
+            step=12, code="out_of_memory", message="It ran out.", do="close what else runs."
+        )
+    )
+    fake_run.finish(30)
+    panel = TrainPanel(run=fake_run)
+    advice, warning = panel.messages[1:3]
+    assert (advice["step"], advice["kind"]) == (10, "advice")
+    assert "40 %" in advice["text"]
+    assert "packing" in advice["do"]
+    assert warning == {
+        "kind": "warning", "step": 12, "text": "It ran out.", "do": "close what else runs.",
+    }  # fmt: skip
+    assert "step 12: It ran out. close what else runs." in panel.as_text()
+    panel.close()
+
+
+def test_a_measurement_of_steps_that_were_lost_is_not_shown() -> None:
+    view = RunView()
+    about = {"pid": 1, "process_started": 0.0, "host": "h", "device": "cuda:0", "total_steps": 40}
+    begun = StartedEvent(**about, trainable_parameters=1, total_parameters=1, resumed_from=8)
+    measured = BusyEvent(step=10, busy=0.9, kernels=1, seconds=1)
+    for event, shown in ((measured, True), (begun, False), (measured, True)):
+        view.add(event)
+        assert bool(view.traits()["gpu_busy"]) is shown
 
 
 def test_points_arrive_while_the_run_goes_on_and_after_a_resume(

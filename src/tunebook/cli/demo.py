@@ -86,6 +86,7 @@ def _report(run: Run, before: int, after: int, count: int, began: float) -> None
                 f"forecast {show.mib(plan.forecast.total)}, measured {show.mib(memory.peak)} "
                 f"({error:+.1%})",
             ),
+            *show.busy_rows(run),
             ("run folder", str(run.path)),
             ("adapter", str(run.folder.adapter)),
             ("merged model", str(run.folder.exports / "merged_16bit")),

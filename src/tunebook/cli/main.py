@@ -134,6 +134,7 @@ def train(arguments: argparse.Namespace) -> int:
     if memory is not None and run.plan is not None:
         forecast = show.mib(run.plan.forecast.total)
         rows.append(("memory", f"{show.mib(memory.peak)} (forecast {forecast})"))
+    rows += show.busy_rows(run)
     if run.folder.adapter.is_dir():
         rows.append(("adapter", str(run.folder.adapter)))
     show.pairs(rows)

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tunebook.errors import TunebookError
-from tunebook.events import EventBase, MemoryEvent, StartedEvent, StepEvent, WarningEvent
+from tunebook.events import BusyEvent, EventBase, MemoryEvent, StartedEvent, StepEvent, WarningEvent
 
 if TYPE_CHECKING:
     from tunebook.training import Run
@@ -135,3 +135,9 @@ def peak_of(run: Run) -> MemoryEvent | None:
     """The last memory event of a run."""
     memory = run.log.of(MemoryEvent)
     return memory[-1] if memory else None
+
+
+def busy_rows(run: Run) -> list[tuple[str, str]]:
+    """How busy the GPU was and what to do about it, for `pairs`; nothing if it was not measured."""
+    measured = run.log.of(BusyEvent)
+    return [("GPU busy", "; ".join(filter(None, (e.words(), e.advice())))) for e in measured[-1:]]

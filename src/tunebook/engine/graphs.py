@@ -54,6 +54,7 @@ class StepGraphs:
         self._pool: Any = None
         self._guarded: Any = None
         self.failure: str | None = None
+        self.captures = 0  # tried so far
 
     def __call__(self, inputs: Inputs) -> Outputs:
         """The step's outputs. `inputs`: tensors on the device, and anything hashable beside them."""
@@ -67,6 +68,7 @@ class StepGraphs:
             self._seen[key] += 1
             if not self._ready(key):
                 return self._step(inputs)
+            self.captures += 1
             captured = self._capture(key, inputs)
             if captured is None:
                 return self._step(inputs)

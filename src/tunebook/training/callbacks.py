@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tunebook.engine import model_lock
 from tunebook.events import (
+    BusyEvent,
     CheckpointEvent,
     EvaluationEvent,
     EventLog,
@@ -23,6 +25,7 @@ from tunebook.events import (
     StepEvent,
     WarningEvent,
 )
+from tunebook.training.busy import BusyMeter
 from tunebook.training.folder import this_process
 from tunebook.training.meter import MemoryMeter
 
@@ -56,6 +59,7 @@ class EventCallback(TrainerCallback):
         self.log = log
         self.stopped = False
         self.meter = MemoryMeter(model)
+        self.busy = BusyMeter(next(model.parameters()).device, self._captures)
         self._model = model
         self._lock = model_lock(model)
         self._locked = False
@@ -74,6 +78,10 @@ class EventCallback(TrainerCallback):
 
     def release(self) -> None:
         """Give the model's lock back if a step ended by an exception."""
+        self.busy.cancel()
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._locked:
             self._locked = False
             self._lock.release()
@@ -96,19 +104,26 @@ class EventCallback(TrainerCallback):
         )
         for note in self._notes:
             self.log.append(note)
+        self.busy.expect(state.global_step + 1, state.max_steps)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         self._lock.acquire()
         self._locked = True
+        self.busy.begin(state.global_step + 1)
         self._began = time.perf_counter()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self._seconds[state.global_step] = time.perf_counter() - self._began
-        self.release()
+        seconds = time.perf_counter() - self._began
+        reading = self.busy.end()
+        self._unlock()
+        if reading is not None:
+            seconds = reading.seconds
+            self.log.append(BusyEvent(step=state.global_step, **asdict(reading)))
+        self._seconds[state.global_step] = seconds
         if self._stop_asked() and state.global_step < state.max_steps:
             self.stopped = True
             control.should_training_stop = True
@@ -170,6 +185,9 @@ class EventCallback(TrainerCallback):
     ) -> None:
         path = Path(str(args.output_dir)).name + f"/checkpoint-{state.global_step}"
         self.log.append(CheckpointEvent(step=state.global_step, path=path))
+
+    def _captures(self) -> int:
+        return 0 if self._trainer is None else self._trainer.captures
 
     def _memory(self, state: TrainerState, *, final: bool) -> None:
         now = time.monotonic()

@@ -101,6 +101,11 @@ class SFTTrainer(TrlSFTTrainer):
             step = partial(self._forward_backward, self.model)
             self._graphs = StepGraphs(step, guard=lambda: LAYOUT.version)
 
+    @property
+    def captures(self) -> int:
+        """How often a step was captured as a graph so far."""
+        return 0 if self._graphs is None else self._graphs.captures
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Transformers' training; clearing gradients is one write instead of a walk over the model."""
         with _clears_by(self.model, self._clear_gradients):

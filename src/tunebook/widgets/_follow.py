@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from tunebook.events import (
+    BusyEvent,
     CheckpointEvent,
     EvaluationEvent,
     EventBase,
@@ -42,6 +43,7 @@ class RunView:
         self._smooth: list[float] = []
         self._memory: list[MemoryEvent] = []
         self._evaluations: list[EvaluationEvent] = []
+        self._busy: BusyEvent | None = None
         self._messages: list[dict[str, Any]] = []
         self._seconds = 0.0
 
@@ -52,6 +54,8 @@ class RunView:
             self._add_step(event)
         elif isinstance(event, MemoryEvent):
             self._memory.append(event)
+        elif isinstance(event, BusyEvent):
+            self._measured(event)
         elif isinstance(event, EvaluationEvent):
             self._evaluations.append(event)
             self._say("evaluation", event.step, f"Evaluation loss {event.loss:.4f}")
@@ -82,6 +86,7 @@ class RunView:
             "learning_rate": last.learning_rate if last else None,
             "tokens_per_second": self._speed(),
             "peak": max((event.peak for event in self._memory), default=0),
+            "gpu_busy": self._busy.words() if self._busy else "",
             "loss_points": self._loss_bytes(),
             "memory_points": self._memory_bytes(),
             "evaluation_points": _pack([(e.step, e.loss) for e in self._evaluations], 2),
@@ -107,6 +112,8 @@ class RunView:
         self._smooth = self._smooth[: len(self._steps)]
         self._evaluations = [old for old in self._evaluations if old.step <= kept]
         self._memory = [old for old in self._memory if old.step <= kept]
+        if self._busy is not None and self._busy.step > kept:
+            self._busy = None
         again = f"Resumed from step {kept}" if event.resumed_from is not None else "Training began"
         self._say("started", kept, f"{again} on {event.device}")
 
@@ -117,6 +124,13 @@ class RunView:
         self._steps.append(event)
         self._smooth.append(mean if math.isfinite(mean) else event.loss)
         self._seconds += event.seconds
+
+    def _measured(self, event: BusyEvent) -> None:
+        self._busy = event
+        if advice := event.advice():
+            self._say(
+                "advice", event.step, f"The GPU waits for the host: busy {event.words()};", advice
+            )
 
     def _finish(self, event: FinishedEvent) -> None:
         self.ended = event.reason

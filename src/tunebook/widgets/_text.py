@@ -1,6 +1,11 @@
-"""Numbers as a person reads them: bytes, durations, counts. Knows nothing of panels."""
+"""Numbers and plans as a person reads them: bytes, durations, strategies. Knows nothing of panels."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunebook.plan import Strategy
 
 
 def bytes_text(count: float) -> str:
@@ -33,3 +38,9 @@ def count_text(count: float) -> str:
             value = count / size
             return f"{value:.0f}{unit}" if value >= 100 else f"{value:.1f}{unit}"
     return f"{count:.0f}"
+
+
+def strategy_words(strategy: Strategy) -> list[str]:
+    """How a plan runs a recipe: "batch 2 × 4", what memory is spent on, dtype, optimizer."""
+    batch = f"batch {strategy.micro_batch} × {strategy.gradient_accumulation_steps}"
+    return [batch, *strategy.spending(), strategy.dtype, strategy.optimizer]

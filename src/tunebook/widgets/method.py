@@ -12,7 +12,7 @@ import traitlets as t
 from tunebook.recipe import Recipe
 from tunebook.widgets._panel import Panel
 from tunebook.widgets._state import Studio
-from tunebook.widgets._text import bytes_text, duration_text
+from tunebook.widgets._text import bytes_text, duration_text, strategy_words
 
 TITLES = {
     "weights": "Weights",
@@ -132,12 +132,7 @@ def forecast_dict(plan: Any) -> dict[str, Any]:
         "seconds_total": cost.seconds_total,
         "tokens_per_step": cost.tokens_per_step,
         "hardware": plan.hardware.name,
-        "strategy": [
-            f"batch {strategy.micro_batch} × {strategy.gradient_accumulation_steps}",
-            *strategy.spending(),
-            strategy.dtype,
-            strategy.optimizer,
-        ],
+        "strategy": strategy_words(strategy),
         "rungs": list(plan.rungs),
         "advice": list(plan.advice),
     }

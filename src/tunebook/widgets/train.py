@@ -17,7 +17,7 @@ from tunebook.widgets._figure import run_figure
 from tunebook.widgets._follow import RunView
 from tunebook.widgets._panel import Panel
 from tunebook.widgets._state import Studio
-from tunebook.widgets._text import duration_text
+from tunebook.widgets._text import duration_text, strategy_words
 
 SHORTEST = 0.2  # seconds between two updates of the page
 IDLE = 1.0  # seconds between two looks at a run that nobody works on
@@ -50,6 +50,10 @@ class TrainPanel(Panel):
     tokens_per_second = t.Float(None, allow_none=True).tag(sync=True)
     peak = t.Int(0, help="Highest number of bytes in tensors.").tag(sync=True)
     forecast_total = t.Int(0, help="What the plan said it would need, in bytes.").tag(sync=True)
+    gpu_busy = t.Unicode(help="Such as `96 %, 1,414 kernels a step`; empty on a CPU.").tag(
+        sync=True
+    )
+    strategy: t.List[Any] = t.List(help="How the plan runs it, in words.").tag(sync=True)
     loss_points = t.Bytes(help="float32 columns: step, loss, smoothed.").tag(sync=True)
     memory_points = t.Bytes(help="float32 columns: step, allocated, peak.").tag(sync=True)
     evaluation_points = t.Bytes(help="float32 columns: step, loss.").tag(sync=True)
@@ -107,12 +111,14 @@ class TrainPanel(Panel):
         return run_figure(self._folded(), title=self.run_name, forecast=self.forecast_total)
 
     def text_lines(self) -> list[str]:
-        """State, losses and the last messages."""
+        """State, losses, how it is run and the last messages."""
         losses = ""
         if self.first_loss is not None and self.last_loss is not None:
             losses = f"loss {self.first_loss:.4f} → {self.last_loss:.4f}"
-        said = [f"  step {item['step']}: {item['text']}" for item in self.messages[-5:]]
-        return [self.summary, losses, self.run_path, *said]
+        busy = f"GPU busy {self.gpu_busy}" if self.gpu_busy else ""
+        plan = f"plan: {', '.join(self.strategy)}" if self.strategy else ""
+        said = [f"  step {m['step']}: {m['text']} {m['do']}".rstrip() for m in self.messages[-5:]]
+        return [self.summary, losses, busy, plan, self.run_path, *said]
 
     def close(self) -> None:
         """Stop watching and take the view away; the run goes on."""
@@ -160,9 +166,13 @@ class TrainPanel(Panel):
         run = self.run
         state = "new" if run is None else run.state
         plan = None if run is None else run.plan
-        forecast = 0 if plan is None else int(plan.forecast.total)
         failure = getattr(run, "error", None)
-        shown = {"state": state, "phase": getattr(run, "phase", ""), "forecast_total": forecast}
+        shown = {
+            "state": state,
+            "phase": getattr(run, "phase", ""),
+            "forecast_total": 0 if plan is None else int(plan.forecast.total),
+            "strategy": [] if plan is None else strategy_words(plan.strategy),
+        }
         if failure is not None:
             shown["error"] = failure.to_dict(traceback=True)
         self.show(**shown, summary=self._one_line(state))
