@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -205,3 +206,24 @@ def test_as_many_layers_as_there_are_must_be_planned(tiny_model):
         spend(model, [LayerMemory()] * 3)
     unpatch(model)
     assert not fused_layers(model)
+
+
+@pytest.mark.parametrize("tile", [1, 7, 16, 1000])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "phi3"])
+def test_an_mlp_by_tiles_takes_the_same_step(tiny_model, with_lora, batch, family, tile):
+    model = with_lora(tiny_model(family), tuned=True)
+    theirs = take_step(model, batch)
+    patch(model, device="any")
+    for keep in (NOTHING, replace(ALL, gate_up=False)):
+        spend(model, [LayerMemory(replace(keep, tile=tile))] * 2)
+        assert_same(take_step(model, batch), theirs, TIGHT)
+
+
+def test_dropout_is_not_cut_into_tiles(tiny_model, with_lora, batch):
+    model = with_lora(tiny_model("llama"), tuned=True, lora_dropout=0.3)
+    patch(model, device="any")
+    steps = []
+    for tile in (None, 7):
+        spend(model, [LayerMemory(replace(NOTHING, tile=tile))] * 2)
+        steps.append(take_step(model, batch, seed=5))
+    assert_same(steps[1], steps[0], 1e-6)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from tunebook.engine import CAUSAL, LayerMemory, LossRequest, fused_layers, patch, spend
+from tunebook.engine import CAUSAL, LossRequest, fused_layers, patch, spend
 from tunebook.models.adapters import add_lora
 from tunebook.models.shape import ModelShape
 from tunebook.plan import Strategy
@@ -23,7 +23,7 @@ from tunebook.plan.memory import Batch
 from tunebook.plan.nouns import Level
 from tunebook.recipe import Recipe
 from tunebook.training.memory import measure_step_memory, resident_bytes
-from tunebook.training.spend import KEEP
+from tunebook.training.spend import layer_memory
 
 _MARKER = 2**31  # bytes of one allocation that is never touched and higher than any peak
 _SMALL = 4096  # ids, scalars, weights of norms
@@ -47,7 +47,9 @@ class Tiny:
     rows: int
     length: int
 
-    def strategy(self, levels: tuple[int, ...], resident: int = 0) -> Strategy:
+    def strategy(
+        self, levels: tuple[int, ...], resident: int = 0, tile: int | None = None
+    ) -> Strategy:
         return Strategy(
             micro_batch=self.rows,
             gradient_accumulation_steps=1,
@@ -58,6 +60,7 @@ class Tiny:
             engine="fused",
             levels=levels,
             resident_layers=resident,
+            mlp_tile=tile,
         )
 
     def forward(self, strategy: Strategy) -> tuple[Any, LossRequest]:
@@ -76,9 +79,7 @@ class Tiny:
             torch.empty(_MARKER, dtype=torch.uint8)
 
     def prepare(self, strategy: Strategy) -> None:
-        layers = enumerate(strategy.levels)
-        residents = strategy.resident_layers
-        spend(self.model, [LayerMemory(KEEP[level], i < residents) for i, level in layers])
+        spend(self.model, layer_memory(strategy))
         self.step(strategy, backward=True)
 
 
@@ -212,6 +213,27 @@ def test_kept_and_peak_bytes_are_those_of_the_allocator(make_tiny, family, bits,
         # scores in full are counted a little too high: their backward releases copies of q, k and v
         share = 0.03 if tiny.shape.attention_softcap else 0.01
         assert measured == pytest.approx(peak, rel=share, abs=_SMALL), levels
+
+
+@pytest.mark.parametrize(("family", "bits", "sizes"), CASES)
+def test_an_mlp_by_tiles_keeps_the_same_and_peaks_where_forecast(make_tiny, family, bits, sizes):
+    sizes = {**sizes, "intermediate_size": 640}  # so that the MLP is where the peak is
+    tiny = make_tiny(family, bits, **sizes)
+    for level in (Level.NOTHING, Level.RESIDUAL, Level.ATTENTION, Level.GATE_UP):
+        whole = tiny.strategy((level, level))
+        tiled = tiny.strategy((level, level), tile=32)
+        tiny.prepare(tiled)
+        assert forecast(tiny, tiled)[0] == forecast(tiny, whole)[0]
+        kept, peak = forecast(tiny, tiled)
+        dropped = tiny.recipe.lora.dropout > 0
+        assert (peak < forecast(tiny, whole)[1]) == (level < Level.GATE_UP and not dropped)
+        measured = measure_step_memory(partial(tiny.step, tiled, backward=False)) - _MARKER
+        inputs = tiny.rows * tiny.length * 2 * 8
+        # the forward's own peak may be higher than what it keeps where tiles are small
+        assert measured >= kept + inputs - 1024
+        measured = measure_step_memory(partial(tiny.step, tiled, backward=True))
+        hidden = 4 * tiny.rows * tiny.length * tiny.shape.hidden_size
+        assert measured == pytest.approx(peak, abs=2 * hidden + _SMALL), level
 
 
 def test_resident_copies_and_scratch_take_what_was_forecast(make_tiny):

@@ -50,12 +50,15 @@ class Keep:
         residual: the sum after the attention (without it o's product is repeated).
         gate_up: gate and up.
         normed: the outputs of the two norms.
+        tile: rows (tokens) that the MLP works on at a time where gate and up are not kept; None for
+            all. Dropout's masks are made for all rows at once, so with dropout it is not followed.
     """
 
     attention: bool = True
     residual: bool = True
     gate_up: bool = True
     normed: bool = True
+    tile: int | None = None
 
 
 ALL = Keep()
@@ -143,6 +146,12 @@ class FusedLayer:
             )
             return self.mlp.forward(middle, context)[0].view(hidden_states.shape)
 
+    def tile_of(self, keep: Keep, x: torch.Tensor) -> int | None:
+        """Rows that the MLP works on at a time, None for all at once."""
+        if keep.tile is None or keep.gate_up or self.drops or keep.tile >= x.shape[0]:
+            return None
+        return keep.tile
+
     @torch.no_grad()
     def _refresh_adapters(self, like: torch.Tensor) -> None:
         """Copy all adapters to their places in the compute dtype, in one call."""
@@ -177,9 +186,16 @@ class _Layer(torch.autograd.Function):
             x = hidden_states.reshape(-1, hidden_states.shape[-1])
             attended = layer.attention.start(x, context)
             middle = layer.attention.finish(x, attended, context)
-            y, gated = layer.mlp.forward(middle, context)
+            # before the MLP, which needs room of its own
+            ctx.attended = _trim_attended(layer, attended, keep)
+            del attended
+            tile = layer.tile_of(keep, x)
+            if tile:
+                y, gated = layer.mlp.forward_in_tiles(middle, context, tile)
+            else:
+                y, gated = layer.mlp.forward(middle, context)
+        ctx.tile = tile
         ctx.layer, ctx.context = layer, context
-        ctx.attended = _trim_attended(layer, attended, keep)
         ctx.gated = _trim_gated(layer, gated, keep)
         ctx.save_for_backward(x, middle if keep.residual else None)
         return y.view(hidden_states.shape)
@@ -198,7 +214,12 @@ class _Layer(torch.autograd.Function):
             if middle is None:
                 attended = attended or layer.attention.start(x, context)
                 middle = layer.attention.finish(x, attended, context)
-            dmiddle, of_mlp = layer.mlp.backward(dy, middle, gated, context)
+            if ctx.tile and gated.gone is not None:
+                dmiddle, of_mlp = layer.mlp.backward_in_tiles(
+                    dy, middle, gated.gone, context, ctx.tile
+                )
+            else:
+                dmiddle, of_mlp = layer.mlp.backward(dy, middle, gated, context)
             del middle, gated, dy
             if attended is None:  # not earlier: it would lie beside the MLP's gradients
                 attended = layer.attention.start(x, context)

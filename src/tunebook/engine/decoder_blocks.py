@@ -6,6 +6,7 @@ is made again. Knows no autograd function, no model, and not who decides what is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -184,6 +185,19 @@ class Gone:
     low: torch.Tensor | None
     unnormed: torch.Tensor | None = None
     rstd: torch.Tensor | None = None
+
+    def of_rows(self, rows: slice) -> Gone:
+        """That of some of the rows."""
+        return Gone(*(None if x is None else x[rows] for x in self._tensors()))
+
+    @staticmethod
+    def joined(parts: list[Gone]) -> Gone:
+        """That of all rows, from parts in their order."""
+        columns = zip(*(part._tensors() for part in parts), strict=True)
+        return Gone(*(None if column[0] is None else torch.cat(column) for column in columns))
+
+    def _tensors(self) -> tuple[torch.Tensor | None, ...]:
+        return self.low, self.unnormed, self.rstd
 
 
 @dataclass(frozen=True)
@@ -399,6 +413,32 @@ class MLPBlock:
         y, gone = self.exit.forward(hidden, x, context.seed + 3)
         return y, Gated(entered, projected, gone)
 
+    def forward_in_tiles(
+        self, x: torch.Tensor, context: Context, tile: int
+    ) -> tuple[torch.Tensor, Gated]:
+        """`forward` by `tile` rows at a time, of which only the way back is kept."""
+        y = torch.empty_like(x)
+        parts = []
+        for rows in _tiles(x, tile):
+            y[rows], kept = self.forward(x[rows], context)
+            assert kept.gone is not None
+            parts.append(kept.gone)
+        return y, Gated(None, None, Gone.joined(parts))
+
+    def backward_in_tiles(
+        self, dy: torch.Tensor, x: torch.Tensor, gone: Gone, context: Context, tile: int
+    ) -> tuple[torch.Tensor, Gradients]:
+        """`backward` by `tile` rows at a time: gate and up of all rows are never there at once."""
+        dx = torch.empty_like(x)
+        total: Gradients = []
+        for rows in _tiles(x, tile):
+            kept = Gated(None, None, gone.of_rows(rows))
+            dx[rows], gradients = self.backward(dy[rows], x[rows], kept, context)
+            wide = [g.to(torch.promote_types(g.dtype, torch.float32)) for g in gradients]
+            total = [a.add_(b) for a, b in zip(total, wide, strict=True)] if total else wide
+        learn = self.trainable
+        return dx, [g.to(p.dtype) for g, p in zip(total, learn, strict=True)]
+
     def backward(
         self, dy: torch.Tensor, x: torch.Tensor, kept: Gated, context: Context
     ) -> tuple[torch.Tensor, Gradients]:
@@ -431,3 +471,7 @@ class MLPBlock:
     def _halves(self, both: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         width = self.entrance.group.out_features // 2
         return both[:, :width], both[:, width : 2 * width]
+
+
+def _tiles(x: torch.Tensor, tile: int) -> Iterator[slice]:
+    return (slice(first, first + tile) for first in range(0, x.shape[0], tile))

@@ -164,6 +164,11 @@ class LayerBytes:
             entered = self._entered("gate_up") + self._normed("gate_up")
         # with the sum kept, attention is made again only when the MLP's backward has ended
         start = hidden + middle + (attended if level < Level.RESIDUAL else 0)
+        if self._tiled(level):
+            gradients = self._adapter_gradients("down") + self._adapter_gradients("gate_up")
+            yield from (start + inside for inside in self._tile_moments(gradients))
+            yield from self._attention_moments(level, attended, gradients)
+            return
         gradients = self._adapter_gradients("down")
         buffer = projected + self._rows(group["gate_up"].spare)
         # the gradient of gate and up is made beside gate, up and the gradient of the hidden rows
@@ -180,6 +185,27 @@ class LayerBytes:
         yield start + entered - freed + buffer + normed + max(2 * hidden, dropout) + gradients
         yield from self._attention_moments(level, attended, gradients)
 
+    def _tiled(self, level: int) -> bool:
+        tile = self.strategy.mlp_tile
+        if tile is None or level >= Level.GATE_UP or self.dropped:
+            return False
+        return tile < self.batch.tokens
+
+    def _tile_moments(self, gradients: int) -> Iterator[int]:
+        """What the MLP adds where it works on some rows at a time: x's gradient, sums, one tile."""
+        tile = self.strategy.mlp_tile or 0
+        each = tile * self.width
+        group = self.groups["gate_up"]
+        wide, hidden = each * self.shape.intermediate_size, each * self.shape.hidden_size
+        normed = each * (group.size_in + group.spare)
+        entered = _STATISTIC * tile + each * group.low + normed
+        buffer = 2 * wide + each * group.spare
+        inner = hidden if self.sandwich else 0
+        low = each * self.groups["down"].rank
+        always = self.hidden + gradients + entered
+        yield always + 2 * wide + inner + wide + low + buffer
+        yield always + buffer + 2 * hidden + gradients
+
     def _attention_moments(self, level: int, attended: int, gradients: int) -> Iterator[int]:
         group, hidden = self.groups, self.hidden
         start = 2 * hidden + attended + gradients + self._adapter_gradients("o")
@@ -188,6 +214,8 @@ class LayerBytes:
             start -= self._entered("gate_up") + 2 * self.wide
         if level >= Level.ALL:
             start -= self._normed("gate_up")
+        if level == Level.RESIDUAL:  # made again here: what its forward holds for a moment, too
+            yield start + self._attention_forward()
         inner = hidden if self.sandwich else 0
         yield start + inner + self.query + self._attention_backward()
         buffer = self.qkv + self._rows(group["qkv"].spare)
@@ -233,6 +261,13 @@ class LayerBytes:
         if batch.rows > 1:
             copies += self.query
         return scores + output + copies + batch.length**2
+
+    def _attention_forward(self) -> int:
+        """What the attention's forward holds beside what it keeps: scores before the tanh, or q."""
+        if self.kernel == "eager":
+            shape, batch = self.shape, self.batch
+            return self.width * batch.tokens * shape.num_attention_heads * batch.length
+        return self.query
 
     def _attention_backward(self) -> int:
         """The gradients of q, k and v, of copied heads, and sums of dq in float32.

@@ -32,8 +32,14 @@ ARCHITECTURES = frozenset(
 """Model types whose decoder layers the engine runs fused."""
 
 _OLDEST = (7, 0)  # compute capability that Triton compiles for
-_SMALL_CHUNKS = (512, 256)
-"""Tokens of the loss at once where nothing else helps; the product gets slow below 1024."""
+_LAST_RESORTS: tuple[tuple[int | None, int | None], ...] = (
+    (None, 2048),
+    (None, 1024),
+    (512, 1024),
+    (256, 1024),
+)
+"""Tokens of the loss (None: the usual chunk) and of an MLP at once where nothing else helps: weights
+are unpacked for each tile anew, and products get slow below 1024."""
 
 
 def runs_fused(shape: ModelShape, recipe: Recipe, hardware: Hardware) -> bool:
@@ -94,14 +100,18 @@ class _Ladder:
     recipe: Recipe
 
     def __len__(self) -> int:
-        return 1 + (self._last - self._first) + len(self._chunks)
+        return 2 + (self._last - self._first) + len(_LAST_RESORTS)
 
     def __getitem__(self, rung: int) -> Strategy:
         spent = self._first + max(0, min(rung - 1, self._last - self._first))
         chunk: int | None = None
+        tile: int | None = None
         if rung:
+            chunk = self._chunk
             over = rung - 1 - (self._last - self._first)
-            chunk = self._chunks[max(0, over)]
+            if over > 0:
+                smaller, tile = _LAST_RESORTS[over - 1]
+                chunk = smaller or chunk
         layers = self.shape.num_hidden_layers
         resident = max(0, layers - spent)
         stage, done = divmod(max(0, spent - layers), layers)
@@ -114,6 +124,7 @@ class _Ladder:
                 "levels": (lower,) * done + (Level(level),) * (layers - done),
                 "resident_layers": resident,
                 "loss_chunk": chunk,
+                "mlp_tile": tile,
             }
         )
 
@@ -132,10 +143,9 @@ class _Ladder:
         return layers if keeps else layers * (1 + Level.ALL)
 
     @property
-    def _chunks(self) -> tuple[int | None, ...]:
-        """The usual chunk of all rungs but the first, then smaller ones."""
-        usual = FEWEST_ROWS if default_chunk(self.shape, self.base.dtype) > FEWEST_ROWS else None
-        return usual, *_SMALL_CHUNKS
+    def _chunk(self) -> int | None:
+        """The usual chunk of the loss of all rungs but the first."""
+        return FEWEST_ROWS if default_chunk(self.shape, self.base.dtype) > FEWEST_ROWS else None
 
 
 def _reason(strategy: Strategy) -> str:

@@ -89,6 +89,10 @@ class Strategy(BaseModel):
         default=None, ge=1, description="Tokens whose logits are held at once; None: the kernel's."
     )
 
+    mlp_tile: int | None = Field(
+        default=None, ge=1, description="Tokens that an MLP which keeps nothing works on at a time."
+    )
+
     @property
     def effective_batch(self) -> int:
         """Rows per weight update."""
@@ -111,6 +115,8 @@ class Strategy(BaseModel):
             words.append(f"weights stay unpacked{where}")
         if self.loss_chunk:
             words.append(f"loss by {self.loss_chunk} tokens")
+        if self.mlp_tile:
+            words.append(f"MLP by {self.mlp_tile} tokens")
         return words
 
 

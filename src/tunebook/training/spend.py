@@ -5,6 +5,7 @@ Knows the words of the plan and of the engine, and translates; decides nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tunebook.engine import LayerMemory, fused_layers, spend
@@ -27,7 +28,9 @@ KEEP: dict[int, Keep] = {
 def layer_memory(strategy: Strategy) -> list[LayerMemory]:
     """How each decoder layer is run; empty for the stock engine."""
     return [
-        LayerMemory(KEEP[level], resident=index < strategy.resident_layers)
+        LayerMemory(
+            replace(KEEP[level], tile=strategy.mlp_tile), resident=index < strategy.resident_layers
+        )
         for index, level in enumerate(strategy.levels)
     ]
 
