@@ -226,6 +226,13 @@ class LoraPart(Part):
         description="The layers that get an adapter. All seven learns best; only q and v is smallest.",
         link=f"{_DOCS}/peft/developer_guides/lora",
     )
+    dtype: Literal["auto", "float32", "bfloat16"] = knob(
+        "auto",
+        title="Adapter dtype",
+        description="The number format of the added matrices and of their gradients. Auto takes "
+        "float32: most updates are smaller than a step of bfloat16, which takes half the memory.",
+        advanced=True,
+    )
     bias: Literal["none", "all", "lora_only"] = knob(
         "none",
         title="Bias",

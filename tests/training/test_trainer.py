@@ -279,3 +279,27 @@ def test_a_run_that_logs_later_is_stopped_and_resumed_to_the_same_curve(
     assert all(entry["seconds"] > 0 for entry in ours)
     for name in ("loss", "grad_norm", "learning_rate", "tokens", "trained_tokens", "epoch"):
         assert column(ours, name) == column(theirs, name)
+
+
+@pytest.mark.parametrize("device", ["auto", "any"], ids=["stock", "patched"])
+def test_a_bfloat16_adapter_trains_and_resumes_as_such(quick, tmp_path, monkeypatch, device):
+    monkeypatch.setattr(
+        "tunebook.training.setup.patch_checked", partial(patch_checked, device=device)
+    )
+    recipe = quick(training__max_steps=6, training__learning_rate=5e-3, lora__dtype="bfloat16")
+    asked = count(1)
+    monkeypatch.setattr(Run, "_stop_asked", lambda self: next(asked) == 4)
+    run = train(recipe, wait=True, root=tmp_path)
+    assert run.state == "stopped"
+    assert run.plan.strategy.adapter_dtype == "bfloat16"
+    run.resume().wait()
+    trained = [p for p in run.model.parameters() if p.requires_grad]
+    assert {p.dtype for p in trained} == {torch.bfloat16}
+    assert {p.grad.dtype for p in trained if p.grad is not None} == {torch.bfloat16}
+    exact = recipe.with_values({"lora.dtype": "float32"})
+    other = train(exact, wait=True, root=tmp_path)
+    ours, theirs = (column([e.model_dump() for e in r.history()], "loss") for r in (run, other))
+    assert len(ours) == 6
+    assert ours[-1] < ours[0]
+    assert ours != theirs
+    assert ours == pytest.approx(theirs, rel=0.02)

@@ -208,6 +208,22 @@ def resolve_dtype(recipe: Recipe, hardware: Hardware) -> str:
     return "bfloat16" if hardware.supports_bf16 else "float16"
 
 
+def resolve_adapter_dtype(recipe: Recipe, hardware: Hardware) -> str:
+    """The recipe's dtype of the adapter, else float32.
+
+    Raises:
+        RecipeInvalid: bfloat16 beside float16, whose loss scaling knows no bfloat16 gradients.
+    """
+    wanted = recipe.lora.dtype
+    if wanted == "bfloat16" and resolve_dtype(recipe, hardware) == "float16":
+        raise RecipeInvalid(
+            "The adapter cannot be bfloat16 where the arithmetic is float16.",
+            "float16 needs its loss scaled, and bfloat16 gradients cannot be scaled back.",
+            'set `lora.dtype` to "auto", or `model.dtype` to "bfloat16" or "float32".',
+        )
+    return "float32" if wanted == "auto" else wanted
+
+
 def resolve_optimizer(recipe: Recipe, hardware: Hardware) -> str:
     """The recipe's optimizer, else 8-bit AdamW on a GPU and torch's AdamW on a CPU."""
     if recipe.training.optimizer != "auto":
@@ -226,6 +242,7 @@ def _base(recipe: Recipe, hardware: Hardware, attention: str) -> Strategy:
             "dtype": resolve_dtype(recipe, hardware),
             "optimizer": resolve_optimizer(recipe, hardware),
             "attention": attention,
+            "adapter_dtype": resolve_adapter_dtype(recipe, hardware),
         }
     )
 
@@ -322,6 +339,7 @@ def _echo(recipe: Recipe) -> dict[str, object]:
         "max_seq_length": recipe.model.max_seq_length,
         "bits": recipe.quantization.bits,
         "r": recipe.lora.r,
+        "lora_dtype": recipe.lora.dtype,
         "batch_size": recipe.training.batch_size,
         "gradient_accumulation_steps": recipe.training.gradient_accumulation_steps,
         "packing": recipe.training.packing,

@@ -60,7 +60,8 @@ class SFTTrainer(TrlSFTTrainer):
     """TRL's trainer with the adapter's dtype kept, and no wait for the device inside of a step.
 
     TRL casts LoRA weights to bfloat16 whenever the base is quantized; at LoRA's learning rates most
-    of an update is then smaller than a bfloat16 step. Here they stay as PEFT made them (float32).
+    of an update is then smaller than a bfloat16 step. Here they stay as they were made (float32
+    unless the recipe says otherwise).
     AdamW runs over flat buffers, with the same numbers (see `tunebook.training.flat`).
 
     On a patched model with a fused head the loss is taken without logits, and on a GPU a step is
@@ -109,6 +110,14 @@ class SFTTrainer(TrlSFTTrainer):
             type(self.model).zero_grad(self.model, set_to_none)
         else:
             self._flat.zero_grad()
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Transformers' loading; PEFT makes a bfloat16 adapter float32 there."""
+        before = {n: p.dtype for n, p in self.model.named_parameters() if p.requires_grad}
+        super()._load_from_checkpoint(*args, **kwargs)
+        for name, parameter in self.model.named_parameters():
+            if name in before:
+                parameter.data = parameter.data.to(before[name])
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Transformers' optimizer, over flat buffers where that gives the same numbers."""
