@@ -255,6 +255,84 @@ def test_a_second_trainer_of_one_model_is_fused_too_and_unpatch_takes_all_away(t
     assert report(model) is None
 
 
+# ------------------------------------------------------------------------------- float16's scale
+
+
+class Float16(SFTTrainer):
+    """Scales losses and gradients as on a GPU without bfloat16; the gradient of one batch overflows."""
+
+    overflow: int | None = None
+    """Number of the batch, from 0."""
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        self.batches = 0
+        self.scales: list[float] = []
+        self.values: list[torch.Tensor] = []
+        self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+        prepared = self.accelerator.prepare
+
+        def prepare(*items: Any) -> Any:
+            self.accelerator.native_amp = False  # no autocast, which is not what is looked at
+            done = prepared(*items)
+            self.accelerator.native_amp = True
+            self.accelerator.state._mixed_precision = "fp16"
+            return done
+
+        self.accelerator.prepare = prepare
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.accelerator.state._mixed_precision = "no"
+
+    def training_step(self, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self.values.append(torch.cat([p.detach().flatten() for p in trained]))
+        self.scales.append(self.accelerator.scaler.get_scale())
+        loss = super().training_step(model, *args, **kwargs)
+        if self.batches == self.overflow:
+            trained[3].grad[1, 2] = torch.inf
+        self.batches += 1
+        return loss
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["stock", "fused"])
+@pytest.mark.parametrize("optim", ["adamw_torch", "adafactor"])
+@pytest.mark.parametrize("max_grad_norm", [0.0, 0.1])
+def test_a_scaled_run_is_the_run(tmp_path, monkeypatch, fused, optim, max_grad_norm):
+    values = {"optim": optim, "max_grad_norm": max_grad_norm, "gradient_accumulation_steps": 2}
+
+    def run(name: str) -> tuple[Any, Seen]:
+        return small_run(
+            tmp_path / name, patched(small_model()) if fused else small_model(), **values
+        )
+
+    _, plain = run("plain")
+    monkeypatch.setitem(globals(), "SFTTrainer", Float16)
+    trainer, seen = run("scaled")
+    assert (trainer._flat is not None) == (optim == "adamw_torch")
+    assert column(seen.logs, "loss") == pytest.approx(column(plain.logs, "loss"), rel=1e-5)
+    if max_grad_norm:
+        norms = pytest.approx(column(plain.logs, "grad_norm"), rel=1e-5)
+        assert column(seen.logs, "grad_norm") == norms
+    assert trainer.batches == 20
+    assert set(trainer.scales) == {2.0**10}
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "adafactor"])
+def test_an_overflow_skips_one_update_and_halves_the_scale(tmp_path, monkeypatch, optim):
+    monkeypatch.setitem(globals(), "SFTTrainer", Float16)
+    monkeypatch.setattr(Float16, "overflow", 6)
+    trainer, seen = small_run(
+        tmp_path, patched(small_model()), optim=optim, gradient_accumulation_steps=2
+    )
+    before, after = trainer.values[::2], trainer.values[2::2]
+    same = [torch.equal(a, b) for a, b in zip(before, after, strict=False)]
+    assert same == [number == 3 for number in range(9)]
+    assert trainer.scales == [2.0**10] * 8 + [2.0**9] * 12
+    assert all(torch.isfinite(value).all() for value in trainer.values)
+    assert column(seen.logs, "loss")[-1] < column(seen.logs, "loss")[0]
+
+
 # ------------------------------------------------------------------------------------- whole runs
 
 

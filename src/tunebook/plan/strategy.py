@@ -17,6 +17,7 @@ from tunebook.plan.forecast import make_forecast
 from tunebook.plan.fused_strategy import fused_rungs, resolve_attention, runs_fused
 from tunebook.plan.hardware import GIB, Hardware
 from tunebook.plan.nouns import DataSize, Forecast, Level, Plan, Strategy, size
+from tunebook.plan.optimizers import states_known
 from tunebook.recipe import Recipe
 
 _SHARE_OF_FREE = 0.9
@@ -115,6 +116,7 @@ def _plan_within(
         forecast=forecast,
         rungs=rungs,
         advice=advice,
+        notes=_notes(strategy),
     )
 
 
@@ -320,6 +322,12 @@ def _advice(
                 found.append(f"{words} ({size(forecast.total)})")
                 break
     return found
+
+
+def _notes(strategy: Strategy) -> list[str]:
+    if states_known(strategy.optimizer):
+        return []
+    return [f"what {strategy.optimizer} keeps is not known; it is counted as AdamW's two averages"]
 
 
 def _recomputing(strategy: Strategy) -> Strategy:

@@ -29,6 +29,7 @@ from tunebook.engine import (
 )
 from tunebook.training.flat import FlatOptimizer, flat_optimizer
 from tunebook.training.meter import MemoryMeter
+from tunebook.training.optimizers import updates_in_backward
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -77,6 +78,7 @@ class SFTTrainer(TrlSFTTrainer):
     def __init__(self, model: PreTrainedModel | PeftModel | str, *args: Any, **kwargs: Any) -> None:
         self._flat: FlatOptimizer | None = None
         self.model: Any
+        self.optimizer: Any
         with _adapter_dtype_kept(model), _head_kept(model):
             super().__init__(model, *args, **kwargs)
         self._seen: tuple[Count, Count] = (0, 0)
@@ -103,7 +105,9 @@ class SFTTrainer(TrlSFTTrainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Transformers' training; clearing gradients is one write instead of a walk over the model."""
         with _clears_by(self.model, self._clear_gradients):
-            return super().train(*args, **kwargs)
+            result = super().train(*args, **kwargs)
+        self.optimizer.eval()  # schedule-free ones put the averaged weights in place
+        return result
 
     def _clear_gradients(self, set_to_none: bool = True) -> None:
         if self._flat is None:
@@ -132,6 +136,7 @@ class SFTTrainer(TrlSFTTrainer):
         if self._flat is None:
             clip: Any = super()._clip_grad_norm
             return clip(model)
+        self._flat.attach()  # in float16 the scale is taken out of the buffers now
         return self.accelerator.clip_grad_norm_(
             self._flat.flat_parameters(), self.args.max_grad_norm
         )
@@ -147,7 +152,7 @@ class SFTTrainer(TrlSFTTrainer):
         self._count(inputs)
         size = inputs["input_ids"].numel()
         take: Callable[..., torch.Tensor] = super().training_step
-        if self._fused:
+        if self._fused and not updates_in_backward(_name(self.args.optim)):
             take = self._fused_step
         step = partial(take, model, inputs, num_items_in_batch)
         return step() if self.meter is None else self.meter.around(step, size)
@@ -158,6 +163,7 @@ class SFTTrainer(TrlSFTTrainer):
         """As transformers' step, without its walk over all modules and what it prepares for others."""
         if not model.training:
             model.train()
+        self.optimizer.train()
         inputs = self._prepare_inputs(inputs)
         inputs.pop("token_counts", None)
         inputs["divisor"] = num_items_in_batch
@@ -178,7 +184,9 @@ class SFTTrainer(TrlSFTTrainer):
 
     def _in_parts(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         """A batch in as many forward and backward passes as memory asks for; the same gradients."""
-        run = self._graphs or partial(self._forward_backward, model)
+        run: Callable[..., tuple[torch.Tensor, ...]] = partial(self._forward_backward, model)
+        if self._graphs is not None and self._flat is not None:  # whose gradients stay in place
+            run = self._graphs
         losses = []
         for part in _split(inputs, self._parts):
             loss, metrics = run(part)
@@ -355,6 +363,10 @@ class SFTTrainer(TrlSFTTrainer):
 
 
 _OURS = ("loss_rows", "token_counts")
+
+
+def _name(optim: Any) -> str:
+    return str(getattr(optim, "value", optim))
 
 
 def _split(inputs: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:

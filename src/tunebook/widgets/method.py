@@ -139,5 +139,5 @@ def forecast_dict(plan: Any) -> dict[str, Any]:
             strategy.optimizer,
         ],
         "rungs": list(plan.rungs),
-        "advice": list(plan.advice),
+        "advice": [*plan.advice, *plan.notes],
     }
