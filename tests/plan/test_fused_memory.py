@@ -32,9 +32,7 @@ VOCABULARY = {"intermediate_size": 96, "vocab_size": 1024}
 
 
 def recipe_of(bits: int) -> Recipe:
-    return Recipe().with_values(
-        {"lora.r": 4, "lora.target_modules": "all-linear", "quantization.bits": bits}
-    )
+    return Recipe().with_values({"lora.r": 4, "quantization.bits": bits})
 
 
 @dataclass
@@ -55,6 +53,7 @@ class Tiny:
             dtype="float32",
             optimizer="adamw_torch_fused",
             attention="eager" if self.shape.attention_softcap else "cudnn",
+            adapter_dtype="bfloat16" if self.recipe.lora.dtype == "bfloat16" else "float32",
             engine="fused",
             levels=levels,
             resident_layers=resident,
@@ -87,6 +86,7 @@ def make_tiny(tmp_path, monkeypatch):
     def make(family: str, bits: int = 16, rows: int = 2, length: int = 64, **sizes: Any) -> Tiny:
         from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
+        recipe = recipe_of(bits).with_values({"lora.dtype": sizes.pop("lora_dtype", "auto")})
         sizes = {"hidden_size": 64, "num_attention_heads": 4, **sizes}
         if family in ("qwen3", "gemma2"):
             sizes["head_dim"] = 16
@@ -108,12 +108,12 @@ def make_tiny(tmp_path, monkeypatch):
                     bnb_4bit_compute_dtype=torch.float32,
                 ),
             )
-        model = add_lora(model, recipe_of(bits).lora, seed=0)
+        model = add_lora(model, recipe.lora, seed=0)
         patch(model, device="any")
         assert len(fused_layers(model)) == 2
         allocate_as_kernels_do(monkeypatch)
         shape = ModelShape.from_config(config.to_dict())
-        return Tiny(model, shape, recipe_of(bits), rows, length)
+        return Tiny(model, shape, recipe, rows, length)
 
     return make
 
@@ -179,6 +179,7 @@ CASES = [
     ("gemma2", 16, {"num_key_value_heads": 2, "length": 128, **WIDE}),
     ("phi3", 16, {"num_key_value_heads": 4, **VOCABULARY}),
     ("llama", 4, {"num_key_value_heads": 4, **WIDE}),
+    ("llama", 4, {"num_key_value_heads": 4, "lora_dtype": "bfloat16", **WIDE}),
     ("gemma2", 4, {"num_key_value_heads": 2, "length": 128, **VOCABULARY}),
 ]
 

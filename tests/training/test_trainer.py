@@ -255,6 +255,25 @@ def test_a_second_trainer_of_one_model_is_fused_too_and_unpatch_takes_all_away(t
     assert report(model) is None
 
 
+@pytest.mark.parametrize(("optim", "replayed"), [("adamw_torch", 10), ("adafactor", 0)])
+def test_only_gradients_that_stay_in_place_are_replayed(tmp_path, monkeypatch, optim, replayed):
+    calls = []
+
+    class Replaying(SFTTrainer):
+        def train(self, *args: Any, **kwargs: Any) -> Any:
+            def replay(inputs: Any) -> Any:
+                calls.append(inputs)
+                return self._forward_backward(self.model, inputs)
+
+            self._graphs: Any = replay
+            return super().train(*args, **kwargs)
+
+    monkeypatch.setitem(globals(), "SFTTrainer", Replaying)
+    _, seen = small_run(tmp_path, patched(small_model()), optim=optim)
+    assert column(seen.logs, "step") == list(range(1, 11))
+    assert len(calls) == replayed
+
+
 # ------------------------------------------------------------------------------- float16's scale
 
 

@@ -71,6 +71,7 @@ def recipe_by_hand(model: Any, config: SFTConfig) -> Recipe:
             "quantization.bits": _bits(model),
             "lora.r": lora.r,
             "lora.dropout": lora.lora_dropout,
+            "lora.dtype": _adapter_dtype(model),
             "lora.target_modules": targets if isinstance(targets, str) else sorted(targets),
             "training.batch_size": config.per_device_train_batch_size,
             "training.gradient_accumulation_steps": config.gradient_accumulation_steps,
@@ -80,6 +81,11 @@ def recipe_by_hand(model: Any, config: SFTConfig) -> Recipe:
             "training.memory_budget": getattr(model, "tunebook_budget", "auto"),
         }
     )
+
+
+def _adapter_dtype(model: Any) -> str:
+    dtypes = {p.dtype for name, p in model.named_parameters() if ".lora_" in name}
+    return "bfloat16" if dtypes == {torch.bfloat16} else "auto"
 
 
 def _bits(model: Any) -> int:
