@@ -15,6 +15,7 @@ from tunebook.errors import ModelInvalid
 from tunebook.models.shape import ModelShape
 from tunebook.plan import Plan, make_plan
 from tunebook.recipe import Recipe, TrainingPart
+from tunebook.training.optimizers import name_of
 from tunebook.training.setup import set_up
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def recipe_by_hand(model: Any, config: SFTConfig) -> Recipe:
     lora = model.peft_config[model.active_adapter]
     targets = lora.target_modules
     chosen = getattr(model, "tunebook_checkpointing", config.gradient_checkpointing)
-    optimizer = str(getattr(config.optim, "value", config.optim))
+    optimizer = name_of(config)
     return Recipe().with_values(
         {
             "model.max_seq_length": config.max_length or getattr(model, "max_seq_length", 2048),

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from tunebook.errors import CheckpointUnsuitable
+from tunebook.training.optimizers import name_of
 
 _ALIGNMENT = 256  # elements: bitsandbytes' blocks of 8-bit state then hold one tensor each
 _SMALLEST_8BIT_STATE = 4096  # elements: bitsandbytes keeps smaller tensors' state in 32 bit
@@ -264,7 +265,7 @@ def flat_optimizer(
         decayed: names of the parameters that weight decay applies to.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    if str(getattr(args.optim, "value", args.optim)) not in _FLATTENED or not named:
+    if name_of(args) not in _FLATTENED or not named:
         return None
     if any(not _plain(parameter) for _, parameter in named) or _trains_embedding(model):
         return None

@@ -50,6 +50,11 @@ def require_optimizer(name: str, accumulation: int) -> None:
         ) from error
 
 
+def name_of(arguments: TrainingArguments) -> str:
+    """The optimizer's name, which may stand there as an enumeration's member."""
+    return str(getattr(arguments.optim, "value", arguments.optim))
+
+
 def updates_in_backward(name: str) -> bool:
     """Whether the trainer has to tell the optimizer of each backward pass."""
     return name in _IN_BACKWARD

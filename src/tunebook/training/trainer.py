@@ -29,7 +29,7 @@ from tunebook.engine import (
 )
 from tunebook.training.flat import FlatOptimizer, flat_optimizer
 from tunebook.training.meter import MemoryMeter
-from tunebook.training.optimizers import updates_in_backward
+from tunebook.training.optimizers import name_of, updates_in_backward
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -63,7 +63,7 @@ class SFTTrainer(TrlSFTTrainer):
     TRL casts LoRA weights to bfloat16 whenever the base is quantized; at LoRA's learning rates most
     of an update is then smaller than a bfloat16 step. Here they stay as they were made (float32
     unless the recipe says otherwise).
-    AdamW runs over flat buffers, with the same numbers (see `tunebook.training.flat`).
+    AdamW and its like run over flat buffers, with the same numbers (see `tunebook.training.flat`).
 
     On a patched model with a fused head the loss is taken without logits, and on a GPU a step is
     logged when the next one has been sent to the device, so that it never runs dry.
@@ -152,7 +152,7 @@ class SFTTrainer(TrlSFTTrainer):
         self._count(inputs)
         size = inputs["input_ids"].numel()
         take: Callable[..., torch.Tensor] = super().training_step
-        if self._fused and not updates_in_backward(_name(self.args.optim)):
+        if self._fused and not updates_in_backward(name_of(self.args)):
             take = self._fused_step
         step = partial(take, model, inputs, num_items_in_batch)
         return step() if self.meter is None else self.meter.around(step, size)
@@ -363,10 +363,6 @@ class SFTTrainer(TrlSFTTrainer):
 
 
 _OURS = ("loss_rows", "token_counts")
-
-
-def _name(optim: Any) -> str:
-    return str(getattr(optim, "value", optim))
 
 
 def _split(inputs: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:

@@ -234,7 +234,7 @@ def data_warnings(statistics: DataStatistics, recipe: Recipe) -> list[WarningEve
 
 def _open_folder(folder: RunFolder, recipe: Recipe, prepared: Prepared, *, resumed: bool) -> None:
     adapter = parameter_bytes(prepared.model, trainable=True)
-    states = 2 * adapter  # AdamW keeps two moments for each trained parameter
+    states = prepared.plan.forecast.parts["optimizer"]
     kept = recipe.training.keep_checkpoints + 1  # the new one is written before the old one goes
     require_disk_space(
         folder.path,
