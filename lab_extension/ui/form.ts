@@ -139,6 +139,9 @@ export function rangeText(field: FieldInfo): string {
   return text ? `${text.charAt(0).toUpperCase()}${text.slice(1)}.` : '';
 }
 
+/** A select with more choices than these lists names to look up, such as optimizers, as they are. */
+const MOST_WORDS = 12;
+
 function makeControl(field: FieldInfo, id: string, send: Send): Control {
   if (field.type === 'boolean') {
     return checkbox(id, send);
@@ -189,8 +192,10 @@ function checkbox(id: string, send: Send): Control {
 
 function select(field: FieldInfo, id: string, send: Send): Control {
   const node = h('select', { id, class: 'tb-input' });
-  for (const choice of field.choices ?? []) {
-    node.append(h('option', { value: String(choice) }, words(choice)));
+  const choices = field.choices ?? [];
+  const names = choices.length > MOST_WORDS;
+  for (const choice of choices) {
+    node.append(h('option', { value: String(choice) }, names ? String(choice) : words(choice)));
   }
   node.addEventListener('change', () => send(node.value));
   return { node: h('div', { class: 'tb-control tb-select' }, node), focusable: node, show: value => (node.value = String(value)) };
@@ -244,5 +249,5 @@ function chips(field: FieldInfo, id: string, send: Send): Control {
 /** A choice as it is shown: `last_response` as "last response"; layer names stay as they are. */
 function words(choice: unknown): string {
   const text = String(choice);
-  return text.endsWith('_proj') || text.includes('adamw') ? text : text.replaceAll('_', ' ');
+  return text.endsWith('_proj') ? text : text.replaceAll('_', ' ');
 }

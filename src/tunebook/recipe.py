@@ -24,6 +24,55 @@ _DOCS = "https://huggingface.co/docs"
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
+Optimizer = Literal[
+    "auto",
+    # the usual ones
+    "adamw_8bit",
+    "adamw_torch",
+    "adamw_torch_fused",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "adafactor",
+    "lion_8bit",
+    "lion_32bit",
+    "sgd",
+    # and all others of transformers
+    "adagrad",
+    "adalomo",
+    "adamw_anyprecision",
+    "adamw_bnb_8bit",
+    "adamw_torch_4bit",
+    "adamw_torch_8bit",
+    "adamw_torch_npu_fused",
+    "adamw_torch_xla",
+    "ademamix",
+    "ademamix_8bit",
+    "apollo_adamw",
+    "apollo_adamw_layerwise",
+    "galore_adafactor",
+    "galore_adafactor_layerwise",
+    "galore_adamw",
+    "galore_adamw_8bit",
+    "galore_adamw_8bit_layerwise",
+    "galore_adamw_layerwise",
+    "grokadamw",
+    "lomo",
+    "paged_ademamix_32bit",
+    "paged_ademamix_8bit",
+    "paged_lion_32bit",
+    "paged_lion_8bit",
+    "rmsprop",
+    "rmsprop_bnb",
+    "rmsprop_bnb_32bit",
+    "rmsprop_bnb_8bit",
+    "schedule_free_adamw",
+    "schedule_free_radam",
+    "schedule_free_sgd",
+    "stable_adamw",
+]
+"""Names of `transformers.training_args.OptimizerNames`, and "auto"."""
+
+
 def knob(default: Any = ..., **about: Any) -> Any:
     """A recipe field; `link`, `unit`, `step` and `advanced` go into the JSON schema for the forms."""
     names = ("link", "unit", "step", "advanced")
@@ -226,6 +275,13 @@ class LoraPart(Part):
         description="The layers that get an adapter. All seven learns best; only q and v is smallest.",
         link=f"{_DOCS}/peft/developer_guides/lora",
     )
+    adapter_dtype: Literal["auto", "float32", "bfloat16"] = knob(
+        "auto",
+        title="Adapter dtype",
+        description="The number format of the added matrices and of their gradients. Auto takes "
+        "float32: most updates are smaller than a step of bfloat16, which takes half the memory.",
+        advanced=True,
+    )
     bias: Literal["none", "all", "lora_only"] = knob(
         "none",
         title="Bias",
@@ -331,13 +387,12 @@ class TrainingPart(Part):
         unit="steps",
         description="Steps over which the learning rate rises from 0.",
     )
-    optimizer: Literal[
-        "auto", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "adamw_torch_fused"
-    ] = knob(
+    optimizer: Optimizer = knob(
         "auto",
         title="Optimizer",
-        description="Auto takes 8-bit AdamW on a GPU (a quarter of the memory) and AdamW on the CPU.",
-        link=f"{_DOCS}/bitsandbytes/main/en/optimizers",
+        description="Auto takes 8-bit AdamW on a GPU (a quarter of the memory) and AdamW on the CPU. "
+        "The names are those of transformers; some need a package of their own.",
+        link=f"{_DOCS}/transformers/optimizers",
         advanced=True,
     )
     weight_decay: float = knob(

@@ -65,6 +65,8 @@ def test_every_field_is_an_option(capsys: Printed) -> None:
     text = capsys.readouterr().out
     for field in recipe_fields():
         assert f"--{field.path}" in text
+    assert "--optimizer NAME" in text
+    assert all(name in text for name in ("{auto,on,off}", "paged_lion_8bit", "stable_adamw"))
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,12 @@ def test_fused_projections_carry_one_adapter():
     fused = LoraPart(r=4, target_modules=["qkv_proj"])
     assert shape.adapted_layers(fused) == {"qkv_proj": (64, 64 + 2 * 32)}
     assert shape.lora_parameters(fused) == 3 * 4 * (64 + 64 + 2 * 32)
-    assert shape.adapted_layers(LoraPart(target_modules=["q_proj"])) == {}
+    assert shape.adapted_layers(LoraPart(target_modules=["q_proj", "k_proj"])) == {
+        "qkv_proj": (64, 64 + 2 * 32)
+    }
+    assert shape.adapted_layers(LoraPart()) == shape.adapted_layers(
+        LoraPart(target_modules="all-linear")
+    )
     assert list(shape.adapted_layers(LoraPart(target_modules="all-linear"))) == [
         "qkv_proj",
         "o_proj",

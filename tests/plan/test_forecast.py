@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 from tunebook.models.catalog import find
 from tunebook.models.shape import ModelShape
-from tunebook.plan import DataSize, Hardware, Strategy, make_forecast
+from tunebook.plan import DataSize, Hardware, Strategy, make_forecast, make_plan
 from tunebook.plan.forecast import count_steps, worst_batch
 from tunebook.plan.fused_timing import device_seconds
 from tunebook.plan.memory import Batch, memory_parts
@@ -55,6 +55,24 @@ def test_peak_agrees_with_the_allocator_of_an_h200(name, rows, length, measured)
     how = strategy(rows, adapter_dtype="bfloat16")
     total = peak(shape_of(name), Recipe(), how, Batch(rows, length, masked=False))
     assert total / GIB == pytest.approx(measured, rel=0.03)
+
+
+@pytest.mark.parametrize("engine", ["stock", "fused"])
+@pytest.mark.parametrize("optimizer", ["adamw_torch", "adamw_8bit"])
+def test_a_bfloat16_adapter_takes_half(engine, optimizer):
+    def parts(dtype):
+        recipe = Recipe.of(
+            "Llama-3.2-1B-Instruct", optimizer=optimizer, memory_budget="40GiB",
+            **{"lora.adapter_dtype": dtype},
+        )  # fmt: skip
+        return make_plan(recipe, hardware=H200, engine=engine).forecast.parts
+
+    exact, half = parts("auto"), parts("bfloat16")
+    assert 2 * half["gradients"] == exact["gradients"] > 0
+    states = half["optimizer"] if optimizer == "adamw_8bit" else 2 * half["optimizer"]
+    assert states == pytest.approx(exact["optimizer"], rel=1e-3)
+    # the fused engine holds a copy in the compute dtype beside it
+    assert exact["adapters"] - half["adapters"] == half["gradients"]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ VOCABULARY = {"intermediate_size": 96, "vocab_size": 1024}
 
 
 def recipe_of(bits: int, lora: dict[str, Any] | None = None) -> Recipe:
-    chosen = {"r": 4, "target_modules": "all-linear", **(lora or {})}
+    chosen = {"r": 4, **(lora or {})}
     changes = {f"lora.{name}": value for name, value in chosen.items()}
     return Recipe().with_values({"quantization.bits": bits, **changes})
 
@@ -57,6 +57,7 @@ class Tiny:
             dtype="float32",
             optimizer="adamw_torch_fused",
             attention="eager" if self.shape.attention_softcap else "cudnn",
+            adapter_dtype="bfloat16" if self.recipe.lora.adapter_dtype == "bfloat16" else "float32",
             engine="fused",
             levels=levels,
             resident_layers=resident,
@@ -194,6 +195,7 @@ CASES = [
         4,
         {"num_key_value_heads": 4, "lora": {"target_modules": ["q_proj", "o_proj"]}, **WIDE},
     ),
+    ("llama", 4, {"num_key_value_heads": 4, "lora": {"adapter_dtype": "bfloat16"}, **WIDE}),
     ("gemma2", 4, {"num_key_value_heads": 2, "length": 128, **VOCABULARY}),
 ]
 

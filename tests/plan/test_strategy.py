@@ -211,6 +211,18 @@ def test_auto_is_resolved_by_the_device(hardware, dtype, optimizer):
     assert (strategy.dtype, strategy.optimizer) == (dtype, optimizer)
 
 
+def test_the_adapter_is_float32_unless_asked_otherwise():
+    def resolved(hardware, **values):
+        recipe = Recipe.of("SmolLM2-135M-Instruct", **values)
+        return make_plan(recipe, hardware=hardware).strategy.adapter_dtype
+
+    asked = {"lora.adapter_dtype": "bfloat16"}
+    assert resolved(H200) == resolved(CPU) == resolved(T4) == "float32"
+    assert resolved(H200, **asked) == resolved(CPU, **asked) == "bfloat16"
+    with pytest.raises(RecipeInvalid, match=r"lora\.dtype"):
+        resolved(T4, **asked)
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.integers(1, 24), st.integers(1, 8), st.sampled_from(["2GiB", "3GiB", "6GiB", "40GiB"]))
 def test_the_effective_batch_is_never_changed(batch_size, accumulation, budget):

@@ -17,6 +17,10 @@ from tunebook.training import train
 from tunebook.training.flat import FlatOptimizer, flat_optimizer
 
 OPTIMIZERS = ["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"]
+OTHERS = [
+    "adagrad", "ademamix", "ademamix_8bit", "lion_32bit", "lion_8bit", "paged_adamw_32bit",
+    "rmsprop", "rmsprop_bnb", "rmsprop_bnb_8bit", "sgd",
+]  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
 
 
@@ -86,7 +90,7 @@ def assert_views(optimizer: FlatOptimizer) -> None:
             assert parameter.untyped_storage().data_ptr() == storage
 
 
-@pytest.mark.parametrize("optim", OPTIMIZERS)
+@pytest.mark.parametrize("optim", OPTIMIZERS + OTHERS)
 def test_twenty_steps_are_those_of_the_optimizer_tensor_by_tensor(optim: str, tmp_path: Path):
     model, expected = network(), network()
     ours, theirs = flat(model, optim, tmp_path), tensor_by_tensor(expected, optim, tmp_path)
@@ -277,7 +281,7 @@ def test_each_dtype_has_its_buffer_and_frozen_tensors_stay(tmp_path: Path):
 
 def test_where_the_numbers_would_differ_there_is_no_flat_optimizer(tmp_path: Path):
     model = network()
-    assert flat_optimizer(model, arguments("sgd", tmp_path), []) is None
+    assert flat_optimizer(model, arguments("adafactor", tmp_path), []) is None
     assert (
         flat_optimizer(model.requires_grad_(False), arguments("adamw_torch", tmp_path), []) is None
     )
@@ -296,3 +300,69 @@ def test_a_run_trains_by_it_and_saves_its_state(
     saved = {name: shape for buffer in state["layout"] for name, shape in buffer}
     assert saved == {name: list(parameter.shape) for name, parameter in trained}
     assert len(state["state"]) == len(state["layout"]) <= 2
+
+
+# ------------------------------------------------------------------------------- float16's scale
+
+
+def scaled_pair(
+    model: nn.Module, optim: str, folder: Path
+) -> tuple[FlatOptimizer, torch.amp.GradScaler]:
+    return flat(model, optim, folder), torch.amp.GradScaler("cpu", init_scale=2.0**12)
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused", "sgd", "adamw_8bit"])
+@pytest.mark.parametrize("clipped", [False, True])
+def test_the_scale_is_taken_out_once(optim: str, clipped: bool, tmp_path: Path):
+    model, expected = network(), network()
+    ours, scaler = scaled_pair(model, optim, tmp_path)
+    theirs = tensor_by_tensor(expected, optim, tmp_path)
+    for inputs in batches(4):
+        for half in inputs.chunk(2):  # accumulated
+            ours.attach()
+            scaler.scale(model(half).square().mean()).backward()
+            expected(half).square().mean().backward()
+        if clipped:
+            scaler.unscale_(ours)
+            norm = nn.utils.clip_grad_norm_(ours.flat_parameters(), 0.05)
+            assert norm == pytest.approx(nn.utils.clip_grad_norm_(expected.parameters(), 0.05))
+        scaler.step(ours)
+        scaler.update()
+        theirs.step()
+        model.zero_grad(set_to_none=True)  # as transformers' trainer does
+        expected.zero_grad()
+        assert_equal(model, expected, tolerance=2e-6)
+    assert scaler.get_scale() == 2.0**12
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused", "rmsprop_bnb"])
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_an_overflow_skips_the_update_and_leaves_no_trace(optim: str, bad: float, tmp_path: Path):
+    model, expected = network(), network()
+    ours, scaler = scaled_pair(model, optim, tmp_path)
+    theirs = tensor_by_tensor(expected, optim, tmp_path)
+    for number, inputs in enumerate(batches(5)):
+        before = values(model)
+        ours.attach()
+        scaler.scale(model(inputs).square().mean()).backward()
+        if number == 2:
+            model[0].weight.grad[3, 5] = bad
+        scaler.unscale_(ours)
+        nn.utils.clip_grad_norm_(ours.flat_parameters(), 1.0)
+        scaler.step(ours)
+        scaler.update()
+        ours.zero_grad()
+        if number == 2:
+            assert all(torch.equal(a, b) for a, b in zip(values(model), before, strict=True))
+            assert scaler.get_scale() == 2.0**11
+            continue
+        learn_clipped(expected, theirs, inputs)
+        assert_equal(model, expected, tolerance=2e-6)
+    assert_views(ours)
+
+
+def learn_clipped(model: nn.Module, optimizer: torch.optim.Optimizer, inputs: torch.Tensor) -> None:
+    optimizer.zero_grad()
+    model(inputs).square().mean().backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()

@@ -316,6 +316,103 @@ def test_a_packed_batch_is_split_between_its_documents(parts):
     assert documents == [3, 5, 1, 4, 6]
 
 
+@pytest.mark.parametrize(("optim", "replayed"), [("adamw_torch", 10), ("adafactor", 0)])
+def test_only_gradients_that_stay_in_place_are_replayed(tmp_path, monkeypatch, optim, replayed):
+    calls = []
+
+    class Replaying(SFTTrainer):
+        def train(self, *args: Any, **kwargs: Any) -> Any:
+            def replay(inputs: Any) -> Any:
+                calls.append(inputs)
+                return self._forward_backward(self.model, inputs)
+
+            self._graphs: Any = replay
+            return super().train(*args, **kwargs)
+
+    monkeypatch.setitem(globals(), "SFTTrainer", Replaying)
+    _, seen = small_run(tmp_path, patched(small_model()), optim=optim)
+    assert column(seen.logs, "step") == list(range(1, 11))
+    assert len(calls) == replayed
+
+
+# ------------------------------------------------------------------------------- float16's scale
+
+
+class Float16(SFTTrainer):
+    """Scales losses and gradients as on a GPU without bfloat16; the gradient of one batch overflows."""
+
+    overflow: int | None = None
+    """Number of the batch, from 0."""
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        self.batches = 0
+        self.scales: list[float] = []
+        self.values: list[torch.Tensor] = []
+        self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+        prepared = self.accelerator.prepare
+
+        def prepare(*items: Any) -> Any:
+            self.accelerator.native_amp = False  # no autocast, which is not what is looked at
+            done = prepared(*items)
+            self.accelerator.native_amp = True
+            self.accelerator.state._mixed_precision = "fp16"
+            return done
+
+        self.accelerator.prepare = prepare
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.accelerator.state._mixed_precision = "no"
+
+    def training_step(self, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self.values.append(torch.cat([p.detach().flatten() for p in trained]))
+        self.scales.append(self.accelerator.scaler.get_scale())
+        loss = super().training_step(model, *args, **kwargs)
+        if self.batches == self.overflow:
+            trained[3].grad[1, 2] = torch.inf
+        self.batches += 1
+        return loss
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["stock", "fused"])
+@pytest.mark.parametrize("optim", ["adamw_torch", "adafactor"])
+@pytest.mark.parametrize("max_grad_norm", [0.0, 0.1])
+def test_a_scaled_run_is_the_run(tmp_path, monkeypatch, fused, optim, max_grad_norm):
+    values = {"optim": optim, "max_grad_norm": max_grad_norm, "gradient_accumulation_steps": 2}
+
+    def run(name: str) -> tuple[Any, Seen]:
+        return small_run(
+            tmp_path / name, patched(small_model()) if fused else small_model(), **values
+        )
+
+    _, plain = run("plain")
+    monkeypatch.setitem(globals(), "SFTTrainer", Float16)
+    trainer, seen = run("scaled")
+    assert (trainer._flat is not None) == (optim == "adamw_torch")
+    assert column(seen.logs, "loss") == pytest.approx(column(plain.logs, "loss"), rel=1e-5)
+    if max_grad_norm:
+        norms = pytest.approx(column(plain.logs, "grad_norm"), rel=1e-5)
+        assert column(seen.logs, "grad_norm") == norms
+    assert trainer.batches == 20
+    assert set(trainer.scales) == {2.0**10}
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "adafactor"])
+def test_an_overflow_skips_one_update_and_halves_the_scale(tmp_path, monkeypatch, optim):
+    monkeypatch.setitem(globals(), "SFTTrainer", Float16)
+    monkeypatch.setattr(Float16, "overflow", 6)
+    trainer, seen = small_run(
+        tmp_path, patched(small_model()), optim=optim, gradient_accumulation_steps=2
+    )
+    before, after = trainer.values[::2], trainer.values[2::2]
+    same = [torch.equal(a, b) for a, b in zip(before, after, strict=False)]
+    assert same == [number == 3 for number in range(9)]
+    assert trainer.scales == [2.0**10] * 8 + [2.0**9] * 12
+    assert all(torch.isfinite(value).all() for value in trainer.values)
+    assert column(seen.logs, "loss")[-1] < column(seen.logs, "loss")[0]
+
+
 # ------------------------------------------------------------------------------------- whole runs
 
 
@@ -340,3 +437,29 @@ def test_a_run_that_logs_later_is_stopped_and_resumed_to_the_same_curve(
     assert all(entry["seconds"] > 0 for entry in ours)
     for name in ("loss", "grad_norm", "learning_rate", "tokens", "trained_tokens", "epoch"):
         assert column(ours, name) == column(theirs, name)
+
+
+@pytest.mark.parametrize("device", ["auto", "any"], ids=["stock", "patched"])
+def test_a_bfloat16_adapter_trains_and_resumes_as_such(quick, tmp_path, monkeypatch, device):
+    monkeypatch.setattr(
+        "tunebook.training.setup.patch_checked", partial(patch_checked, device=device)
+    )
+    recipe = quick(
+        training__max_steps=6, training__learning_rate=5e-3, lora__adapter_dtype="bfloat16"
+    )
+    asked = count(1)
+    monkeypatch.setattr(Run, "_stop_asked", lambda self: next(asked) == 4)
+    run = train(recipe, wait=True, root=tmp_path)
+    assert run.state == "stopped"
+    assert run.plan.strategy.adapter_dtype == "bfloat16"
+    run.resume().wait()
+    trained = [p for p in run.model.parameters() if p.requires_grad]
+    assert {p.dtype for p in trained} == {torch.bfloat16}
+    assert {p.grad.dtype for p in trained if p.grad is not None} == {torch.bfloat16}
+    exact = recipe.with_values({"lora.adapter_dtype": "float32"})
+    other = train(exact, wait=True, root=tmp_path)
+    ours, theirs = (column([e.model_dump() for e in r.history()], "loss") for r in (run, other))
+    assert len(ours) == 6
+    assert ours[-1] < ours[0]
+    assert ours != theirs
+    assert ours == pytest.approx(theirs, rel=0.02)

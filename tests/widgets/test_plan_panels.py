@@ -20,6 +20,23 @@ def test_the_forecast_is_there_and_follows_the_recipe() -> None:
     assert adapters > {part["key"]: part["bytes"] for part in before["parts"]}["adapters"]
 
 
+def test_every_optimizer_can_be_chosen_and_one_that_is_not_counted_says_so() -> None:
+    panel = MethodPanel(Recipe.of(optimizer="adamw_torch"))
+    (field,) = [field for field in panel.fields if field["path"] == "training.optimizer"]
+    assert {"auto", "sgd", "galore_adamw_8bit_layerwise"} < set(field["choices"])
+    panel.studio.wait_for_plan()
+    counted = panel.forecast
+    panel.handle({"type": "set", "path": "training.optimizer", "value": "grokadamw"})
+    panel.studio.wait_for_plan()
+    assert panel.forecast["parts"] == counted["parts"]
+    assert "grokadamw" in panel.forecast["advice"][-1]
+    panel.handle({"type": "set", "path": "training.optimizer", "value": "sgd"})
+    panel.studio.wait_for_plan()
+    sizes = {part["key"]: part["bytes"] for part in panel.forecast["parts"]}
+    assert sizes["optimizer"] == 0
+    assert panel.forecast["advice"] == []
+
+
 def test_a_model_that_is_not_there_gives_an_error_and_no_forecast() -> None:
     panel = MethodPanel(Recipe.of(model="./no/such/folder"))
     assert panel.studio.wait_for_plan() is None

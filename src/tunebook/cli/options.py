@@ -15,6 +15,8 @@ from tunebook.fields import FieldInfo, recipe_fields
 from tunebook.recipe import Recipe
 
 _PREFIX = "field:"
+_MOST_SHOWN = 12
+"""Choices that an option shows in its place; more are listed in its help."""
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
@@ -80,13 +82,20 @@ def _value(field: FieldInfo, text: str) -> Any:
 
 
 def _metavar(field: FieldInfo) -> str:
-    if field.choices and field.type == "choice":
+    if field.choices and field.type == "choice" and len(field.choices) <= _MOST_SHOWN:
         return "{" + ",".join(str(choice) for choice in field.choices) + "}"
-    return {"integer": "N", "number": "X", "boolean": "true|false", "list": "A,B"}.get(
-        field.type, "TEXT"
-    )
+    return {
+        "integer": "N",
+        "number": "X",
+        "boolean": "true|false",
+        "list": "A,B",
+        "choice": "NAME",
+    }.get(field.type, "TEXT")
 
 
 def _help(field: FieldInfo) -> str:
     default = ",".join(field.default) if isinstance(field.default, list) else field.default
-    return f"{field.description} [default: {default}]".replace("%", "%%")
+    names = ""
+    if len(field.choices or []) > _MOST_SHOWN:
+        names = f" One of {', '.join(str(choice) for choice in field.choices or [])}."
+    return f"{field.description}{names} [default: {default}]".replace("%", "%%")

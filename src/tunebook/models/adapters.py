@@ -5,17 +5,23 @@ This module knows nothing of how the model was loaded or of what it will learn.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import ModelInvalid, TargetsMissing
+from tunebook.models.shape import fused_names
 from tunebook.recipe import LoraPart
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 
 def add_lora(model: PreTrainedModel, part: LoraPart, *, seed: int, **more: Any) -> PeftModel:
@@ -23,38 +29,65 @@ def add_lora(model: PreTrainedModel, part: LoraPart, *, seed: int, **more: Any) 
 
     Args:
         model: a loaded causal language model, quantized or not.
-        part: rank, strength and targets.
+        part: rank, strength, targets and dtype.
         seed: of A's random values.
         more: further arguments of `peft.LoraConfig`.
 
     Raises:
         TargetsMissing: no linear layer is named so; the message lists the names that there are.
     """
+    import torch
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
-    names = linear_names(model)
-    if part.target_modules != "all-linear":
-        wanted = set(part.target_modules)
-        if not any(_matches(name, wanted) for name in linear_paths(model)):
-            raise TargetsMissing(
-                "The LoRA target modules match no layer of this model.",
-                f"asked for {', '.join(sorted(wanted))}; the model has {', '.join(names)}.",
-                "set `lora.target_modules` to names that it has, or to 'all-linear'.",
-            )
+    targets = part.target_modules
+    if targets != "all-linear":
+        targets = targets_of(model, targets)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=part.r,
         lora_alpha=part.alpha,
         lora_dropout=part.dropout,
-        target_modules=part.target_modules,
+        target_modules=targets,
         bias=part.bias,
         use_rslora=part.use_rslora,
         **more,
     )
     set_seed(seed)
-    wrapped: PeftModel = get_peft_model(model, config)
+    wrapped: PeftModel = get_peft_model(model, config)  # in float32, whatever the base is
+    if part.adapter_dtype == "bfloat16":
+        cast_adapter(wrapped, torch.bfloat16)
     return wrapped
+
+
+def targets_of(model: nn.Module, wanted: Sequence[str]) -> list[str]:
+    """The names as this model has them: parts that it stores fused become the fused layer's.
+
+    Raises:
+        TargetsMissing: no linear layer is named so; the message lists the names that there are.
+    """
+    paths = linear_paths(model)
+    found = fused_names(wanted, lambda name: any(_matches(path, name) for path in paths))
+    if not any(_matches(path, name) for path in paths for name in found):
+        raise TargetsMissing(
+            "The LoRA target modules match no layer of this model.",
+            f"asked for {', '.join(sorted(wanted))}; the model has {', '.join(linear_names(model))}.",
+            "set `lora.target_modules` to names that it has, or to 'all-linear'.",
+        )
+    if parts := [name for name in wanted if name not in found]:
+        logger.info(
+            "The model stores some of the layers asked for as one: LoRA goes on %s instead of %s.",
+            ", ".join(name for name in found if name not in wanted),
+            ", ".join(parts),
+        )
+    return found
+
+
+def cast_adapter(model: nn.Module, dtype: torch.dtype) -> None:
+    """Round the LoRA matrices of a model to a dtype, in the parameters that they are."""
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.to(dtype)
 
 
 def load_adapter(
@@ -100,5 +133,5 @@ def linear_names(model: nn.Module) -> list[str]:
     return [name for name, _ in counts.most_common()]
 
 
-def _matches(path: str, wanted: set[str]) -> bool:
-    return any(path == name or path.endswith(f".{name}") for name in wanted)
+def _matches(path: str, name: str) -> bool:
+    return path == name or path.endswith(f".{name}")

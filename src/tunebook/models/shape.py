@@ -5,7 +5,7 @@ Knows the fields of a `config.json`; knows no weights, no torch and nothing of w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,6 +27,10 @@ _FULL_NORMS = ("olmo2", "olmo3")
 _BIASED_QKV = ("qwen2",)
 _TIED_BY_DEFAULT = ("gemma", "gemma2", "gemma3", "gemma3_text", "cohere", "cohere2")
 _FUSED = ("phi3",)
+_PARTS_OF = {
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+}
 _WITHOUT_NORM_WEIGHTS = ("olmo",)
 
 
@@ -167,7 +171,7 @@ class ModelShape(BaseModel):
         """The modules of one decoder layer that `lora` targets: name to (in, out).
 
         Where projections are stored fused, `qkv_proj` and `gate_up_proj` are the modules, with one
-        adapter each, and the names of their parts match nothing.
+        adapter each, and the name of any of their parts means them.
         """
         layers = self.linear_layers()
         if self.fused_projections:
@@ -179,13 +183,31 @@ class ModelShape(BaseModel):
             }
         if lora.target_modules == "all-linear":
             return layers
-        wanted = {target.rsplit(".", 1)[-1] for target in lora.target_modules}
+        wanted = fused_names(
+            [target.rsplit(".", 1)[-1] for target in lora.target_modules], layers.__contains__
+        )
         return {name: size for name, size in layers.items() if name in wanted}
 
     def lora_parameters(self, lora: LoraPart) -> int:
         """Weights of the adapters: rank times (in + out) of every targeted layer."""
         sizes = self.adapted_layers(lora).values()
         return self.num_hidden_layers * lora.r * sum(i + o for i, o in sizes)
+
+
+def fused_names(wanted: Iterable[str], exists: Callable[[str], bool]) -> list[str]:
+    """Names of layers with those replaced that a model has only as a part of a fused one.
+
+    Args:
+        wanted: such as "q_proj" or "layers.0.self_attn.q_proj".
+        exists: whether the model has a layer of that name.
+    """
+    found = {}  # a set in order
+    for name in wanted:
+        path, dot, last = name.rpartition(".")
+        fused = next((whole for whole, parts in _PARTS_OF.items() if last in parts), last)
+        whole = f"{path}{dot}{fused}"
+        found[whole if exists(whole) and not exists(name) else name] = True
+    return list(found)
 
 
 def _refuse_what_cannot_be_counted(

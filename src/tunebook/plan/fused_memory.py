@@ -10,14 +10,9 @@ from itertools import accumulate
 
 from tunebook.models.shape import ModelShape
 from tunebook.plan.fused_layer import LayerBytes, groups_of
-from tunebook.plan.memory import (
-    BYTES,
-    OPTIMIZER_BLOCK,
-    SMALLEST_8BIT_STATE,
-    Batch,
-    resident_parts,
-)
+from tunebook.plan.memory import BYTES, Batch, resident_parts
 from tunebook.plan.nouns import PARTS, Strategy
+from tunebook.plan.optimizers import makes_a_copy, state_bytes
 from tunebook.recipe import Recipe
 
 _FLAT_UNIT = 256
@@ -86,22 +81,16 @@ def default_chunk(shape: ModelShape, dtype: str) -> int:
 
 
 def _flat(shape: ModelShape, recipe: Recipe, strategy: Strategy) -> tuple[int, int]:
-    """Bytes of the flat adapter buffers, and of AdamW's two averages over them.
+    """Bytes of the flat adapter buffers, and of the optimizer's states over them.
 
-    Each tensor is padded to 256 values; in 8 bit, tensors of few values keep their averages in 32.
+    Each tensor is padded to 256 values.
     """
     r, width = recipe.lora.r, BYTES[strategy.adapter_dtype]
     values = states = 0
     for sizes in shape.adapted_layers(recipe.lora).values():
         for size in sizes:
-            count = -(-r * size // _FLAT_UNIT) * _FLAT_UNIT
-            values += count
-            if "8bit" not in strategy.optimizer:
-                states += 2 * count * width
-            elif r * size < SMALLEST_8BIT_STATE:
-                states += 2 * count * 4
-            else:
-                states += 2 * (count + 4 * count // OPTIMIZER_BLOCK)
+            values += -(-r * size // _FLAT_UNIT) * _FLAT_UNIT
+            states += state_bytes(strategy.optimizer, r, size, width, unit=_FLAT_UNIT)
     layers = shape.num_hidden_layers
     return layers * values * width, layers * states
 
@@ -169,9 +158,9 @@ class _Step:
         return [(kept, inside) for kept, (_, inside) in zip(before, self.layers, strict=True)]
 
     def update(self) -> int:
-        """What torch's AdamW makes beside its averages: one root of them."""
+        """What torch's optimizers make beside their states, such as AdamW one root of them."""
         flat, _ = _flat(self.shape, self.recipe, self.strategy)
-        return flat if self.strategy.optimizer == "adamw_torch" else 0
+        return flat if makes_a_copy(self.strategy.optimizer) else 0
 
     def scratch(self) -> int:
         """The buffer that weights are unpacked into, as large as the largest group."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from tunebook.errors import RecipeInvalid
 from tunebook.models.shape import ModelShape
 from tunebook.plan.fused_strategy import fused_rungs, resolve_attention
 from tunebook.plan.hardware import Hardware
@@ -95,6 +96,7 @@ def _base(recipe: Recipe, hardware: Hardware, attention: str) -> Strategy:
             "dtype": resolve_dtype(recipe, hardware),
             "optimizer": resolve_optimizer(recipe, hardware),
             "attention": attention,
+            "adapter_dtype": resolve_adapter_dtype(recipe, hardware),
         }
     )
 
@@ -137,6 +139,22 @@ def resolve_dtype(recipe: Recipe, hardware: Hardware) -> str:
     if hardware.device == "cpu":
         return "float32"
     return "bfloat16" if hardware.supports_bf16 else "float16"
+
+
+def resolve_adapter_dtype(recipe: Recipe, hardware: Hardware) -> str:
+    """The recipe's dtype of the adapter, else float32.
+
+    Raises:
+        RecipeInvalid: bfloat16 beside float16, whose loss scaling knows no bfloat16 gradients.
+    """
+    wanted = recipe.lora.adapter_dtype
+    if wanted == "bfloat16" and resolve_dtype(recipe, hardware) == "float16":
+        raise RecipeInvalid(
+            "The adapter cannot be bfloat16 where the arithmetic is float16.",
+            "float16 needs its loss scaled, and bfloat16 gradients cannot be scaled back.",
+            'set `lora.adapter_dtype` to "auto", or `model.dtype` to "bfloat16" or "float32".',
+        )
+    return "float32" if wanted == "auto" else wanted
 
 
 def resolve_optimizer(recipe: Recipe, hardware: Hardware) -> str:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from tunebook.models.shape import ModelShape
 from tunebook.plan.nouns import PARTS, Strategy
+from tunebook.plan.optimizers import state_bytes
 from tunebook.recipe import LoraPart, Recipe
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_NF4_BLOCK, _NESTED_BLOCK, OPTIMIZER_BLOCK = 64, 256, 256
-SMALLEST_8BIT_STATE = 4096
+_NF4_BLOCK, _NESTED_BLOCK = 64, 256
 _HEAD_ROWS, _HEAD_COLUMNS = 4096, 32768
 _TORCH_HEAD_BYTES = 29
 """Per element of the largest tile in TRL's torch backward: seven fp32 temporaries and a mask."""
@@ -118,19 +118,12 @@ def _linear_bytes(shape: ModelShape, recipe: Recipe, width: int) -> int:
 
 
 def _optimizer_bytes(shape: ModelShape, lora: LoraPart, strategy: Strategy) -> int:
-    """AdamW's two averages: in the adapter's dtype, or in 8 bit with a scale for each 256 values.
-
-    bitsandbytes keeps matrices of fewer than 4096 values in 32 bit.
-    """
+    """The optimizer's states of all adapters."""
+    width = BYTES[strategy.adapter_dtype]
     total = 0
-    for size_in, size_out in shape.adapted_layers(lora).values():
-        for values in (lora.r * size_in, lora.r * size_out):
-            if "8bit" not in strategy.optimizer:
-                total += 2 * values * BYTES[strategy.adapter_dtype] + 4
-            elif values < SMALLEST_8BIT_STATE:
-                total += 2 * values * 4
-            else:
-                total += 2 * (values + 4 * -(-values // OPTIMIZER_BLOCK))
+    for sizes in shape.adapted_layers(lora).values():
+        for size in sizes:
+            total += state_bytes(strategy.optimizer, lora.r, size, width)
     return total * shape.num_hidden_layers
 
 

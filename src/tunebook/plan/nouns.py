@@ -155,6 +155,7 @@ class Plan(BaseModel):
     forecast: Forecast
     rungs: list[str] = Field(default_factory=list, description="What was tried, in order, and why.")
     advice: list[str] = Field(default_factory=list, description="Changes that would make it fit.")
+    notes: list[str] = Field(default_factory=list, description="What the forecast rests on.")
 
     @property
     def fits(self) -> bool:
@@ -207,7 +208,8 @@ class Plan(BaseModel):
                 else ""
             ),
         ]
-        return "\n".join(lines + [f"  change  {item}" for item in self.advice])
+        lines += [f"  change  {item}" for item in self.advice]
+        return "\n".join(lines + [f"  note    {item}" for item in self.notes])
 
     def __str__(self) -> str:
         return self.summary()

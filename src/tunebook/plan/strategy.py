@@ -16,6 +16,7 @@ from tunebook.plan.fused_strategy import runs_fused
 from tunebook.plan.hardware import GIB, Hardware
 from tunebook.plan.ladder import choose_fused, choose_stock
 from tunebook.plan.nouns import DataSize, Forecast, Level, Plan, Strategy, size
+from tunebook.plan.optimizers import states_known
 from tunebook.recipe import Recipe
 
 _SHARE_OF_FREE = 0.9
@@ -102,6 +103,7 @@ def _plan_within(
         forecast=forecast,
         rungs=rungs,
         advice=advice,
+        notes=_notes(strategy),
     )
 
 
@@ -183,6 +185,12 @@ def _advice(
     return found
 
 
+def _notes(strategy: Strategy) -> list[str]:
+    if states_known(strategy.optimizer):
+        return []
+    return [f"what {strategy.optimizer} keeps is not known; it is counted as AdamW's two averages"]
+
+
 def _recomputing(strategy: Strategy) -> Strategy:
     if strategy.engine == "stock":
         return strategy.model_copy(update={"gradient_checkpointing": True})
@@ -200,6 +208,7 @@ def _echo(recipe: Recipe) -> dict[str, object]:
         "max_seq_length": recipe.model.max_seq_length,
         "bits": recipe.quantization.bits,
         "r": recipe.lora.r,
+        "adapter_dtype": recipe.lora.adapter_dtype,
         "batch_size": recipe.training.batch_size,
         "gradient_accumulation_steps": recipe.training.gradient_accumulation_steps,
         "packing": recipe.training.packing,

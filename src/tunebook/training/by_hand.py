@@ -15,6 +15,7 @@ from tunebook.errors import ModelInvalid
 from tunebook.models.shape import ModelShape
 from tunebook.plan import Plan, make_plan
 from tunebook.recipe import Recipe, TrainingPart
+from tunebook.training.optimizers import name_of
 from tunebook.training.setup import set_up
 
 if TYPE_CHECKING:
@@ -64,13 +65,14 @@ def recipe_by_hand(model: Any, config: SFTConfig) -> Recipe:
     lora = model.peft_config[model.active_adapter]
     targets = lora.target_modules
     chosen = getattr(model, "tunebook_checkpointing", config.gradient_checkpointing)
-    optimizer = str(getattr(config.optim, "value", config.optim))
+    optimizer = name_of(config)
     return Recipe().with_values(
         {
             "model.max_seq_length": config.max_length or getattr(model, "max_seq_length", 2048),
             "quantization.bits": _bits(model),
             "lora.r": lora.r,
             "lora.dropout": lora.lora_dropout,
+            "lora.adapter_dtype": _adapter_dtype(model),
             "lora.target_modules": targets if isinstance(targets, str) else sorted(targets),
             "training.batch_size": config.per_device_train_batch_size,
             "training.gradient_accumulation_steps": config.gradient_accumulation_steps,
@@ -80,6 +82,11 @@ def recipe_by_hand(model: Any, config: SFTConfig) -> Recipe:
             "training.memory_budget": getattr(model, "tunebook_budget", "auto"),
         }
     )
+
+
+def _adapter_dtype(model: Any) -> str:
+    dtypes = {p.dtype for name, p in model.named_parameters() if ".lora_" in name}
+    return "bfloat16" if dtypes == {torch.bfloat16} else "auto"
 
 
 def _bits(model: Any) -> int:

@@ -1,4 +1,4 @@
-"""AdamW over one flat buffer: hundreds of small adapter tensors become views into a few long ones.
+"""An optimizer over one flat buffer: hundreds of small adapter tensors become views into a few long ones.
 
 Updates, clears and counts launches by buffer instead of by tensor, with the numbers of the optimizer
 that it wraps. Knows parameters by name; knows nothing of losses, recipes or events.
@@ -16,15 +16,31 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from tunebook.errors import CheckpointUnsuitable
+from tunebook.training.optimizers import name_of
 
 _ALIGNMENT = 256  # elements: bitsandbytes' blocks of 8-bit state then hold one tensor each
 _SMALLEST_8BIT_STATE = 4096  # elements: bitsandbytes keeps smaller tensors' state in 32 bit
-_FLATTENED = {
-    "adamw_torch",
-    "adamw_torch_fused",
+_FLATTENED = {  # those that treat each value for itself, or each block of 256
+    "adagrad",
     "adamw_8bit",
     "adamw_bnb_8bit",
+    "adamw_torch",
+    "adamw_torch_fused",
+    "ademamix",
+    "ademamix_8bit",
+    "lion_32bit",
+    "lion_8bit",
+    "paged_adamw_32bit",
     "paged_adamw_8bit",
+    "paged_ademamix_32bit",
+    "paged_ademamix_8bit",
+    "paged_lion_32bit",
+    "paged_lion_8bit",
+    "rmsprop",
+    "rmsprop_bnb",
+    "rmsprop_bnb_32bit",
+    "rmsprop_bnb_8bit",
+    "sgd",
 }
 
 Named = tuple[str, nn.Parameter]
@@ -152,7 +168,8 @@ class FlatOptimizer(torch.optim.Optimizer):
     """An optimizer over the flat buffers of an adapter.
 
     `zero_grad` keeps the gradients as views. If gradients are set to None elsewhere, call `attach`
-    before the next backward pass, so that they are made in place; `step` copies them at the latest.
+    before the next backward pass, so that they are made in place; `step` copies them at the latest,
+    which is too late for a scale that was taken out of the buffers.
     A tensor without a gradient is one whose gradient is zero.
 
     Args:
@@ -248,7 +265,7 @@ def flat_optimizer(
         decayed: names of the parameters that weight decay applies to.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    if str(getattr(args.optim, "value", args.optim)) not in _FLATTENED or not named:
+    if name_of(args) not in _FLATTENED or not named:
         return None
     if any(not _plain(parameter) for _, parameter in named) or _trains_embedding(model):
         return None

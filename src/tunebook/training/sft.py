@@ -15,6 +15,7 @@ from trl.trainer.sft_config import SFTConfig
 from tunebook.data.packing import flatten_batch, pack_rows
 from tunebook.plan import Strategy
 from tunebook.recipe import Recipe
+from tunebook.training.optimizers import target_modules
 from tunebook.training.trainer import SFTTrainer
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def sft_config(
         lr_scheduler_type=training.lr_scheduler_type,
         warmup_steps=training.warmup_steps,
         optim=strategy.optimizer,
+        optim_target_modules=target_modules(strategy.optimizer),
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         seed=training.seed,

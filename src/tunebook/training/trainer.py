@@ -30,6 +30,7 @@ from tunebook.engine import (
 )
 from tunebook.training.flat import FlatOptimizer, flat_optimizer
 from tunebook.training.meter import MemoryMeter
+from tunebook.training.optimizers import name_of, updates_in_backward
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -61,8 +62,9 @@ class SFTTrainer(TrlSFTTrainer):
     """TRL's trainer with the adapter's dtype kept, and no wait for the device inside of a step.
 
     TRL casts LoRA weights to bfloat16 whenever the base is quantized; at LoRA's learning rates most
-    of an update is then smaller than a bfloat16 step. Here they stay as PEFT made them (float32).
-    AdamW runs over flat buffers, with the same numbers (see `tunebook.training.flat`).
+    of an update is then smaller than a bfloat16 step. Here they stay as they were made (float32
+    unless the recipe says otherwise).
+    AdamW and its like run over flat buffers, with the same numbers (see `tunebook.training.flat`).
 
     On a patched model with a fused head the loss is taken without logits, and on a GPU a step is
     logged when the next one has been sent to the device, so that it never runs dry.
@@ -77,6 +79,7 @@ class SFTTrainer(TrlSFTTrainer):
     def __init__(self, model: PreTrainedModel | PeftModel | str, *args: Any, **kwargs: Any) -> None:
         self._flat: FlatOptimizer | None = None
         self.model: Any
+        self.optimizer: Any
         with _adapter_dtype_kept(model), _head_kept(model):
             super().__init__(model, *args, **kwargs)
         self._seen: tuple[Count, Count] = (0, 0)
@@ -110,17 +113,27 @@ class SFTTrainer(TrlSFTTrainer):
         """Transformers' training; clearing gradients is one write instead of a walk over the model."""
         with _clears_by(self.model, self._clear_gradients):
             try:
-                return super().train(*args, **kwargs)
+                result = super().train(*args, **kwargs)
             finally:
                 pending, self._pending = self._pending, None
                 if pending is not None:  # training ended by an exception
                     self._write(pending)
+        self.optimizer.eval()  # schedule-free ones put the averaged weights in place
+        return result
 
     def _clear_gradients(self, set_to_none: bool = True) -> None:
         if self._flat is None:
             type(self.model).zero_grad(self.model, set_to_none)
         else:
             self._flat.zero_grad()
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Transformers' loading; PEFT makes a bfloat16 adapter float32 there."""
+        before = {n: p.dtype for n, p in self.model.named_parameters() if p.requires_grad}
+        super()._load_from_checkpoint(*args, **kwargs)
+        for name, parameter in self.model.named_parameters():
+            if name in before:
+                parameter.data = parameter.data.to(before[name])
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Transformers' optimizer, over flat buffers where that gives the same numbers."""
@@ -135,6 +148,7 @@ class SFTTrainer(TrlSFTTrainer):
         if self._flat is None:
             clip: Any = super()._clip_grad_norm
             return clip(model)
+        self._flat.attach()  # in float16 the scale is taken out of the buffers now
         return self.accelerator.clip_grad_norm_(
             self._flat.flat_parameters(), self.args.max_grad_norm
         )
@@ -150,7 +164,7 @@ class SFTTrainer(TrlSFTTrainer):
         self._count(inputs)
         size = inputs["input_ids"].numel()
         take: Callable[..., torch.Tensor] = super().training_step
-        if self._fused:
+        if self._fused and not updates_in_backward(name_of(self.args)):
             take = self._fused_step
         step = partial(take, model, inputs, num_items_in_batch)
         return step() if self.meter is None else self.meter.around(step, size)
@@ -161,6 +175,7 @@ class SFTTrainer(TrlSFTTrainer):
         """As transformers' step, without its walk over all modules and what it prepares for others."""
         if not model.training:
             model.train()
+        self.optimizer.train()
         inputs = self._prepare_inputs(inputs)
         inputs.pop("token_counts", None)
         if num_items_in_batch is None:
@@ -184,7 +199,9 @@ class SFTTrainer(TrlSFTTrainer):
 
     def _in_parts(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         """A batch in as many forward and backward passes as memory asks for; the same gradients."""
-        run = self._graphs or partial(self._forward_backward, model)
+        run: Callable[..., tuple[torch.Tensor, ...]] = partial(self._forward_backward, model)
+        if self._graphs is not None and self._flat is not None:  # whose gradients stay in place
+            run = self._graphs
         losses = []
         for part in _split(inputs, self._parts):
             loss, metrics = run(part)

@@ -27,6 +27,7 @@ from tunebook.plan import DataSize, Plan, make_plan, require_fit
 from tunebook.recipe import Recipe
 from tunebook.training.callbacks import EventCallback
 from tunebook.training.folder import RunFolder
+from tunebook.training.optimizers import require_optimizer
 from tunebook.training.setup import give_up_memory, set_up
 from tunebook.training.sft import make_trainer
 
@@ -60,6 +61,7 @@ def prepare(recipe: Recipe, rows: Any, tell: Callable[[str], None]) -> Prepared:
         rows: rows in memory instead of `recipe.data.source`, or None.
         tell: is given a sentence at each stage.
     """
+    require_optimizer(recipe.training.optimizer, recipe.training.gradient_accumulation_steps)
     tell("Reading the tokenizer")
     shape = load_shape(recipe.model)
     tokenizer = tokenizer_for(recipe)
@@ -67,6 +69,8 @@ def prepare(recipe: Recipe, rows: Any, tell: Callable[[str], None]) -> Prepared:
     data = prepare_data(recipe, tokenizer, rows=rows)
     size = data_size(data.statistics)
     plan = require_fit(make_plan(recipe, shape=shape, data=size))
+    # which may add up more batches than the recipe says
+    require_optimizer(plan.strategy.optimizer, plan.strategy.gradient_accumulation_steps)
     tell("Loading the model")
     model = load_model(recipe.model, recipe.quantization, device=default_device())
     model.config.use_cache = False
@@ -240,7 +244,7 @@ def data_warnings(statistics: DataStatistics, recipe: Recipe) -> list[WarningEve
 
 def _open_folder(folder: RunFolder, recipe: Recipe, prepared: Prepared, *, resumed: bool) -> None:
     adapter = parameter_bytes(prepared.model, trainable=True)
-    states = 2 * adapter  # AdamW keeps two moments for each trained parameter
+    states = prepared.plan.forecast.parts["optimizer"]
     kept = recipe.training.keep_checkpoints + 1  # the new one is written before the old one goes
     require_disk_space(
         folder.path,

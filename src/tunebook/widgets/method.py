@@ -134,5 +134,5 @@ def forecast_dict(plan: Any) -> dict[str, Any]:
         "hardware": plan.hardware.name,
         "strategy": strategy_words(strategy),
         "rungs": list(plan.rungs),
-        "advice": list(plan.advice),
+        "advice": [*plan.advice, *plan.notes],
     }
