@@ -90,7 +90,7 @@ def test_names_that_mean_nothing_are_refused():
 @pytest.mark.parametrize("base", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
 def test_the_matrices_are_of_the_dtype_asked_for(dtype, base):
-    model = add_lora(tiny("llama", base), LoraPart(r=4, dtype=dtype), seed=0)
+    model = add_lora(tiny("llama", base), LoraPart(r=4, adapter_dtype=dtype), seed=0)
     expected = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     trained = {p.dtype for p in model.parameters() if p.requires_grad}
     frozen = {p.dtype for p in model.parameters() if not p.requires_grad}

@@ -219,7 +219,7 @@ def test_the_adapter_is_float32_unless_asked_otherwise():
     asked = {"lora.adapter_dtype": "bfloat16"}
     assert resolved(H200) == resolved(CPU) == resolved(T4) == "float32"
     assert resolved(H200, **asked) == resolved(CPU, **asked) == "bfloat16"
-    with pytest.raises(RecipeInvalid, match=r"lora\.dtype"):
+    with pytest.raises(RecipeInvalid, match=r"lora\.adapter_dtype"):
         resolved(T4, **asked)
 
 
