@@ -21,8 +21,9 @@ from tunebook.engine import audit_gradients, has_fused_head, patch, patch_checke
 from tunebook.events import StepEvent
 from tunebook.recipe import Recipe
 from tunebook.training import Run, train
+from tunebook.training.parts import split_batch
 from tunebook.training.sft import make_trainer, sft_config
-from tunebook.training.trainer import SFTTrainer, _adapter_dtype_kept, _split
+from tunebook.training.trainer import SFTTrainer, _adapter_dtype_kept
 from tunebook.training.worker import Prepared, prepare, probe
 
 Log = list[dict[str, Any]]
@@ -303,7 +304,7 @@ def test_a_packed_batch_is_split_between_its_documents(parts):
         "input_ids": ids, "labels": ids, "position_ids": ids, "cu_seq_lens_q": starts,
         "cu_seq_lens_k": starts, "max_length_q": 6, "loss_rows": ids[0], "divisor": torch.tensor(7),
     }  # fmt: skip
-    pieces = list(_split(batch, parts))
+    pieces = list(split_batch(batch, parts))
     assert 1 < len(pieces) <= parts
     assert torch.equal(torch.cat([piece["labels"] for piece in pieces], dim=1), ids)
     documents = []

@@ -31,6 +31,7 @@ from tunebook.engine import (
 from tunebook.training.flat import FlatOptimizer, flat_optimizer
 from tunebook.training.meter import MemoryMeter
 from tunebook.training.optimizers import name_of, updates_in_backward
+from tunebook.training.parts import split_batch
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -203,7 +204,7 @@ class SFTTrainer(TrlSFTTrainer):
         if self._graphs is not None and self._flat is not None:  # whose gradients stay in place
             run = self._graphs
         losses = []
-        for part in _split(inputs, self._parts):
+        for part in split_batch(inputs, self._parts):
             loss, metrics = run(part)
             losses.append(loss.clone())
             self._sums.setdefault("train", []).append(metrics.clone())
@@ -379,52 +380,6 @@ class SFTTrainer(TrlSFTTrainer):
 
 
 _OURS = ("loss_rows", "token_counts")
-
-
-def _split(inputs: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:
-    """A batch as batches of fewer rows, or of fewer documents where it is packed in one row."""
-    rows = inputs["input_ids"].shape[0]
-    whole = {key: value for key, value in inputs.items() if key != "loss_rows"}
-    if parts == 1:
-        yield inputs
-    elif rows > 1:
-        yield from _by_rows(whole, rows, parts)
-    elif "cu_seq_lens_q" in whole:
-        yield from _by_documents(whole, parts)
-    else:
-        yield inputs
-
-
-def _by_rows(whole: dict[str, Any], rows: int, parts: int) -> Iterator[dict[str, Any]]:
-    each = -(-rows // parts)
-    for first in range(0, rows, each):
-        yield {
-            key: value[first : first + each]
-            if isinstance(value, torch.Tensor) and value.dim() > 1
-            else value
-            for key, value in whole.items()
-        }
-
-
-def _by_documents(whole: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:
-    """Whole documents side by side, of about as many tokens in each part."""
-    starts = whole["cu_seq_lens_q"].tolist()  # waits for the device, as only a full one is made to
-    each, first = starts[-1] / parts, 0
-    for last in range(1, len(starts)):
-        done = last == len(starts) - 1
-        if starts[last] - starts[first] < each and not done:
-            continue
-        begin, end = starts[first], starts[last]
-        if end > begin:
-            lengths = whole["cu_seq_lens_q"][first : last + 1] - begin
-            part = {
-                key: value[:, begin:end]
-                if isinstance(value, torch.Tensor) and value.dim() > 1
-                else value
-                for key, value in whole.items()
-            }
-            yield {**part, "cu_seq_lens_q": lengths, "cu_seq_lens_k": lengths}
-        first = last
 
 
 def _head_kept(model: nn.Module | str) -> AbstractContextManager[None]:
