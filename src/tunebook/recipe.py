@@ -419,8 +419,8 @@ class TrainingPart(Part):
     gradient_checkpointing: Literal["auto", "on", "off"] = knob(
         "auto",
         title="Recompute activations",
-        description="Saves memory by computing activations twice. Auto does so only if it would not "
-        "fit otherwise.",
+        description="Saves memory by computing activations twice. Auto keeps as many as fit, layer by "
+        "layer on a GPU; on keeps none, off keeps all.",
     )
     memory_budget: str = knob(
         "auto",
