@@ -8,7 +8,7 @@ import pytest
 from transformers.training_args import OptimizerNames
 
 from tunebook.errors import ExtraMissing, RecipeInvalid
-from tunebook.recipe import Optimizer
+from tunebook.optimizer_names import Optimizer
 from tunebook.training import Run
 from tunebook.training.optimizers import require_optimizer
 
