@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from tunebook.engine.modules import facts_of
+
 _SMALL = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -33,7 +35,7 @@ def difference(layer: nn.Module) -> str | None:
     attention: Any = layer.self_attn
     config, index = attention.config, int(attention.layer_idx or 0)
     parts = {name: type(part) for name, part in layer.named_children()}
-    facts = *_facts(layer), *_facts(attention), *parts.items()
+    facts = *facts_of(layer), *facts_of(attention), *parts.items()
     key = (type(layer), config.to_json_string(use_diff=False), *facts)
     if key not in _DONE:
         with torch.random.fork_rng(devices=[]):
@@ -43,13 +45,6 @@ def difference(layer: nn.Module) -> str | None:
             except Exception as error:  # a stranger's class may want anything; then it is left
                 _DONE[key] = f"it could not be tried out: {type(error).__name__}: {error}"
     return _DONE[key]
-
-
-def _facts(module: nn.Module) -> tuple[Any, ...]:
-    """What tells one layer of a model from another: windows, switches, but not its number."""
-    plain = (int, float, str, bool, type(None))
-    items = vars(module).items()
-    return tuple((k, v) for k, v in items if isinstance(v, plain) and k != "layer_idx")
 
 
 def _compare(

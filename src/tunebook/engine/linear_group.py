@@ -230,6 +230,7 @@ class LinearGroup:
             else:
                 self._adapter = like.new_zeros((rank, width)), like.new_zeros((out, rank))
             self._kept = None
+            LAYOUT.changed()
         return self._adapter
 
     def _plain(self, part: LinearParts, like: torch.Tensor) -> torch.Tensor:

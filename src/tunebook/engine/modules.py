@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 _MARK = "tunebook_kind"
+_OF_NO_MATTER = ("layer_idx", "training")
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,16 @@ def stand_in(
     clone.__dict__["_modules"] = {**module._modules, **(modules or {})}
     clone.__dict__.pop("forward", None)
     return clone
+
+
+def facts_of(module: nn.Module) -> tuple[tuple[str, Any], ...]:
+    """What an instance says of itself in plain values: eps, windows, switches, but not its number.
+
+    Two modules of a class with the same facts compute the same; nothing is known of others.
+    """
+    plain = (int, float, str, bool, type(None))
+    items = vars(module).items()
+    return tuple((k, v) for k, v in items if isinstance(v, plain) and k not in _OF_NO_MATTER)
 
 
 def device_of(module: nn.Module) -> torch.device:

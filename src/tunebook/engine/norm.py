@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from tunebook.engine.modules import Leave, ModuleKind, Swap, stand_in
+from tunebook.engine.modules import Leave, ModuleKind, Swap, facts_of, stand_in
 from tunebook_kernels import rms_norm, rms_norm_reference
 
 _CONVENTIONS = {"Llama": 0.0, "Gemma": 1.0}
 _EPS_NAMES = ("variance_epsilon", "eps")
-_KNOWN: dict[tuple[type[nn.Module], int, float], float | None] = {}
+_KNOWN: dict[tuple[Any, ...], float | None] = {}
 # (dtype of the input, dtype of the weight): rounding is told apart only where there is some.
 _PROBES = [
     (torch.float32, torch.float32),
@@ -27,18 +27,15 @@ _PROBES = [
 
 def examine(module: nn.Module) -> Swap | Leave | None:
     """A fused forward for an RMSNorm, a reason to leave it, or None for other modules."""
-    weight = getattr(module, "weight", None)
-    eps_name = next((name for name in _EPS_NAMES if hasattr(module, name)), None)
-    if not isinstance(weight, nn.Parameter) or weight.dim() != 1 or eps_name is None:
-        return None
-    if getattr(module, "bias", None) is not None or module._modules:
+    eps_name = _eps_name(module)
+    if eps_name is None:
         return None
     if not isinstance(getattr(module, eps_name), float):
         return Leave(f"its {eps_name} is not a number")
-    for offset in _CONVENTIONS.values():
-        if _computes(module, weight.numel(), eps_name, offset):
-            return Swap(_forward(eps_name, offset))
-    return Leave(f"it does not compute RMSNorm as {' or '.join(_CONVENTIONS)} does")
+    offset = _offset_of(module, eps_name)
+    if offset is None:
+        return Leave(f"it does not compute RMSNorm as {' or '.join(_CONVENTIONS)} does")
+    return Swap(_forward(eps_name, offset))
 
 
 NORM = ModuleKind("rms_norm", examine)
@@ -46,21 +43,32 @@ NORM = ModuleKind("rms_norm", examine)
 
 def convention_of(module: nn.Module) -> tuple[float, float] | None:
     """eps and offset of an RMSNorm of a known convention, or None; each is proved by running it."""
-    weight = getattr(module, "weight", None)
-    eps_name = next((name for name in _EPS_NAMES if hasattr(module, name)), None)
-    if not isinstance(weight, nn.Parameter) or weight.dim() != 1 or eps_name is None:
+    eps_name = _eps_name(module)
+    eps = None if eps_name is None else getattr(module, eps_name)
+    if eps_name is None or not isinstance(eps, float):
         return None
-    eps = getattr(module, eps_name)
-    if getattr(module, "bias", None) is not None or module._modules or not isinstance(eps, float):
-        return None
-    key = (type(module), weight.numel(), eps)
-    if key not in _KNOWN:
-        offsets = _CONVENTIONS.values()
-        _KNOWN[key] = next(
-            (o for o in offsets if _computes(module, weight.numel(), eps_name, o)), None
-        )
-    offset = _KNOWN[key]
+    offset = _offset_of(module, eps_name)
     return None if offset is None else (eps, offset)
+
+
+def _eps_name(module: nn.Module) -> str | None:
+    """What a module that is laid out as an RMSNorm calls its eps; None for other modules."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, nn.Parameter) or weight.dim() != 1:
+        return None
+    if getattr(module, "bias", None) is not None or module._modules:
+        return None
+    return next((name for name in _EPS_NAMES if hasattr(module, name)), None)
+
+
+def _offset_of(module: Any, eps_name: str) -> float | None:
+    """The offset with which it computes ours, or None; modules that say the same are tried once."""
+    size = module.weight.numel()
+    key = (type(module), size, facts_of(module))
+    if key not in _KNOWN:
+        found = (o for o in _CONVENTIONS.values() if _computes(module, size, eps_name, o))
+        _KNOWN[key] = next(found, None)
+    return _KNOWN[key]
 
 
 def _forward(eps_name: str, offset: float) -> Callable[..., torch.Tensor]:
