@@ -22,6 +22,7 @@ from tunebook.events import StepEvent
 from tunebook.recipe import Recipe
 from tunebook.training import Run, train
 from tunebook.training.parts import split_batch
+from tunebook.training.setup import set_up
 from tunebook.training.sft import make_trainer, sft_config
 from tunebook.training.trainer import SFTTrainer, _adapter_dtype_kept
 from tunebook.training.worker import Prepared, prepare, probe
@@ -420,9 +421,7 @@ def test_an_overflow_skips_one_update_and_halves_the_scale(tmp_path, monkeypatch
 def test_a_run_that_logs_later_is_stopped_and_resumed_to_the_same_curve(
     quick, tmp_path, monkeypatch, request
 ):
-    monkeypatch.setattr(
-        "tunebook.training.setup.patch_checked", partial(patch_checked, device="any")
-    )
+    monkeypatch.setattr("tunebook.training.worker.set_up", partial(set_up, device="any"))
     recipe = quick(training__max_steps=8, training__save_steps=500)
     whole = train(recipe, wait=True, root=tmp_path / "whole")
     request.getfixturevalue("logged_later")

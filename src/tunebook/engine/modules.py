@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
+UNDONE = "undone: "
+"""How the reason of a swap begins that did not pass its check."""
+
 _MARK = "tunebook_kind"
 _OF_NO_MATTER = ("layer_idx", "training")
 
@@ -52,6 +55,14 @@ class Report:
 
     swapped: list[tuple[str, str]] = field(default_factory=list)
     left: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def undone(self) -> dict[str, str]:
+        """Each kind that was swapped and did not pass the check, and why not."""
+        return {
+            kind: reason.removeprefix(UNDONE)
+            for _, kind, reason in self.left
+            if reason.startswith(UNDONE)
+        }
 
     def __str__(self) -> str:
         lines = [f"Swapped {len(self.swapped)} modules, left {len(self.left)}."]

@@ -16,7 +16,7 @@ from torch import nn
 from tunebook.engine.apply import patch, remember, replaced_attention, unpatch
 from tunebook.engine.attention import NAME
 from tunebook.engine.locks import model_lock, unwrapped
-from tunebook.engine.modules import Report, restore_forward, swapped_kind
+from tunebook.engine.modules import UNDONE, Report, restore_forward, swapped_kind
 from tunebook.engine.state import own_randomness, same_gradients, same_modes, without_dropout
 
 
@@ -228,7 +228,7 @@ def _keep_only(
 ) -> Report:
     unpatch(model)
     patch(model, kinds=good, device=device)
-    undone = [(name, kind, f"undone: {failures[kind]}") for name, kind in first.swapped]
+    undone = [(name, kind, f"{UNDONE}{failures[kind]}") for name, kind in first.swapped]
     done = Report(
         swapped=[pair for pair in first.swapped if pair[1] in good],
         left=first.left + [row for row in undone if row[1] not in good],

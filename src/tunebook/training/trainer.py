@@ -203,11 +203,12 @@ class SFTTrainer(TrlSFTTrainer):
         run: Callable[..., tuple[torch.Tensor, ...]] = partial(self._forward_backward, model)
         if self._graphs is not None and self._flat is not None:  # whose gradients stay in place
             run = self._graphs
-        losses = []
+        losses, sums = [], []
         for part in split_batch(inputs, self._parts):
             loss, metrics = run(part)
             losses.append(loss.clone())
-            self._sums.setdefault("train", []).append(metrics.clone())
+            sums.append(metrics.clone())
+        self._sums.setdefault("train", []).extend(sums)  # of parts that all fitted
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def _gradients_before(self, tokens: int) -> tuple[bool, list[torch.Tensor] | None]:
@@ -225,7 +226,6 @@ class SFTTrainer(TrlSFTTrainer):
     def _clear_memory(self) -> None:
         if self._graphs is not None:
             self._graphs.clear()
-        self._sums.clear()
         torch.cuda.empty_cache()
 
     def _forward_backward(

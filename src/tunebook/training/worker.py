@@ -133,7 +133,7 @@ def execute(
     _open_folder(folder, recipe, prepared, resumed=checkpoint is not None)
     model = prepared.model
     resumed = folder.step_of(checkpoint) if checkpoint else None
-    notes = data_warnings(prepared.data.statistics, recipe)
+    notes = data_warnings(prepared.data.statistics, recipe) + swap_warnings(prepared.swaps)
     callback = EventCallback(folder.log, model, stop_asked, notes, resumed)
     with quiet():
         trainer = make_trainer(
@@ -198,6 +198,18 @@ def _out_of_memory(
         return -(-rows // plan.strategy.micro_batch)
 
     return step_down
+
+
+def swap_warnings(swaps: Report) -> list[WarningEvent]:
+    """What the user should know of fused parts that did not pass their check."""
+    return [
+        WarningEvent(
+            code="swap_undone",
+            message=f"The fused {kind} was undone on this model: {reason}.",
+            do="nothing: the model's own code is used there, which is slower; report the model.",
+        )
+        for kind, reason in swaps.undone().items()
+    ]
 
 
 def data_warnings(statistics: DataStatistics, recipe: Recipe) -> list[WarningEvent]:

@@ -1,0 +1,33 @@
+"""What was swapped, and undone again, is told in the run's own events."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+import tunebook.engine.norm as norm
+from tunebook.engine.modules import Report
+from tunebook.events import WarningEvent
+from tunebook.training import train
+from tunebook.training.setup import set_up
+from tunebook.training.worker import swap_warnings
+
+
+def test_a_kind_that_did_not_pass_is_an_event_of_the_run(quick, tmp_path, monkeypatch):
+    def wrong(x: torch.Tensor, weight: torch.Tensor, eps: float, *, offset: float = 0.0) -> Any:
+        return x * weight
+
+    monkeypatch.setattr(norm, "rms_norm", wrong)
+    monkeypatch.setattr("tunebook.training.worker.set_up", partial(set_up, device="any"))
+    run = train(quick(training__max_steps=1), wait=True, root=tmp_path)
+    (told,) = [e for e in run.log.of(WarningEvent) if e.code == "swap_undone"]
+    assert "rms_norm" in told.message
+    assert "NOT the same function" in told.message
+    assert run.state == "completed"
+
+
+def test_what_was_only_left_is_no_warning():
+    swaps = Report(left=[("layers.0", "decoder_layer", "its activation is ReLU")])
+    assert swap_warnings(swaps) == []
