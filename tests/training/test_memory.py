@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import pytest
@@ -32,6 +33,23 @@ def test_peak_counts_backward():
         weight.grad = None
 
     assert 2 * MIB <= measure_step_memory(step) <= 2 * MIB + 4096
+
+
+def test_garbage_of_an_earlier_measurement_is_not_the_steps():
+    class Node:
+        def __init__(self) -> None:
+            self.tensor, self.itself = torch.zeros(MIB, dtype=torch.uint8), self
+
+    def step() -> None:
+        gc.collect()
+        two_temporaries()
+
+    gc.disable()
+    try:
+        assert measure_step_memory(Node) == MIB
+        assert measure_step_memory(step) == 3 * MIB
+    finally:
+        gc.enable()
 
 
 def test_a_worker_thread_measures_the_same(capfd):

@@ -5,6 +5,7 @@ Knows torch's allocators and nothing of trainers, plans or events.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,7 @@ def measure_step_memory(step: Callable[[], None], *, device: torch.device | str 
         device: where the tensors of the step live.
     """
     device = torch.device(device)
+    gc.collect()  # what an earlier recording saw come would be taken off when collected in this one
     if device.type == "cuda":
         return _cuda_peak(step, device)
     with _recording() as changes:
