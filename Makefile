@@ -95,7 +95,12 @@ $(MADE)/chromium: tests/browser/chromium.py $(MADE)/test-packages
 	$(BIN)/python tests/browser/chromium.py
 	@touch $@
 
-$(MADE)/test-browser: $(wildcard tests/browser/*.py) $(PY_SOURCES) $(MADE)/frontend $(MADE)/chromium
+# ipykernels of other releases, and Colab's widget packages: folders that a kernel puts first
+$(MADE)/stacks/fetched: tests/browser/stacks.py $(MADE)/test-packages
+	$(BIN)/python tests/browser/stacks.py
+	@touch $@
+
+$(MADE)/test-browser: $(wildcard tests/browser/*.py) $(PY_SOURCES) $(MADE)/frontend $(MADE)/chromium $(MADE)/stacks/fetched
 	$(PYTEST) tests/browser
 	@touch $@
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from harness import Lab, Notebook, running_browser, running_lab
+from stacks import STACKS
 
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """One JupyterLab for all browser tests."""
-    with running_lab(tmp_path_factory.mktemp("lab")) as server:
+    others = tuple(name for name in STACKS if name.startswith("ipykernel"))
+    with running_lab(tmp_path_factory.mktemp("lab"), stacks=others) as server:
         yield server
 
 
@@ -25,12 +27,16 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_notebook(lab: Lab, browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Open a notebook of the cells given, with a fresh kernel: `open_notebook("...", "...")`."""
+    """Open a notebook of the cells given, with a fresh kernel: `open_notebook("...", "...")`.
+
+    `kernel=` names one of `stacks.STACKS` instead of the installed one.
+    """
     lab.end_sessions()
     context = browser.new_context(viewport={"width": 1300, "height": 1000})
 
-    def opened(*cells: str) -> Notebook:
-        name = lab.write(f"{request.node.name.split('[')[0]}.ipynb", list(cells))
+    def opened(*cells: str, kernel: str = "python3") -> Notebook:
+        title = request.node.name.split("[")[0]
+        name = lab.write(f"{title}.ipynb", list(cells), kernel=kernel)
         notebook = Notebook(context.new_page(), lab).goto(f"/tree/{name}")
         notebook.wait_kernel()
         return notebook

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import chromium
+from stacks import write_kernels
 
 TOKEN = "browser-test"
 ARGUMENTS = [
@@ -53,8 +54,8 @@ class Lab:
             with contextlib.suppress(OSError):
                 self.api(f"sessions/{session['id']}", "DELETE")
 
-    def write(self, name: str, cells: list[str]) -> str:
-        """Write a notebook of code cells into the server's root."""
+    def write(self, name: str, cells: list[str], *, kernel: str = "python3") -> str:
+        """Write a notebook of code cells for this kernel into the server's root."""
         code = [
             {
                 "cell_type": "code",
@@ -66,10 +67,10 @@ class Lab:
             }
             for source in cells
         ]
-        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        spec = {"name": kernel, "display_name": kernel, "language": "python"}
         book = {
             "cells": code,
-            "metadata": {"kernelspec": kernel},
+            "metadata": {"kernelspec": spec},
             "nbformat": 4,
             "nbformat_minor": 5,
         }
@@ -178,32 +179,44 @@ def lab_environment(folder: Path, python: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running_lab(folder: Path, *, python: Path | None = None) -> Iterator[Lab]:
+def running_lab(
+    folder: Path, *, python: Path | None = None, stacks: tuple[str, ...] = ()
+) -> Iterator[Lab]:
     """Start JupyterLab on a free port over `folder/root`.
 
     Args:
         folder: for the server's files; must exist.
         python: of the environment that JupyterLab and tunebook are installed in; None is this one.
+        stacks: further kernels, by their names in `stacks.STACKS`.
     """
     python = python or Path(sys.executable)
     quiet = folder / "lab_settings/@jupyterlab/apputils-extension"
     quiet.mkdir(parents=True)
     (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
-    root = folder / "root"
-    root.mkdir()
-    port = free_port()
-    log = folder / "lab.log"
+    write_kernels(folder / "data", stacks)
     command = [
-        *(str(python), "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1"),
-        *(f"--port={port}", f"--ServerApp.root_dir={root}", f"--IdentityProvider.token={TOKEN}"),
+        *(str(python), "-m", "jupyter", "lab"),
         "--LabApp.expose_app_in_browser=True",
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
+    with serving(folder, command, lab_environment(folder, python)) as lab:
+        yield lab
+
+
+@contextlib.contextmanager
+def serving(folder: Path, command: list[str], environment: dict[str, str]) -> Iterator[Lab]:
+    """Start a Jupyter server over `folder/root` and end it."""
+    root = folder / "root"
+    root.mkdir()
+    port = free_port()
+    log = folder / "lab.log"
+    arguments = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
+    arguments += [f"--ServerApp.root_dir={root}", f"--IdentityProvider.token={TOKEN}"]
     with log.open("wb") as out:
         server = subprocess.Popen(
-            command,
-            env=lab_environment(folder, python),
+            [*command, *arguments],
+            env=environment,
             cwd=folder,
             stdout=out,
             stderr=subprocess.STDOUT,
