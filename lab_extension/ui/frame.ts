@@ -50,7 +50,7 @@ function head(model: AnyModel<PanelState>, id: string, content: HTMLElement, cle
   const summary = h('span', { class: 'tb-summary' });
   follow(model, ['summary'], () => setText(summary, model.get('summary')), cleanup);
   if (!number) {
-    return h('header', { class: 'tb-head tb-head-alone' }, h('h3', {}, title), summary, lead);
+    return h('div', { class: 'tb-head tb-head-alone' }, h('h3', {}, title), summary, lead);
   }
   const fold = h(
     'button',
@@ -71,7 +71,7 @@ function head(model: AnyModel<PanelState>, id: string, content: HTMLElement, cle
     toggle(lead, open);
   };
   follow(model, ['unfolded'], draw, cleanup);
-  return h('header', { class: 'tb-head' }, h('h3', {}, fold), lead);
+  return h('div', { class: 'tb-head' }, h('h3', {}, fold), lead);
 }
 
 function busyLine(model: AnyModel<PanelState>, cleanup: Cleanup): HTMLElement {

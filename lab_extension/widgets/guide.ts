@@ -31,7 +31,7 @@ function render({ model, el }: RenderProps<GuideState>): () => void {
     list.append(h('li', {}, link));
   }
   const head = h(
-    'header',
+    'div',
     { class: 'tunebook-panel tb-overview', 'data-panel': 'guide', 'data-lm-suppress-shortcuts': 'true' },
     h('h2', {}, model.get('heading')),
     h('p', { class: 'tb-lead' }, model.get('lead')),

@@ -39,14 +39,20 @@ def work_through(notebook: Any) -> None:
     page.wait_for_selector(".tb-file", timeout=90_000)
 
 
-def look(notebook: Any, out: Path, name: str, theme: str, width: int) -> None:
-    """Pictures of the panels in one theme and width."""
+def put_on(notebook: Any, theme: str, width: int) -> None:
+    """Show the guide in one theme and width."""
     page = notebook.page
     page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
     page.add_style_tag(
         content=f".tunebook-guide {{ width: {width}px !important; max-width: none; }}"
     )
     page.wait_for_timeout(800)
+
+
+def look(notebook: Any, out: Path, name: str, theme: str, width: int) -> None:
+    """Pictures of the panels in one theme and width."""
+    put_on(notebook, theme, width)
+    page = notebook.page
     for panel in PANELS:
         place = notebook.panel(panel)
         place.scroll_into_view_if_needed()

@@ -1,0 +1,48 @@
+"""Every panel, worked through once, scanned by axe: in light, in dark and at 360 pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from screenshots import CELL, LOOKS, PANELS, put_on, work_through
+
+pytestmark = pytest.mark.browser
+
+AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
+# The page around a panel is JupyterLab's: landmarks and heading order are not ours to set there.
+NOT_OURS = ("region", "heading-order", "landmark-unique")
+
+
+def violations(page: Any, selector: str) -> list[str]:
+    """What axe finds in this part of the page, a line for each element."""
+    rules = {rule: {"enabled": False} for rule in NOT_OURS}
+    options = {"runOnly": {"type": "tag", "values": list(RULES)}, "rules": rules}
+    found = page.evaluate(
+        "([selector, options]) => axe.run(document.querySelector(selector), options)",
+        [selector, options],
+    )["violations"]
+    return [
+        f"{one['id']}: {one['help']}: {node['html'][:160]} {node['failureSummary'][:200]}"
+        for one in found
+        for node in one["nodes"]
+    ]
+
+
+def test_no_panel_has_a_barrier_in_any_look(open_notebook: Any) -> None:
+    notebook = open_notebook(CELL)
+    work_through(notebook)
+    page = notebook.page
+    page.add_script_tag(path=AXE)
+    for summary in page.locator(".tunebook-panel details:not([open]) > summary").all():
+        if summary.is_visible():
+            summary.click()
+    found: list[str] = []
+    for look, (theme, width) in LOOKS.items():
+        put_on(notebook, theme, width)
+        for panel in PANELS:
+            lines = violations(page, f'.tunebook-panel[data-panel="{panel}"]')
+            found += [f"{panel}, {look}: {line}" for line in lines]
+    assert found == []
