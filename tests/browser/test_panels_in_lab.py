@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from harness import Notebook
 
 pytestmark = pytest.mark.browser
 
@@ -142,6 +143,28 @@ def test_panels_are_worked_by_keyboard(open_notebook: Any) -> None:
     code = notebook.panel("model").locator(".tb-code pre").first
     assert "tunebook.demo_recipe()" in code.inner_text()
     assert page.evaluate("() => jupyterapp.shell.currentWidget.content.mode") == "command"
+
+
+def test_a_second_tab_shows_the_run_and_a_lost_connection_comes_back(open_notebook: Any) -> None:
+    notebook = open_notebook(guide_cell("tabs", 2000))
+    notebook.run(0)
+    begin_training(notebook)
+    notebook.save()
+    path = notebook.page.evaluate("() => jupyterapp.shell.currentWidget.context.path")
+    second = Notebook(notebook.page.context.new_page(), notebook.lab).goto(f"/tree/{path}")
+    second.page.wait_for_selector('[data-plot="loss"]', timeout=60_000)
+    here = second.points()
+    second.until(lambda: second.points() > here, seconds=20, what="new points in the second tab")
+    # as after a laptop slept: the socket is gone and comes back
+    kernel = "jupyterapp.shell.currentWidget.sessionContext.session.kernel"
+    notebook.page.evaluate(f"() => {kernel}.reconnect()")
+    notebook.wait_kernel()
+    there = notebook.points()
+    notebook.until(lambda: notebook.points() > there, seconds=20, what="points after a reconnect")
+    second.page.click('.tunebook-panel[data-panel="train"] [data-do="stop"]')
+    for tab in (notebook, second):
+        tab.until(lambda tab=tab: tab.state() == "stopped", seconds=30, what="the stop")
+    assert notebook.errors() == second.errors() == []
 
 
 def test_stop_after_start_from_the_panel_following_a_reload(open_notebook: Any) -> None:
