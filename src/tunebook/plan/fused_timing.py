@@ -28,6 +28,10 @@ _EAGER_BYTES = (24, 40)
 _HOST = 3.8e-3
 """Seconds of Python and launches for a layer's forward and backward; a slow host."""
 _HOST_AGAIN = 1.2e-3
+_HOST_COPY = 0.2e-3
+"""Two copies that are launched, and their events."""
+_FORWARD_SHARE = 0.3
+"""Of a layer that makes everything again, whose forward one of its copies runs beside."""
 _FIXED = 5e-3
 """Seconds of an update for optimizer, logging and data."""
 
@@ -55,6 +59,7 @@ def fused_seconds_per_step(
         return strategy.gradient_accumulation_steps * device + _FIXED
     again = sum(1 - level / Level.ALL for level in strategy.levels)
     host = _HOST * len(strategy.levels) + _HOST_AGAIN * again
+    host += _HOST_COPY * strategy.offloaded_layers
     return strategy.gradient_accumulation_steps * max(device, host) + _FIXED
 
 
@@ -76,7 +81,20 @@ def device_seconds(
     seconds = products * batch.tokens / (hardware.flops * _PRODUCTS)
     seconds += attention * batch.tokens / (hardware.flops * _ATTENTION[strategy.attention])
     seconds += moved * batch.tokens / (hardware.bandwidth * _ELEMENTWISE)
-    return seconds + unpacked / (hardware.bandwidth * _UNPACKING)
+    seconds += unpacked / (hardware.bandwidth * _UNPACKING)
+    if not strategy.offloaded_layers:
+        return seconds
+    copy = batch.tokens * shape.hidden_size * cost.width / hardware.link
+    return seconds + strategy.offloaded_layers * waiting(copy, seconds / len(strategy.levels))
+
+
+def waiting(copy: float, layer: float) -> float:
+    """Seconds that a layer of `layer` seconds waits for its input's copies to the host and back.
+
+    One runs beside the layer's forward, the other beside the backward of the layer behind it.
+    """
+    forward = layer * _FORWARD_SHARE
+    return max(0.0, copy - forward) + max(0.0, copy - (layer - forward))
 
 
 class _Cost:
