@@ -48,6 +48,7 @@ def test_a_card_has_a_link_and_a_host_half_of_which_may_be_pinned():
     assert t4.link < Hardware.of("A100").link < Hardware.of("H100").link < 64e9
     assert t4.pinnable == t4.total_memory // 2
     assert t4.model_copy(update={"host_memory": 12 * GIB}).pinnable == 6 * GIB
+    assert Hardware.of("cpu").pinnable == 0
 
 
 def test_an_unknown_card_is_refused_with_close_names():

@@ -164,7 +164,7 @@ def test_all_rows_fit_under_the_rivals_peaks(case):
     assert plan.strategy.micro_batch == case[1]
     assert 0 < plan.strategy.offloaded_layers <= len(plan.strategy.levels) - 2
     assert f"inputs of {plan.strategy.offloaded_layers} layers" in plan.rungs[-1]
-    assert "of the host's memory" in plan.summary()
+    assert "of the computer's own memory" in plan.summary()
 
 
 def test_inputs_are_offloaded_before_products_are_cut_and_no_more_than_needed():

@@ -292,8 +292,9 @@ def test_gradients_that_cannot_be_had_again_are_not_taken_for_zero(tmp_path):
     assert restorable
     buffers = trainer._flat.flat_parameters()
     for copy, buffer in zip(copies, buffers, strict=True):
-        assert torch.equal(copy, buffer.grad)
+        assert torch.equal(copy, buffer.grad.cpu())
         assert copy.data_ptr() != buffer.grad.data_ptr()
+        assert copy.device.type == "cpu"  # the forecast has no room for them on the device
 
 
 @pytest.mark.parametrize("parts", [2, 3, 9])

@@ -33,6 +33,7 @@ ARCHITECTURES = frozenset(
 
 _OLDEST = (7, 0)  # compute capability that Triton compiles for
 _LAST_RESORTS: tuple[tuple[int | None, int | None], ...] = (
+    (None, 4096),
     (None, 2048),
     (None, 1024),
     (512, 1024),

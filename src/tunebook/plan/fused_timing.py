@@ -105,6 +105,7 @@ class _Cost:
         if recipe.training.packing:
             self.length = min(batch.length, recipe.model.max_seq_length)
         self.width = BYTES[strategy.dtype]
+        self.tiles = -(-batch.tokens // (strategy.mlp_tile or batch.tokens))
         self.eager = strategy.attention == "eager"
         self.groups = groups_of(shape, recipe)
         self.weights = {name: g.size_in * g.size_out for name, g in self.groups.items()}
@@ -141,10 +142,14 @@ class _Cost:
         return total * self.width / 2
 
     def unpacked(self, level: int) -> float:
-        """Bytes read and written to unpack the weights, once in each direction, and made again."""
+        """Bytes read and written to unpack the weights, once in each direction, and made again.
+
+        Those of an MLP that works by tiles are unpacked for each tile.
+        """
         total = 0.0
+        tiles = 1 if level >= Level.GATE_UP else self.tiles
         for name, group in self.groups.items():
-            times = 2 + _again(name, level)
+            times = (2 + _again(name, level)) * (tiles if name in ("gate_up", "down") else 1)
             total += times * self.weights[name] * group.packed * (_PACKED_BYTES + self.width)
         return total
 

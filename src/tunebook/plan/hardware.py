@@ -57,10 +57,12 @@ class Hardware(BaseModel):
 
     @property
     def pinnable(self) -> int:
-        """Bytes of host memory that a run may pin: half of what is free.
+        """Bytes of host memory that a run may pin: half of what is free; none where that is the device.
 
-        Where that is not known, a host is taken to have as much as its card.
+        Where it is not known, a host is taken to have as much as its card.
         """
+        if self.device == "cpu":
+            return 0
         free = self.total_memory if self.host_memory is None else self.host_memory
         return int(free * _PINNED_SHARE)
 

@@ -201,10 +201,9 @@ class Plan(BaseModel):
             f"{name} {size(value)}" for name, value in forecast.parts.items() if value
         )
         verdict = "fits" if forecast.fits else "DOES NOT FIT"
-        beside = f", and {size(forecast.host)} of the host's memory" if forecast.host else ""
         lines = [
             f"{self.recipe.get('model')} on {self.hardware.name} ({self.hardware.device})",
-            f"  memory  {size(forecast.total)} of {size(forecast.budget)}: {verdict}{beside}",
+            f"  memory  {size(forecast.total)} of {size(forecast.budget)}: {verdict}",
             f"          {parts}",
             f"  steps   {strategy.micro_batch} rows x {strategy.gradient_accumulation_steps} "
             f"of up to {forecast.sequence_length} tokens, {strategy.dtype}, {strategy.optimizer}, "
