@@ -62,7 +62,8 @@ def main() -> None:
             found.append(record)
             print(line(record), flush=True)
     if options.json:
-        options.json.write_text(json.dumps({"versions": versions(), "link": link(), "records": found}, indent=2))
+        report = {"versions": versions(), "link": link(), "records": found}
+        options.json.write_text(json.dumps(report, indent=2))
 
 
 def measure(size: str, device: str) -> Any:

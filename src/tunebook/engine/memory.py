@@ -88,6 +88,12 @@ def host_bytes(model: nn.Module) -> int:
     return sum(store.nbytes for store in _stores(fused_layers(model)))
 
 
+def host_failure(model: nn.Module) -> str | None:
+    """Why inputs stay on the device although they were to be offloaded; None if none has to."""
+    failures = (store.failure for store in _stores(fused_layers(model)))
+    return next((failure for failure in failures if failure), None)
+
+
 def _offload(found: Sequence[nn.Module], wanted: Sequence[bool]) -> None:
     """Give each layer its place; all share one store, which goes when none is wanted."""
     stores = _stores(found)

@@ -33,7 +33,7 @@ class Lane:
 
     def __init__(self, device: torch.device) -> None:
         self.pinned = device.type == "cuda"
-        self._stream = torch.cuda.Stream(device) if self.pinned else None
+        self._stream = torch.cuda.Stream(device) if self.pinned else None  # type: ignore[no-untyped-call]
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
         """Copy once all that was asked of the device up to now is done."""
@@ -140,7 +140,7 @@ class HostStore:
 
     def _report(self, error: RuntimeError) -> None:
         if self.failure is None:
-            self.failure = str(error).splitlines()[0]
+            self.failure = str(error).splitlines()[0].rstrip(".")
             logger.warning(
                 "The host has no room for the inputs of layers, so they stay on the device: %s",
                 self.failure,
