@@ -69,12 +69,11 @@ class HostStore:
 
     Args:
         device: of what is stowed.
-        lane: replaces the one that copies, for tests.
     """
 
-    def __init__(self, device: torch.device, lane: Lane | None = None) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.lane = lane or Lane(device)
+        self.lane = Lane(device)
         self.failure: str | None = None
         """Why something stayed on the device; None if nothing had to."""
         self._free: list[torch.Tensor] = []
@@ -115,11 +114,15 @@ class HostStore:
             _empty_host_cache()
 
     def _take(self, nbytes: int) -> torch.Tensor | None:
-        fitting = [buffer for buffer in self._free if buffer.nbytes >= nbytes]
+        fitting = [
+            (buffer.nbytes, at) for at, buffer in enumerate(self._free) if buffer.nbytes >= nbytes
+        ]
         if fitting:
-            return self._withdraw(min(fitting, key=lambda buffer: buffer.nbytes))
+            return self._free.pop(min(fitting)[1])
+        if self.failure is not None:  # asking again takes time, and a captured step must not
+            return None
         if self._free:  # too small for today's batches
-            self._drop([self._withdraw(self._free[-1])])
+            self._drop([self._free.pop()])
         try:
             buffer = torch.empty(slot_bytes(nbytes), dtype=torch.uint8, pin_memory=self.lane.pinned)
         except RuntimeError as error:  # the host cannot spare, or not pin, so much
@@ -127,10 +130,6 @@ class HostStore:
             return None
         self._nbytes += buffer.nbytes
         return buffer
-
-    def _withdraw(self, buffer: torch.Tensor) -> torch.Tensor:
-        at = next(i for i, other in enumerate(self._free) if other is buffer)
-        return self._free.pop(at)
 
     def _drop(self, buffers: list[torch.Tensor]) -> None:
         """Forget buffers; captured graphs that hold their addresses are not replayed any more."""
