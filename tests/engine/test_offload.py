@@ -7,6 +7,8 @@ The same tests run on a GPU with real streams, and some more with graphs and the
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from weakref import ref
@@ -217,6 +219,40 @@ def noted(function: Any, order: list[str]) -> Any:
         return function(*args, **given)
 
     return call
+
+
+def test_a_lane_forks_from_the_stream_that_computes_and_joins_it(monkeypatch):
+    """The calls of the real lane, on streams that write down what is asked of them."""
+    asked: list[str] = []
+
+    class Stream:
+        device = torch.device("cuda", 0)
+
+        def __init__(self, name: Any = None) -> None:
+            self.name = name if isinstance(name, str) else "copies"
+
+        def wait_stream(self, other: Any) -> None:
+            asked.append(f"{self.name} waits for {other.name}")
+
+    computing, source = Stream("computing"), torch.arange(6.0)
+
+    @contextmanager
+    def on(stream: Any) -> Iterator[None]:
+        asked.append(f"on {stream.name}")
+        yield
+        asked.append("off")
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: computing)
+    lane, target = Lane(torch.device("cuda")), torch.zeros(6)
+    assert lane.pinned
+    lane.copy(target, source)
+    assert torch.equal(target, source)
+    assert asked == ["copies waits for computing", "on copies", "off"]
+    asked.clear()
+    lane.join()
+    assert asked == ["computing waits for copies"]
 
 
 # ------------------------------------------------------------------------- steps of other shapes

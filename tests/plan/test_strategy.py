@@ -21,6 +21,7 @@ from tunebook.plan import (
     require_fit,
     step_down,
 )
+from tunebook.plan.fused_strategy import _Ladder
 from tunebook.recipe import Recipe
 
 GIB = 2**30
@@ -186,6 +187,33 @@ def test_inputs_are_offloaded_before_products_are_cut_and_no_more_than_needed():
     assert {tiled for count, tiled in seen if count} == {True, False}
     assert (0, False) in seen
     assert len(seen) > 4
+
+
+@pytest.mark.parametrize(
+    ("model", "rows", "length"),
+    [
+        ("Llama-3.2-1B-Instruct", 2, 2048),
+        ("Llama-3.1-8B-Instruct", 1, 8192),
+        ("Qwen3-0.6B", 8, 512),
+        ("gemma-2-2b-it", 2, 1024),
+    ],
+)
+@pytest.mark.parametrize("host_layers", [0, 3, 100])
+def test_each_rung_below_nothing_kept_needs_no_more_than_the_one_before(
+    model, rows, length, host_layers
+):
+    """Device memory falls from rung to rung, so that halving finds the first that fits."""
+    recipe = capped(model, rows, length, "auto")
+    shape = load_shape(recipe.model)
+    base = make_plan(recipe, hardware=H200, shape=shape).strategy
+    ladder = _Ladder(base, shape, recipe, pinnable=host_layers)
+    rungs = [ladder[rung] for rung in range(1 + ladder.last - ladder.first, len(ladder))]
+    assert all(set(rung.levels) == {Level.NOTHING} for rung in rungs)
+    needed = [make_forecast(recipe, shape, rung, H200, GIB).total for rung in rungs]
+    assert needed == sorted(needed, reverse=True)
+    offloaded = [rung.offloaded_layers for rung in rungs]
+    assert offloaded == sorted(offloaded)
+    assert max(offloaded) == min(host_layers, shape.num_hidden_layers - 2)
 
 
 def test_what_tiles_save_too_much_is_kept():

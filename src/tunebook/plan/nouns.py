@@ -43,7 +43,8 @@ class DataSize(BaseModel):
 class Level(IntEnum):
     """How much of a decoder layer the fused engine keeps for the backward; each adds to the last.
 
-    The input of the layer stays always, and down's product is never made again.
+    The input of the layer stays always, on the device or in the host's memory (`offloaded_layers`),
+    and down's product is never made again.
     """
 
     NOTHING = 0
