@@ -372,7 +372,8 @@ class TrainingPart(Part):
         "auto",
         title="Recompute activations",
         description="Saves memory by computing activations twice. Auto keeps as many as fit, layer by "
-        "layer on a GPU; on keeps none, off keeps all.",
+        "layer on a GPU; on keeps none, off keeps all. Where keeping none is still too much, the "
+        "inputs of layers wait in the computer's own memory.",
     )
     memory_budget: str = knob(
         "auto",

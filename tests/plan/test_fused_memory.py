@@ -14,11 +14,16 @@ from typing import Any
 import pytest
 import torch
 
-from tunebook.engine import CAUSAL, LossRequest, fused_layers, patch, spend
+from tunebook.engine import CAUSAL, LossRequest, fused_layers, host_bytes, patch, spend
 from tunebook.models.adapters import add_lora
 from tunebook.models.shape import ModelShape
 from tunebook.plan import Strategy
-from tunebook.plan.fused_memory import fused_parts, fused_resident_parts, kept_bytes
+from tunebook.plan.fused_memory import (
+    fused_parts,
+    fused_resident_parts,
+    host_bytes as planned_host_bytes,
+    kept_bytes,
+)
 from tunebook.plan.memory import Batch
 from tunebook.plan.nouns import Level
 from tunebook.recipe import Recipe
@@ -39,7 +44,7 @@ def recipe_of(bits: int, lora: dict[str, Any] | None = None) -> Recipe:
 
 @dataclass
 class Tiny:
-    """A patched model of two layers, and a batch."""
+    """A patched model of a few layers, and a batch."""
 
     model: Any
     shape: ModelShape
@@ -48,7 +53,11 @@ class Tiny:
     length: int
 
     def strategy(
-        self, levels: tuple[int, ...], resident: int = 0, tile: int | None = None
+        self,
+        levels: tuple[int, ...],
+        resident: int = 0,
+        tile: int | None = None,
+        offloaded: int = 0,
     ) -> Strategy:
         return Strategy(
             micro_batch=self.rows,
@@ -62,6 +71,7 @@ class Tiny:
             levels=levels,
             resident_layers=resident,
             mlp_tile=tile,
+            offloaded_layers=offloaded,
         )
 
     def forward(self, strategy: Strategy) -> tuple[Any, LossRequest]:
@@ -92,6 +102,7 @@ def make_tiny(tmp_path, monkeypatch):
         rows: int = 2,
         length: int = 64,
         lora: dict[str, Any] | None = None,
+        layers: int = 2,
         **sizes: Any,
     ) -> Tiny:
         from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
@@ -101,7 +112,7 @@ def make_tiny(tmp_path, monkeypatch):
         if family in ("qwen3", "gemma2"):
             sizes["head_dim"] = 16
         config = AutoConfig.for_model(
-            family, num_hidden_layers=2, tie_word_embeddings=True, pad_token_id=0, **sizes
+            family, num_hidden_layers=layers, tie_word_embeddings=True, pad_token_id=0, **sizes
         )
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config)
@@ -120,7 +131,7 @@ def make_tiny(tmp_path, monkeypatch):
             )
         model = add_lora(model, recipe.lora, seed=0)
         patch(model, device="any")
-        assert len(fused_layers(model)) == 2
+        assert len(fused_layers(model)) == layers
         allocate_as_kernels_do(monkeypatch)
         shape = ModelShape.from_config(config.to_dict())
         return Tiny(model, shape, recipe, rows, length)
@@ -236,6 +247,35 @@ def test_an_mlp_by_tiles_keeps_the_same_and_peaks_where_forecast(make_tiny, fami
         measured = measure_step_memory(partial(tiny.step, tiled, backward=True))
         hidden = 4 * tiny.rows * tiny.length * tiny.shape.hidden_size
         assert measured == pytest.approx(peak, abs=2 * hidden + _SMALL), level
+
+
+OFFLOADED = [
+    ("llama", 16, {"num_key_value_heads": 2, **WIDE}),
+    ("qwen3", 4, {"num_key_value_heads": 2, **WIDE}),
+    ("gemma2", 4, {"num_key_value_heads": 2, **WIDE}),
+    ("phi3", 16, {"num_key_value_heads": 4, **VOCABULARY}),
+]
+
+
+@pytest.mark.parametrize(("family", "bits", "sizes"), OFFLOADED)
+def test_offloaded_inputs_lower_the_peak_by_what_was_forecast(make_tiny, family, bits, sizes):
+    """Host buffers are made by the first step and are not among what a later one adds."""
+    tiny = make_tiny(family, bits, layers=5, **sizes)
+    for level in (Level.NOTHING, Level.ATTENTION):
+        found = {}
+        for offloaded in range(6):
+            strategy = tiny.strategy((level,) * 5, offloaded=offloaded)
+            tiny.prepare(strategy)
+            kept = measure_step_memory(partial(tiny.step, strategy, backward=False)) - _MARKER
+            peak = measure_step_memory(partial(tiny.step, strategy, backward=True))
+            forecast_kept, forecast_peak = forecast(tiny, strategy)
+            found[offloaded] = (kept - forecast_kept, peak - forecast_peak)
+            share = 0.03 if tiny.shape.attention_softcap else 0.01
+            assert peak == pytest.approx(forecast_peak, rel=share, abs=_SMALL), (level, offloaded)
+            batch = Batch(tiny.rows, tiny.length, masked=False)
+            assert host_bytes(tiny.model) == planned_host_bytes(tiny.shape, strategy, batch)
+        # whatever else is off by a little, the inputs are off by nothing
+        assert len(set(found.values())) == 1, (level, found)
 
 
 def test_resident_copies_and_scratch_take_what_was_forecast(make_tiny):

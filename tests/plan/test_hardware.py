@@ -43,6 +43,14 @@ def test_every_card_makes_hardware():
         assert Hardware.of(name).device == "cuda"
 
 
+def test_a_card_has_a_link_and_a_host_half_of_which_may_be_pinned():
+    t4 = Hardware.of("T4")
+    assert t4.link < Hardware.of("A100").link < Hardware.of("H100").link < 64e9
+    assert t4.pinnable == t4.total_memory // 2
+    assert t4.model_copy(update={"host_memory": 12 * GIB}).pinnable == 6 * GIB
+    assert Hardware.of("cpu").pinnable == 0
+
+
 def test_an_unknown_card_is_refused_with_close_names():
     with pytest.raises(RecipeInvalid) as caught:
         Hardware.of("RTX 409")

@@ -21,6 +21,7 @@ from tunebook.plan import (
     require_fit,
     step_down,
 )
+from tunebook.plan.fused_strategy import _Ladder
 from tunebook.recipe import Recipe
 
 GIB = 2**30
@@ -71,12 +72,12 @@ def test_spare_memory_is_spent_on_speed():
 
 
 def test_a_small_card_recomputes_and_then_halves_the_batch():
-    recipe = Recipe.of("Llama-3.1-8B-Instruct", batch_size=16, gradient_accumulation_steps=2)
+    recipe = Recipe.of("Llama-3.1-8B-Instruct", batch_size=32, gradient_accumulation_steps=1)
     plan = make_plan(recipe, hardware=T4)
     assert plan.fits
     assert min(plan.strategy.levels) < Level.ALL
     assert not plan.strategy.gradient_checkpointing
-    assert plan.strategy.micro_batch < 16
+    assert plan.strategy.micro_batch < 32
     assert plan.strategy.effective_batch == 32
     assert "is too much for" in plan.rungs[0]
     assert "fits" in plan.rungs[-1]
@@ -142,6 +143,139 @@ def test_one_rung_more_would_not_fit():
         assert not make_forecast(recipe, shape, tried, H200, plan.forecast.budget).fits
 
 
+# -------------------------------------------------------------------------------------- offload
+
+CAPS = [  # the best rival's peak, see benchmarks/NOTES.md
+    ("Llama-3.2-1B-Instruct", 2, 2048, "1.59GiB"),
+    ("Llama-3.2-3B-Instruct", 2, 2048, "3.00GiB"),
+    ("Llama-3.1-8B-Instruct", 2, 2048, "6.74GiB"),
+    ("Llama-3.1-8B-Instruct", 1, 8192, "7.42GiB"),
+]
+
+
+def capped(model: str, rows: int, length: int, budget: str, **more) -> Recipe:
+    more = {"gradient_accumulation_steps": 1, **more}
+    return Recipe.of(model, batch_size=rows, max_seq_length=length, memory_budget=budget, **more)
+
+
+@pytest.mark.parametrize("case", CAPS)
+def test_all_rows_fit_under_the_rivals_peaks(case):
+    plan = make_plan(capped(*case), hardware=H200)
+    assert plan.fits
+    assert plan.strategy.micro_batch == case[1]
+    assert 0 < plan.strategy.offloaded_layers <= len(plan.strategy.levels) - 2
+    assert f"inputs of {plan.strategy.offloaded_layers} layers" in plan.rungs[-1]
+    assert "of the computer's own memory" in plan.summary()
+
+
+def test_inputs_are_offloaded_before_products_are_cut_and_no_more_than_needed():
+    shape = load_shape(capped(*CAPS[2]).model)
+    seen = set()
+    for hundredths in range(670, 800, 10):
+        recipe = capped(*CAPS[2][:3], f"{hundredths / 100}GiB")
+        plan = make_plan(recipe, hardware=H200)
+        strategy = plan.strategy
+        seen.add((strategy.offloaded_layers, bool(strategy.mlp_tile)))
+        if strategy.mlp_tile:
+            assert strategy.offloaded_layers == 30
+        elif strategy.offloaded_layers:
+            assert set(strategy.levels) == {Level.NOTHING}
+            fewer = strategy.model_copy(
+                update={"offloaded_layers": strategy.offloaded_layers - 1, "loss_chunk": 1024}
+            )
+            assert not make_forecast(recipe, shape, fewer, H200, plan.forecast.budget).fits
+    assert {tiled for count, tiled in seen if count} == {True, False}
+    assert (0, False) in seen
+    assert len(seen) > 4
+
+
+@pytest.mark.parametrize(
+    ("model", "rows", "length"),
+    [
+        ("Llama-3.2-1B-Instruct", 2, 2048),
+        ("Llama-3.1-8B-Instruct", 1, 8192),
+        ("Qwen3-0.6B", 8, 512),
+        ("gemma-2-2b-it", 2, 1024),
+    ],
+)
+@pytest.mark.parametrize("host_layers", [0, 3, 100])
+def test_each_rung_below_nothing_kept_needs_no_more_than_the_one_before(
+    model, rows, length, host_layers
+):
+    """Device memory falls from rung to rung, so that halving finds the first that fits."""
+    recipe = capped(model, rows, length, "auto")
+    shape = load_shape(recipe.model)
+    base = make_plan(recipe, hardware=H200, shape=shape).strategy
+    ladder = _Ladder(base, shape, recipe, pinnable=host_layers)
+    rungs = [ladder[rung] for rung in range(1 + ladder.last - ladder.first, len(ladder))]
+    assert all(set(rung.levels) == {Level.NOTHING} for rung in rungs)
+    needed = [make_forecast(recipe, shape, rung, H200, GIB).total for rung in rungs]
+    assert needed == sorted(needed, reverse=True)
+    offloaded = [rung.offloaded_layers for rung in rungs]
+    assert offloaded == sorted(offloaded)
+    assert max(offloaded) == min(host_layers, shape.num_hidden_layers - 2)
+
+
+def test_what_tiles_save_too_much_is_kept():
+    recipe = capped(*CAPS[3])
+    plan = make_plan(recipe, hardware=H200)
+    strategy = plan.strategy
+    assert strategy.mlp_tile
+    assert Level.NOTHING in strategy.levels
+    assert max(strategy.levels) > Level.NOTHING
+    one_more = list(strategy.levels)
+    one_more[strategy.levels.count(Level.NOTHING) - 1] = Level.RESIDUAL
+    richer = strategy.model_copy(update={"levels": tuple(one_more), "loss_chunk": 1024})
+    forecast = make_forecast(recipe, load_shape(recipe.model), richer, H200, plan.forecast.budget)
+    assert not forecast.fits
+
+
+def test_half_of_the_free_host_memory_bounds_what_is_pinned():
+    recipe = capped(*CAPS[2], gradient_checkpointing="on")
+    for free in (2**20, 200 * 2**20, 64 * GIB, None):
+        plan = make_plan(recipe, hardware=H200.model_copy(update={"host_memory": free}))
+        allowed = (H200.total_memory if free is None else free) // 2
+        assert plan.forecast.host <= allowed
+        if plan.strategy.micro_batch == 2:
+            assert plan.strategy.offloaded_layers == min(30, allowed // (32 * 2**20))
+    assert make_plan(recipe, hardware=CPU).forecast.host == 0
+
+
+def test_nothing_is_offloaded_where_everything_is_to_be_kept():
+    plan = make_plan(capped(*CAPS[2], gradient_checkpointing="off"), hardware=H200)
+    assert not plan.fits
+    assert plan.strategy.offloaded_layers == 0
+
+
+def test_a_slow_link_makes_an_offloaded_step_slower_and_a_fast_one_does_not():
+    recipe = capped(*CAPS[2])
+    shape = load_shape(recipe.model)
+    fast, slow = (H200.model_copy(update={"link": rate}) for rate in (44e9, 2e9))
+    offloaded = make_plan(recipe, hardware=fast).strategy
+    at_home = offloaded.model_copy(update={"offloaded_layers": 0})
+
+    def seconds(strategy, hardware):
+        data = DataSize(rows=100, mean_length=2048, max_length=2048)
+        return make_forecast(recipe, shape, strategy, hardware, GIB, data).seconds_per_step
+
+    assert seconds(offloaded, fast) == seconds(at_home, fast)
+    copy = 2 * 2048 * 4096 * 2 / 2e9
+    added = seconds(offloaded, slow) - seconds(at_home, slow)
+    assert 0.5 * 2 * 30 * copy < added < 2 * 30 * copy
+
+
+def test_running_out_of_memory_goes_through_offload_to_smaller_batches():
+    recipe = capped("Llama-3.1-8B-Instruct", 2, 1000, "40GiB")
+    shape = load_shape(recipe.model)
+    plans = [make_plan(recipe, hardware=H200, shape=shape)]
+    while (smaller := step_down(plans[-1], recipe, shape)) is not None:
+        plans.append(smaller)
+    assert not plans[0].strategy.offloaded_layers
+    assert any(p.strategy.offloaded_layers and p.strategy.micro_batch > 1 for p in plans)
+    assert plans[-1].strategy.offloaded_layers == 30
+    assert plans[-1].strategy.micro_batch == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "card", "engine"),
     [
@@ -194,6 +328,12 @@ def test_a_strategy_says_what_it_does():
         "keeps attention of 15 layers",
         "weights stay unpacked in 3 layers",
         "loss by 512 tokens",
+    ]
+    small = {"levels": (Level.NOTHING,) * 16, "resident_layers": 0}
+    assert words(**small, offloaded_layers=14, mlp_tile=1024) == [
+        "keeps only the inputs",
+        "inputs of 14 layers wait in the host's memory",
+        "MLP by 1024 tokens",
     ]
     assert make_plan(Recipe(), hardware=CPU).strategy.spending() == ["keeps activations"]
 
@@ -280,8 +420,10 @@ def test_the_file_of_a_plan_has_a_line_for_all_layers_and_old_files_load(tmp_pat
     text = path.read_text()
     assert f'"levels": [{", ".join(["4"] * 16)}]' in text
     old = json.loads(text)
-    for name in ("engine", "levels", "resident_layers", "loss_chunk"):
+    for name in ("engine", "levels", "resident_layers", "loss_chunk", "offloaded_layers"):
         del old["strategy"][name]
+    for part, name in (("hardware", "link"), ("hardware", "host_memory"), ("forecast", "host")):
+        del old[part][name]
     path.write_text(json.dumps(old))
     assert Plan.load(path).strategy.engine == "stock"
 

@@ -11,6 +11,8 @@ from datasets import Dataset
 import tunebook.compat as compat
 from tunebook.compat import FastLanguageModel, SFTConfig, SFTTrainer
 from tunebook.engine import fused_layers, has_fused_head
+from tunebook.models.shape import ModelShape
+from tunebook.plan import Hardware, make_plan
 from tunebook.plan.nouns import Level
 from tunebook.training.by_hand import plan_by_hand, recipe_by_hand
 
@@ -42,6 +44,17 @@ def test_what_is_said_of_checkpointing_decides_what_is_kept(adapted, tmp_path, c
     assert not settings.gradient_checkpointing
     assert len(fused_layers(model)) == len(plan.strategy.levels)
     assert has_fused_head(model)
+
+
+@pytest.mark.parametrize(("chosen", "offloads"), [("unsloth", True), (True, True), (False, False)])
+def test_inputs_are_offloaded_on_a_small_card_unless_all_is_to_be_kept(
+    adapted, tmp_path, chosen, offloads
+):
+    model, _ = adapted(use_gradient_checkpointing=chosen, memory_budget="1MiB")
+    shape = ModelShape.from_config(model.get_base_model().config.to_dict())
+    recipe = recipe_by_hand(model, config(tmp_path))
+    plan = make_plan(recipe, shape=shape, hardware=Hardware.of("T4"))
+    assert plan.strategy.offloaded_layers == (shape.num_hidden_layers - 2 if offloads else 0)
 
 
 def test_a_budget_is_kept_by_working_on_fewer_rows(adapted, tmp_path):

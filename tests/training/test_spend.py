@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tunebook.engine import fused_layers, patch
-from tunebook.engine.decoder import ALL, NOTHING, fused
+from tunebook.engine.decoder import ALL, NOTHING, berth_of, fused
 from tunebook.models.adapters import add_lora
 from tunebook.models.shape import ModelShape
 from tunebook.plan import Hardware, Level, Strategy, make_plan
@@ -80,6 +80,14 @@ def test_a_model_that_is_not_patched_as_planned_is_told_from_one_that_is(model):
     assert apply_strategy(model, stock)
 
 
+def test_the_first_layers_inputs_go_to_the_host(model):
+    assert apply_strategy(model, strategy((Level.NOTHING,) * 4, offloaded_layers=2))
+    berths = [berth_of(layer) for layer in fused_layers(model)]
+    assert [berth and berth.stows for berth in berths] == [True, True, False, None]
+    assert apply_strategy(model, strategy((Level.NOTHING,) * 4))
+    assert [berth_of(layer) for layer in fused_layers(model)] == [None] * 4
+
+
 def test_running_out_of_memory_takes_smaller_plans_until_nothing_is_left(model):
     shape = ModelShape.from_config({"model_type": "llama", **SIZES})
     recipe = Recipe().with_values({"training.batch_size": 8, "model.max_seq_length": 8192})
@@ -89,6 +97,9 @@ def test_running_out_of_memory_takes_smaller_plans_until_nothing_is_left(model):
     while (plan := smaller()) is not None:
         keeps = [fused(layer).keep for layer in fused_layers(model)]
         assert keeps == [memory.keep for memory in layer_memory(plan.strategy)]
+        berths = [berth_of(layer) for layer in fused_layers(model)]
+        stowing = sum(berth is not None and berth.stows for berth in berths)
+        assert stowing == plan.strategy.offloaded_layers
         assert plan.strategy.effective_batch == recipe.effective_batch
         taken.append(plan)
     totals = [plan.forecast.total for plan in taken]

@@ -17,10 +17,23 @@ from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 from trl import SFTConfig, SFTTrainer as PlainTrainer
 
 from tunebook.data.tokenizers import tokenizer_for
-from tunebook.engine import audit_gradients, has_fused_head, patch, patch_checked, report, unpatch
-from tunebook.events import StepEvent
+from tunebook.engine import (
+    LayerMemory,
+    audit_gradients,
+    fused_layers,
+    has_fused_head,
+    host_bytes,
+    patch,
+    patch_checked,
+    report,
+    spend,
+    unpatch,
+)
+from tunebook.engine.decoder import NOTHING, berth_of
+from tunebook.events import EventLog, StepEvent, WarningEvent
 from tunebook.recipe import Recipe
 from tunebook.training import Run, train
+from tunebook.training.callbacks import EventCallback
 from tunebook.training.parts import split_batch
 from tunebook.training.setup import set_up
 from tunebook.training.sft import make_trainer, sft_config
@@ -282,6 +295,51 @@ def test_a_batch_that_did_not_fit_is_run_in_parts_to_the_same_step(tmp_path, mon
         assert column(parts.logs, name) == pytest.approx(column(whole.logs, name), rel=1e-4), name
 
 
+@pytest.mark.parametrize("full_at", [None, 3])
+def test_offloaded_inputs_train_to_the_same_numbers(tmp_path, monkeypatch, full_at):
+    """Batches of many lengths, two for an update, evaluation between; once the device is full."""
+    curves, take = [], SFTTrainer._forward_backward
+    monkeypatch.setattr(SFTTrainer, "step_down", lambda self: 1)
+    for offloaded in (0, 2):
+        model = patched(small_model(num_hidden_layers=4))
+        spend(model, [LayerMemory(NOTHING, offload=index < offloaded) for index in range(4)])
+        calls: list[int] = []
+
+        def full_once(self: SFTTrainer, model: Any, inputs: Any, calls: list[int] = calls) -> Any:
+            calls.append(1)
+            result = take(self, model, inputs)
+            if len(calls) == full_at:
+                raise torch.OutOfMemoryError("no room")
+            return result
+
+        monkeypatch.setattr(SFTTrainer, "_forward_backward", full_once)
+        values = {"gradient_accumulation_steps": 2, "max_steps": 6}
+        trainer, seen = small_run(tmp_path / str(offloaded), model, **values)
+        evaluated = [e["eval_loss"] for e in trainer.state.log_history if "eval_loss" in e]
+        curves.append((without_place(seen.logs), evaluated))
+        rows = 2 * 32 * 32 * 4  # two rows of at most 32 tokens
+        assert (host_bytes(model) > 0) == bool(offloaded)
+        assert host_bytes(model) <= offloaded * rows
+    assert curves[1] == curves[0]
+    assert len(curves[0][0]) == 6
+
+
+def test_a_host_without_room_is_told_once(tmp_path):
+    model = patched(small_model(num_hidden_layers=4))
+    spend(model, [LayerMemory(NOTHING, offload=True)] * 4)
+    trainer, _ = small_run(tmp_path, model, max_steps=1)
+    log = EventLog(tmp_path / "events.jsonl")
+    callback = EventCallback(log, model, lambda: False)
+    callback.attach(trainer)
+    for failure in (None, "no room", "no room"):
+        berth_of(fused_layers(model)[0]).store.failure = failure
+        logs = {"loss": 1.0, "learning_rate": 0.1}
+        callback.on_log(trainer.args, trainer.state, trainer.control, logs=logs)
+    warnings = [event for event in log.read() if isinstance(event, WarningEvent)]
+    assert [event.code for event in warnings] == ["host_memory"]
+    assert "no room" in warnings[0].message
+
+
 def test_gradients_that_cannot_be_had_again_are_not_taken_for_zero(tmp_path):
     trainer, _ = small_run(tmp_path, patched(small_model()), max_steps=1)
     trainer.step_down = lambda: 2
@@ -292,8 +350,9 @@ def test_gradients_that_cannot_be_had_again_are_not_taken_for_zero(tmp_path):
     assert restorable
     buffers = trainer._flat.flat_parameters()
     for copy, buffer in zip(copies, buffers, strict=True):
-        assert torch.equal(copy, buffer.grad)
+        assert torch.equal(copy, buffer.grad.cpu())
         assert copy.data_ptr() != buffer.grad.data_ptr()
+        assert copy.device.type == "cpu"  # the forecast has no room for them on the device
 
 
 @pytest.mark.parametrize("parts", [2, 3, 9])

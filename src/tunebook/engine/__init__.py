@@ -11,7 +11,15 @@ from tunebook.engine.graphs import StepGraphs
 from tunebook.engine.head import LossRequest, fused_head_kept, has_fused_head
 from tunebook.engine.linear_group import LAYOUT
 from tunebook.engine.locks import ModelLock, model_lock
-from tunebook.engine.memory import LayerMemory, drops, fused_layers, release, spend
+from tunebook.engine.memory import (
+    LayerMemory,
+    drops,
+    fused_layers,
+    host_bytes,
+    host_failure,
+    release,
+    spend,
+)
 from tunebook.engine.modules import Report
 from tunebook.engine.parity import Parity, Tolerance, check_parity, patch_checked
 
@@ -35,6 +43,8 @@ __all__ = [
     "fused_head_kept",
     "fused_layers",
     "has_fused_head",
+    "host_bytes",
+    "host_failure",
     "model_lock",
     "patch",
     "patch_checked",

@@ -37,6 +37,7 @@ from tunebook.engine.modules import (
     swapped_kind,
 )
 from tunebook.engine.norm import convention_of
+from tunebook.engine.offload import Berth, Stowed
 
 _SANDWICH = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 
@@ -79,6 +80,7 @@ class FusedLayer:
         after_attention = parts.post_attention_layernorm
         owner = scratch_owner(layer)
         self.keep = ALL
+        self.berth: Berth | None = None
         self.attention = AttentionBlock(
             Entrance(
                 _norm(parts.input_layernorm),
@@ -135,9 +137,9 @@ class FusedLayer:
         context = Context.of(hidden_states, kwargs, seed)
         learns = torch.is_grad_enabled() and (hidden_states.requires_grad or bool(self.trainable))
         if learns:
-            keep = NOTHING if checkpointed else self.keep
+            how = (NOTHING, None) if checkpointed else (self.keep, self.berth)
             inputs = (hidden_states, *self.trainable)
-            result: torch.Tensor = _Layer.apply(self, context, keep, *inputs)  # type: ignore[no-untyped-call]
+            result: torch.Tensor = _Layer.apply(self, context, *how, *inputs)  # type: ignore[no-untyped-call]
             return result
         with no_autocast(hidden_states), torch.no_grad():
             x = hidden_states.reshape(-1, hidden_states.shape[-1])
@@ -179,11 +181,16 @@ class _Layer(torch.autograd.Function):
         layer: FusedLayer,
         context: Context,
         keep: Keep,
+        berth: Berth | None,
         hidden_states: torch.Tensor,
         *trainable: torch.Tensor,
     ) -> torch.Tensor:
+        stowed: Stowed | None = None
+        ctx.before = None
         with no_autocast(hidden_states):
             x = hidden_states.reshape(-1, hidden_states.shape[-1])
+            if berth is not None:
+                stowed, ctx.before = berth.enter(x)
             attended = layer.attention.start(x, context)
             middle = layer.attention.finish(x, attended, context)
             # before the MLP, which needs room of its own
@@ -197,7 +204,10 @@ class _Layer(torch.autograd.Function):
         ctx.tile = tile
         ctx.layer, ctx.context = layer, context
         ctx.gated = _trim_gated(layer, gated, keep)
-        ctx.save_for_backward(x, middle if keep.residual else None)
+        ctx.save_for_backward(None if stowed else x, middle if keep.residual else None)
+        ctx.stowed = stowed
+        if stowed is not None:
+            stowed.settle()
         return y.view(hidden_states.shape)
 
     @staticmethod
@@ -205,6 +215,10 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
         layer, context = ctx.layer, ctx.context
         x, middle = ctx.saved_tensors
+        if x is None:
+            x = ctx.stowed.take()
+        if ctx.before is not None:
+            ctx.before.send_for()
         attended: Attended | None = ctx.attended
         gated: Gated = ctx.gated or Gated(None, None, None)  # None: a graph that is run twice
         ctx.attended = ctx.gated = None
@@ -224,10 +238,10 @@ class _Layer(torch.autograd.Function):
             if attended is None:  # not earlier: it would lie beside the MLP's gradients
                 attended = layer.attention.start(x, context)
             dx, of_attention = layer.attention.backward(
-                dmiddle, x, attended, context, needed=ctx.needs_input_grad[3]
+                dmiddle, x, attended, context, needed=ctx.needs_input_grad[4]
             )
         dx = None if dx is None else dx.view(shape)
-        return None, None, None, dx, *of_attention, *of_mlp
+        return None, None, None, None, dx, *of_attention, *of_mlp
 
 
 def _trim_attended(layer: FusedLayer, kept: Attended, keep: Keep) -> Attended | None:
@@ -263,7 +277,7 @@ def fused(layer: nn.Module) -> FusedLayer:
         return known
     made = FusedLayer(layer)
     if known is not None:
-        made.keep = known.keep
+        made.keep, made.berth = known.keep, known.berth
         for group, before in zip(made.groups, known.groups, strict=True):
             group.keep_weights(before.resident)
     _FUSED[layer] = made
@@ -286,6 +300,12 @@ def scratch_owner(layer: Any) -> int:
 def _disown(owner: int) -> None:
     _OWNERS.discard(owner)
     SCRATCH.clear(owner)
+
+
+def berth_of(layer: nn.Module) -> Berth | None:
+    """A layer's place among those whose inputs wait in the host's memory, if it was given one."""
+    known = _FUSED.get(layer)
+    return None if known is None else known.berth
 
 
 def forget(layer: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Spends memory on speed in a patched model: what each layer keeps, and which weights stay unpacked.
+"""Spends memory on speed in a patched model: what each layer keeps, where, and which weights stay unpacked.
 
 Knows the fused layers and takes orders; what is worth it is the planner's business.
 """
@@ -10,9 +10,18 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from tunebook.engine.decoder import ALL, DECODER, Keep, forget, fused, scratch_owner
+from tunebook.engine.decoder import (
+    ALL,
+    DECODER,
+    Keep,
+    berth_of,
+    forget,
+    fused,
+    scratch_owner,
+)
 from tunebook.engine.linear_group import SCRATCH
 from tunebook.engine.modules import swapped_kind
+from tunebook.engine.offload import Berth, HostStore
 
 
 @dataclass(frozen=True)
@@ -22,10 +31,13 @@ class LayerMemory:
     Attributes:
         keep: what of its activations stays for the backward.
         resident: whether its weights stay in the compute dtype beside their 4-bit form.
+        offload: whether its input waits for the backward in the host's memory. It comes back while
+            the layer behind runs backward, so the last ones gain nothing by it.
     """
 
     keep: Keep = ALL
     resident: bool = False
+    offload: bool = False
 
 
 def fused_layers(model: nn.Module) -> list[nn.Module]:
@@ -51,6 +63,7 @@ def spend(model: nn.Module, layers: Sequence[LayerMemory]) -> None:
         for group in layer.groups:
             if group.resident != wanted.resident:
                 group.keep_weights(wanted.resident)
+    _offload(found, [wanted.offload for wanted in layers])
     _clear_scratch(found)
 
 
@@ -62,9 +75,41 @@ def drops(model: nn.Module) -> bool:
 def release(model: nn.Module) -> None:
     """Give up copies of weights and the scratch, as for a chat after training."""
     found = fused_layers(model)
+    stores = _stores(found)
     for module in found:
         forget(module)
+    for store in stores:
+        store.close()
     _clear_scratch(found)
+
+
+def host_bytes(model: nn.Module) -> int:
+    """Bytes of host memory that inputs of layers are kept in, so far."""
+    return sum(store.nbytes for store in _stores(fused_layers(model)))
+
+
+def host_failure(model: nn.Module) -> str | None:
+    """Why inputs stay on the device although they were to be offloaded; None if none has to."""
+    failures = (store.failure for store in _stores(fused_layers(model)))
+    return next((failure for failure in failures if failure), None)
+
+
+def _offload(found: Sequence[nn.Module], wanted: Sequence[bool]) -> None:
+    """Give each layer its place; all share one store, which goes when none is wanted."""
+    stores = _stores(found)
+    if any(wanted) and not stores:
+        stores = [HostStore(next(found[0].parameters()).device)]
+    for index, module in enumerate(found):
+        concerned = wanted[index] or (index > 0 and wanted[index - 1])
+        fused(module).berth = Berth(stores[0], index, wanted[index]) if concerned else None
+    if not any(wanted):
+        for store in stores:
+            store.close()
+
+
+def _stores(found: Sequence[nn.Module]) -> list[HostStore]:
+    berths = (berth_of(module) for module in found)
+    return list({berth.store: None for berth in berths if berth is not None})
 
 
 def _clear_scratch(layers: Sequence[nn.Module]) -> None:

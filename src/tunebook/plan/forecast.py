@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from tunebook.models.shape import ModelShape
-from tunebook.plan.fused_memory import fused_parts
+from tunebook.plan.fused_memory import fused_parts, host_bytes
 from tunebook.plan.fused_timing import fused_seconds_per_step
 from tunebook.plan.hardware import Hardware
 from tunebook.plan.memory import Batch, memory_parts
@@ -49,6 +49,7 @@ def make_forecast(
         total=total,
         budget=budget,
         fits=total <= budget,
+        host=host_bytes(shape, strategy, worst) if fused else 0,
         sequence_length=worst.length // (strategy.micro_batch if recipe.training.packing else 1),
         tokens_per_step=round(_mean_length(recipe, data) * strategy.effective_batch),
         seconds_per_step=seconds,

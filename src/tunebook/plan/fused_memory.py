@@ -74,6 +74,12 @@ def kept_bytes(shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Bat
     return step.layers_kept() + step.after_layers() + step.head.kept()
 
 
+def host_bytes(shape: ModelShape, strategy: Strategy, batch: Batch) -> int:
+    """Of pinned host memory, in which each buffer takes the next power of two (see `engine/offload`)."""
+    hidden = batch.tokens * shape.hidden_size * BYTES[strategy.dtype]
+    return strategy.offloaded_layers * (1 << (hidden - 1).bit_length())
+
+
 def default_chunk(shape: ModelShape, dtype: str) -> int:
     """Tokens whose logits are held at once, as the kernel chooses them on a GPU."""
     fitting = _CHUNK_BYTES // (shape.vocab_size * BYTES[dtype])
@@ -137,7 +143,16 @@ class _Step:
             if (kind, level) not in counts:
                 layer = kinds[kind]
                 counts[kind, level] = layer.kept(level), layer.backward(level)
-            self.layers.append(counts[kind, level])
+            kept, inside = counts[kind, level]
+            input_ = kinds[kind].hidden
+            if index < strategy.offloaded_layers:
+                kept -= input_
+            self.layers.append((kept, inside + self._back(index) * input_))
+
+    def _back(self, index: int) -> int:
+        """Inputs that are on the device again during a layer's backward: its own, and the next one's."""
+        offloaded = self.strategy.offloaded_layers
+        return int(index < offloaded) + int(0 < index <= offloaded)
 
     def layers_kept(self) -> int:
         """By all layers, and the rotary tables."""

@@ -7,12 +7,12 @@ caller.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunebook.models.shape import ModelShape
 from tunebook.plan.fused_memory import FEWEST_ROWS, default_chunk
 from tunebook.plan.hardware import Hardware
-from tunebook.plan.nouns import Level, Strategy
+from tunebook.plan.nouns import Forecast, Level, Strategy
 from tunebook.recipe import Recipe
 
 ARCHITECTURES = frozenset(
@@ -33,6 +33,7 @@ ARCHITECTURES = frozenset(
 
 _OLDEST = (7, 0)  # compute capability that Triton compiles for
 _LAST_RESORTS: tuple[tuple[int | None, int | None], ...] = (
+    (None, 4096),
     (None, 2048),
     (None, 1024),
     (512, 1024),
@@ -66,22 +67,53 @@ def resolve_attention(shape: ModelShape, recipe: Recipe, hardware: Hardware) -> 
 
 
 def fused_rungs(
-    base: Strategy, shape: ModelShape, recipe: Recipe, fits: Callable[[Strategy], bool]
+    base: Strategy,
+    shape: ModelShape,
+    recipe: Recipe,
+    forecast_of: Callable[[Strategy], Forecast],
+    pinnable: int,
 ) -> list[tuple[Strategy, str]]:
     """Of one micro-batch the fullest rung, and if it does not fit the first that does or the smallest.
 
     With reasons: what each rung does, in words.
+
+    Args:
+        pinnable: bytes of host memory that inputs of layers may take.
     """
+
+    def fits(strategy: Strategy) -> bool:
+        return forecast_of(strategy).fits
+
     ladder = _Ladder(base, shape, recipe)
+    one = forecast_of(ladder[0].model_copy(update={"offloaded_layers": 1})).host
+    ladder = replace(ladder, pinnable=pinnable // one)
     tried = [ladder[0]]
     if not fits(ladder[0]):
-        low, high = 1, len(ladder) - 1
-        while low < high:  # each rung needs no more than the one before
-            middle = (low + high) // 2
-            low, high = (low, middle) if fits(ladder[middle]) else (middle + 1, high)
-        relaxed = ladder[low].model_copy(update={"loss_chunk": None})
-        tried.append(relaxed if fits(relaxed) else ladder[low])
+        rung = _first_fitting(1, len(ladder) - 1, lambda rung: fits(ladder[rung]))
+        tried.append(_relaxed(ladder[rung], ladder, fits))
     return [(one, _reason(one)) for one in tried]
+
+
+def _first_fitting(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """The first number that fits, where each needs no more than the one before; else `high`."""
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle + 1, high)
+    return low
+
+
+def _relaxed(found: Strategy, ladder: _Ladder, fits: Callable[[Strategy], bool]) -> Strategy:
+    """The same with what it need not have given up: tiles save more than was missing."""
+    if found.mlp_tile and fits(found):
+        resorts = found.model_dump(include={"loss_chunk", "mlp_tile", "offloaded_layers"})
+
+        def spending(spent: int) -> Strategy:
+            return ladder.spending(spent).model_copy(update=resorts)
+
+        spent = _first_fitting(ladder.first, ladder.last, lambda spent: fits(spending(spent)))
+        found = spending(spent)
+    relaxed = found.model_copy(update={"loss_chunk": None})
+    return relaxed if fits(relaxed) else found
 
 
 @dataclass(frozen=True)
@@ -89,31 +121,39 @@ class _Ladder:
     """Rungs from fast to small for one micro-batch, made when they are asked for.
 
     What is cheapest to make again for its bytes goes first: logits by 1024 tokens, which costs
-    nothing; unpacked weights; the norms' outputs; gate and up; attention; the sums. In a stage the
-    first layers give up first. At both moments of a peak (the loss, and the backward of the last
-    layer) all that earlier layers keep is alive at once, so that the order among them does not
-    matter; but what the last layer gives up is made again just then and frees nothing.
+    nothing; unpacked weights; the norms' outputs; gate and up; attention; the sums. Then inputs wait
+    in the host's memory, which costs nothing where the link is as fast as the layers; at last
+    products are made by tiles. In a stage the first layers give up first. At both moments of a peak
+    (the loss, and the backward of the last layer) all that earlier layers keep is alive at once, so
+    that the order among them does not matter; but what the last layer gives up is made again just
+    then and frees nothing. Two inputs are on the device during every backward, so that those of the
+    last two layers are not offloaded.
+
+    Attributes:
+        pinnable: layers whose inputs the host has room for.
     """
 
     base: Strategy
     shape: ModelShape
     recipe: Recipe
+    pinnable: int = 0
 
     def __len__(self) -> int:
-        return 2 + (self._last - self._first) + len(_LAST_RESORTS)
+        return 2 + (self.last - self.first) + self._offloadable + len(_LAST_RESORTS)
 
     def __getitem__(self, rung: int) -> Strategy:
-        spent = self._first + max(0, min(rung - 1, self._last - self._first))
-        chunk: int | None = None
-        tile: int | None = None
-        if rung:
-            chunk = self._chunk
-            over = rung - 1 - (self._last - self._first)
-            if over > 0:
-                smaller, tile = _LAST_RESORTS[over - 1]
-                chunk = smaller or chunk
+        if not rung:
+            return self.spending(self.first)
+        spent = min(self.first + rung - 1, self.last)
+        over = rung - 1 - (spent - self.first)
+        offloaded = min(over, self._offloadable)
+        chunk, tile = _LAST_RESORTS[over - offloaded - 1] if over > offloaded else (None, None)
+        resorts = {"offloaded_layers": offloaded, "loss_chunk": chunk or self._chunk}
+        return self.spending(spent).model_copy(update=resorts | {"mlp_tile": tile})
+
+    def spending(self, spent: int) -> Strategy:
+        """So many layers' worth given up: unpacked weights of a layer count one, each level one."""
         layers = self.shape.num_hidden_layers
-        resident = max(0, layers - spent)
         stage, done = divmod(max(0, spent - layers), layers)
         level = Level.ALL - stage
         lower = Level(max(0, level - 1))
@@ -122,14 +162,12 @@ class _Ladder:
                 "engine": "fused",
                 "gradient_checkpointing": False,
                 "levels": (lower,) * done + (Level(level),) * (layers - done),
-                "resident_layers": resident,
-                "loss_chunk": chunk,
-                "mlp_tile": tile,
+                "resident_layers": max(0, layers - spent),
             }
         )
 
     @property
-    def _first(self) -> int:
+    def first(self) -> int:
         """Layers' worth of things given up at the start: 16-bit weights need no unpacking."""
         layers = self.shape.num_hidden_layers
         if self.recipe.training.gradient_checkpointing == "on":
@@ -137,10 +175,17 @@ class _Ladder:
         return 0 if self.recipe.quantization.bits == 4 else layers
 
     @property
-    def _last(self) -> int:
+    def last(self) -> int:
+        """The same where nothing is left to give up."""
         layers = self.shape.num_hidden_layers
         keeps = self.recipe.training.gradient_checkpointing == "off"
         return layers if keeps else layers * (1 + Level.ALL)
+
+    @property
+    def _offloadable(self) -> int:
+        if self.recipe.training.gradient_checkpointing == "off":
+            return 0
+        return max(0, min(self.shape.num_hidden_layers - 2, self.pinnable))
 
     @property
     def _chunk(self) -> int | None:

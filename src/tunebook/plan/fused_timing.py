@@ -28,6 +28,10 @@ _EAGER_BYTES = (24, 40)
 _HOST = 3.8e-3
 """Seconds of Python and launches for a layer's forward and backward; a slow host."""
 _HOST_AGAIN = 1.2e-3
+_HOST_COPY = 0.2e-3
+"""Two copies that are launched, and their events."""
+_FORWARD_SHARE = 0.3
+"""Of a layer that makes everything again, whose forward one of its copies runs beside."""
 _FIXED = 5e-3
 """Seconds of an update for optimizer, logging and data."""
 
@@ -55,6 +59,7 @@ def fused_seconds_per_step(
         return strategy.gradient_accumulation_steps * device + _FIXED
     again = sum(1 - level / Level.ALL for level in strategy.levels)
     host = _HOST * len(strategy.levels) + _HOST_AGAIN * again
+    host += _HOST_COPY * strategy.offloaded_layers
     return strategy.gradient_accumulation_steps * max(device, host) + _FIXED
 
 
@@ -76,7 +81,20 @@ def device_seconds(
     seconds = products * batch.tokens / (hardware.flops * _PRODUCTS)
     seconds += attention * batch.tokens / (hardware.flops * _ATTENTION[strategy.attention])
     seconds += moved * batch.tokens / (hardware.bandwidth * _ELEMENTWISE)
-    return seconds + unpacked / (hardware.bandwidth * _UNPACKING)
+    seconds += unpacked / (hardware.bandwidth * _UNPACKING)
+    if not strategy.offloaded_layers:
+        return seconds
+    copy = batch.tokens * shape.hidden_size * cost.width / hardware.link
+    return seconds + strategy.offloaded_layers * waiting(copy, seconds / len(strategy.levels))
+
+
+def waiting(copy: float, layer: float) -> float:
+    """Seconds that a layer of `layer` seconds waits for its input's copies to the host and back.
+
+    One runs beside the layer's forward, the other beside the backward of the layer behind it.
+    """
+    forward = layer * _FORWARD_SHARE
+    return max(0.0, copy - forward) + max(0.0, copy - (layer - forward))
 
 
 class _Cost:
@@ -87,6 +105,7 @@ class _Cost:
         if recipe.training.packing:
             self.length = min(batch.length, recipe.model.max_seq_length)
         self.width = BYTES[strategy.dtype]
+        self.tiles = -(-batch.tokens // (strategy.mlp_tile or batch.tokens))
         self.eager = strategy.attention == "eager"
         self.groups = groups_of(shape, recipe)
         self.weights = {name: g.size_in * g.size_out for name, g in self.groups.items()}
@@ -123,10 +142,14 @@ class _Cost:
         return total * self.width / 2
 
     def unpacked(self, level: int) -> float:
-        """Bytes read and written to unpack the weights, once in each direction, and made again."""
+        """Bytes read and written to unpack the weights, once in each direction, and made again.
+
+        Those of an MLP that works by tiles are unpacked for each tile.
+        """
         total = 0.0
+        tiles = 1 if level >= Level.GATE_UP else self.tiles
         for name, group in self.groups.items():
-            times = 2 + _again(name, level)
+            times = (2 + _again(name, level)) * (tiles if name in ("gate_up", "down") else 1)
             total += times * self.weights[name] * group.packed * (_PACKED_BYTES + self.width)
         return total
 

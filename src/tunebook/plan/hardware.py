@@ -26,6 +26,11 @@ _OUTSIDE_ALLOCATOR = GIB // 2
 """CUDA context and libraries, which take room on a card before the first tensor."""
 
 
+_SLOWEST_LINK = 11e9
+"""Of cards that are not in the table: PCIe 3.0 by 16 lanes."""
+_PINNED_SHARE = 0.5
+
+
 class Hardware(BaseModel):
     """One device that a plan is made for."""
 
@@ -42,6 +47,24 @@ class Hardware(BaseModel):
     cores: int = Field(default=1, description="Logical processors of the host.")
     flops: float = Field(description="Sustained FLOP/s of a large product in the compute dtype.")
     bandwidth: float = Field(description="Sustained bytes/s of a large copy, read plus write.")
+    link: float = Field(
+        default=_SLOWEST_LINK,
+        description="Bytes/s between pinned host memory and the device, in one direction.",
+    )
+    host_memory: int | None = Field(
+        default=None, description="Bytes of the host's memory that are free; None: not known."
+    )
+
+    @property
+    def pinnable(self) -> int:
+        """Bytes of host memory that a run may pin: half of what is free; none where that is the device.
+
+        Where it is not known, a host is taken to have as much as its card.
+        """
+        if self.device == "cpu":
+            return 0
+        free = self.total_memory if self.host_memory is None else self.host_memory
+        return int(free * _PINNED_SHARE)
 
     @classmethod
     def detect(cls) -> Hardware:
@@ -78,15 +101,17 @@ class Hardware(BaseModel):
             cores=os.cpu_count() or 1,
             flops=facts["tflops"] * 1e12,
             bandwidth=facts["gbps"] * 1e9,
+            link=facts["link_gbps"] * 1e9,
         )
 
 
 @functools.cache
 def cards() -> dict[str, dict[str, Any]]:
-    """Known cards: usable memory, capability, sustained dense 16-bit TFLOP/s and GB/s.
+    """Known cards: usable memory, capability, sustained dense 16-bit TFLOP/s and GB/s, and their link.
 
     H200 was measured; the others are about three quarters of the published dense peak (half where
-    a card throttles early, as T4 and L4 do) and 80 % of the published bandwidth.
+    a card throttles early, as T4 and L4 do) and 80 % of the published bandwidth. `link_gbps` is 70 %
+    of PCIe's published rate for the card's generation and lanes; none was measured.
     """
     table: dict[str, dict[str, Any]] = json.loads(
         Path(__file__).with_name("cards.json").read_text(encoding="utf-8")
@@ -147,28 +172,36 @@ def _gpu() -> Hardware | None:
         cores=os.cpu_count() or 1,
         flops=card["tflops"] * 1e12 if card else facts.multi_processor_count * per_unit,
         bandwidth=card["gbps"] * 1e9 if card else 4e9 * facts.multi_processor_count,
+        link=card["link_gbps"] * 1e9 if card else _SLOWEST_LINK,
+        host_memory=_host_memory()[1],
     )
 
 
 def _cpu() -> Hardware:
-    import psutil
-
-    memory = psutil.virtual_memory()
-    total, free = memory.total, memory.available
-    limit = _container_limit()
-    if limit is not None:
-        total, free = min(total, limit[0]), min(free, limit[0] - limit[1])
+    total, free = _host_memory()
     flops, bandwidth = _measure_cpu()
     return Hardware(
         device="cpu",
         name=_cpu_name(),
         total_memory=total,
-        free_memory=max(0, free),
+        free_memory=free,
         supports_bf16=False,
         cores=os.cpu_count() or 1,
         flops=flops,
         bandwidth=bandwidth,
     )
+
+
+def _host_memory() -> tuple[int, int]:
+    """Bytes of memory that this process may use, all and free."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    total, free = int(memory.total), int(memory.available)
+    limit = _container_limit()
+    if limit is not None:
+        total, free = min(total, limit[0]), min(free, limit[0] - limit[1])
+    return total, max(0, free)
 
 
 def _container_limit() -> tuple[int, int] | None:

@@ -64,7 +64,7 @@ def choose_fused(
     for batch in (base, *_smaller_batches(base)):
         if largest is not None and batch.micro_batch > largest:
             continue
-        tried = fused_rungs(batch, shape, recipe, lambda one: forecast_of(one).fits)
+        tried = fused_rungs(batch, shape, recipe, forecast_of, hardware.pinnable)
         strategy = tried[-1][0]
         forecast = forecast_of(strategy)
         if found is not None and found[1].fits and not _faster(strategy, forecast, found[1]):

@@ -43,7 +43,8 @@ class DataSize(BaseModel):
 class Level(IntEnum):
     """How much of a decoder layer the fused engine keeps for the backward; each adds to the last.
 
-    The input of the layer stays always, and down's product is never made again.
+    The input of the layer stays always, on the device or in the host's memory (`offloaded_layers`),
+    and down's product is never made again.
     """
 
     NOTHING = 0
@@ -88,9 +89,13 @@ class Strategy(BaseModel):
     loss_chunk: int | None = Field(
         default=None, ge=1, description="Tokens whose logits are held at once; None: the kernel's."
     )
-
     mlp_tile: int | None = Field(
         default=None, ge=1, description="Tokens that an MLP which keeps nothing works on at a time."
+    )
+    offloaded_layers: int = Field(
+        default=0,
+        ge=0,
+        description="Layers, from the first, whose inputs wait for the backward in pinned host memory.",
     )
 
     @property
@@ -113,6 +118,8 @@ class Strategy(BaseModel):
             everywhere = self.resident_layers == len(self.levels)
             where = "" if everywhere else f" in {_layers(self.resident_layers)}"
             words.append(f"weights stay unpacked{where}")
+        if self.offloaded_layers:
+            words.append(f"inputs of {_layers(self.offloaded_layers)} wait in the host's memory")
         if self.loss_chunk:
             words.append(f"loss by {self.loss_chunk} tokens")
         if self.mlp_tile:
@@ -133,6 +140,7 @@ class Forecast(BaseModel):
     total: int = Field(description="Bytes at the peak: the sum of the parts.")
     budget: int = Field(description="Bytes that may be used.")
     fits: bool
+    host: int = Field(default=0, description="Bytes of pinned host memory, beside the total.")
     sequence_length: int = Field(description="Tokens of the longest padded row.")
     tokens_per_step: int = Field(description="Non-padding tokens of one weight update.")
     seconds_per_step: float = Field(description="Of one weight update, an estimate.")

@@ -103,7 +103,7 @@ def _plan_within(
         forecast=forecast,
         rungs=rungs,
         advice=advice,
-        notes=_notes(strategy),
+        notes=_notes(strategy, forecast),
     )
 
 
@@ -185,10 +185,15 @@ def _advice(
     return found
 
 
-def _notes(strategy: Strategy) -> list[str]:
-    if states_known(strategy.optimizer):
-        return []
-    return [f"what {strategy.optimizer} keeps is not known; it is counted as AdamW's two averages"]
+def _notes(strategy: Strategy, forecast: Forecast) -> list[str]:
+    notes = []
+    if not states_known(strategy.optimizer):
+        notes.append(
+            f"what {strategy.optimizer} keeps is not known; it is counted as AdamW's two averages"
+        )
+    if forecast.host:
+        notes.append(f"inputs of layers take {size(forecast.host)} of the computer's own memory")
+    return notes
 
 
 def _recomputing(strategy: Strategy) -> Strategy:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PROBE = 64  # tokens that the patched model is checked on
-_CHECKPOINTING = {True: "on", False: "off"}  # anything else, such as "unsloth", is "auto"
+_CHECKPOINTING = {True: "on", False: "off"}
+"""Anything else, such as "unsloth" (recompute and offload), is "auto": both as far as memory is short."""
 _OPTIMIZERS = get_args(TrainingPart.model_fields["optimizer"].annotation)
 
 

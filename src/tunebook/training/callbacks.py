@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tunebook.engine import model_lock
+from tunebook.engine import host_failure, model_lock
 from tunebook.events import (
     BusyEvent,
     CheckpointEvent,
@@ -70,6 +70,7 @@ class EventCallback(TrainerCallback):
         self._began = self._memory_at = 0.0
         self._seconds: dict[int, float] = {}  # of steps that are not logged yet
         self._warned = False
+        self._host_full = False
 
     def attach(self, trainer: SFTTrainer) -> None:
         """Tell which trainer calls; it has the token counts and the optimizer."""
@@ -197,6 +198,18 @@ class EventCallback(TrainerCallback):
         assert self._trainer is not None
         reading = self.meter.read(self._trainer.optimizer)
         self.log.append(MemoryEvent(step=state.global_step, **reading))
+        failure = None if self._host_full else host_failure(self._model)
+        if failure is not None:
+            self._host_full = True
+            self.log.append(
+                WarningEvent(
+                    step=state.global_step,
+                    code="host_memory",
+                    message="The computer could not spare memory for the inputs of layers, so they "
+                    f"stay on the device, which needs more than was forecast: {failure}.",
+                    do="close other programs, or use a smaller `training.batch_size`.",
+                )
+            )
 
 
 def device_name(model: nn.Module) -> str:

@@ -192,8 +192,8 @@ class FlatOptimizer(torch.optim.Optimizer):
         return [buffer.parameter for buffer in self.adapter.buffers]
 
     def gradients(self) -> list[torch.Tensor]:
-        """Copies of the gradients of all buffers."""
-        return [buffer.gradient.clone() for buffer in self.adapter.buffers]
+        """Copies of the gradients of all buffers, in the host's memory: the device's is planned without."""
+        return [buffer.gradient.detach().to("cpu", copy=True) for buffer in self.adapter.buffers]
 
     def restore(self, gradients: list[torch.Tensor] | None) -> None:
         """Put such copies back; None clears all."""

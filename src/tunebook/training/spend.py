@@ -29,7 +29,9 @@ def layer_memory(strategy: Strategy) -> list[LayerMemory]:
     """How each decoder layer is run; empty for the stock engine."""
     return [
         LayerMemory(
-            replace(KEEP[level], tile=strategy.mlp_tile), resident=index < strategy.resident_layers
+            replace(KEEP[level], tile=strategy.mlp_tile),
+            resident=index < strategy.resident_layers,
+            offload=index < strategy.offloaded_layers,
         )
         for index, level in enumerate(strategy.levels)
     ]
