@@ -6,7 +6,7 @@ caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tunebook.models.shape import ModelShape
@@ -84,8 +84,13 @@ def fused_rungs(
     return [(one, _reason(one)) for one in tried]
 
 
+def fused_ladder(base: Strategy, shape: ModelShape, recipe: Recipe) -> Sequence[Strategy]:
+    """All rungs of one micro-batch, from fast to small, each made when it is asked for."""
+    return _Ladder(base, shape, recipe)
+
+
 @dataclass(frozen=True)
-class _Ladder:
+class _Ladder(Sequence[Strategy]):
     """Rungs from fast to small for one micro-batch, made when they are asked for.
 
     What is cheapest to make again for its bytes goes first: logits by 1024 tokens, which costs
@@ -102,7 +107,11 @@ class _Ladder:
     def __len__(self) -> int:
         return 2 + (self._last - self._first) + len(_LAST_RESORTS)
 
-    def __getitem__(self, rung: int) -> Strategy:
+    def __getitem__(self, rung: int) -> Strategy:  # type: ignore[override]  # no slices
+        if rung < 0:
+            rung += len(self)
+        if not 0 <= rung < len(self):
+            raise IndexError(rung)
         spent = self._first + max(0, min(rung - 1, self._last - self._first))
         chunk: int | None = None
         tile: int | None = None

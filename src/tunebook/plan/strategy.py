@@ -123,7 +123,7 @@ def require_fit(plan: Plan) -> Plan:
         f"on {plan.hardware.name}.",
         f"the least that was found needs {size(forecast.total)}, of which {largest} are "
         f"{size(forecast.parts[largest])}; tried: {'; '.join(plan.rungs)}.",
-        f'{changes}; or set `training.memory_budget` to "{_round_up(forecast.total)}" '
+        f'{changes}; or set `training.memory_budget` to "{budget_text(forecast.total)}" '
         "if there is that much.",
     )
 
@@ -144,6 +144,11 @@ def parse_budget(text: str, hardware: Hardware) -> int:
             'write it such as `training.memory_budget: "6.5GiB"`.',
         )
     return int(float(found[1]) * _UNITS[found[2]])
+
+
+def budget_text(count: int) -> str:
+    """Bytes as a budget is written, rounded up: "3.17GiB", "512MiB"."""
+    return f"{-(-count * 100 // GIB) / 100:.2f}GiB" if count >= GIB else f"{-(-count // 2**20)}MiB"
 
 
 def _advice(
@@ -195,10 +200,6 @@ def _recomputing(strategy: Strategy) -> Strategy:
     if strategy.engine == "stock":
         return strategy.model_copy(update={"gradient_checkpointing": True})
     return strategy.model_copy(update={"levels": (Level.NOTHING,) * len(strategy.levels)})
-
-
-def _round_up(count: int) -> str:
-    return f"{-(-count * 100 // GIB) / 100:.2f}GiB" if count >= GIB else f"{-(-count // 2**20)}MiB"
 
 
 def _echo(recipe: Recipe) -> dict[str, object]:
