@@ -1,6 +1,6 @@
 /** A form drawn from the recipe's own fields: label, control, unit, help on demand, message. */
 
-import { debounce, freshId, h, setText, toggle } from './dom.ts';
+import { debounce, freshId, h, setText, throttle, toggle } from './dom.ts';
 import { follow, type AnyModel, type Cleanup, type FieldInfo, type PanelState, type Refused } from './model.ts';
 
 interface Control {
@@ -12,11 +12,20 @@ interface Control {
 
 type Send = (value: unknown) => void;
 
+export interface FormOptions {
+  groups?: boolean;
+  fold?: string;
+  /** By the title of a group: what stands below its fields. */
+  below?: Record<string, HTMLElement>;
+  /** By path: what stands in the place of the field's own control. */
+  instead?: Record<string, HTMLElement>;
+}
+
 /** All fields of the panel, grouped as the recipe groups them, the advanced ones folded. */
 export function form<T extends PanelState>(
   model: AnyModel<T>,
   cleanup: Cleanup,
-  options: { groups?: boolean; fold?: string } = {}
+  options: FormOptions = {}
 ): HTMLElement {
   const base = model as unknown as AnyModel<PanelState>;
   const fields = base.get('fields');
@@ -29,11 +38,18 @@ export function form<T extends PanelState>(
       box.append(h('legend', {}, group));
     }
     box.append(grid(base, mine.filter(field => !field.advanced), drawn));
+    const below = options.below?.[group];
+    if (below) {
+      box.append(below);
+    }
     const advanced = mine.filter(field => field.advanced);
     if (advanced.length) {
       box.append(h('details', { class: 'tb-advanced' }, h('summary', {}, 'More'), grid(base, advanced, drawn)));
     }
     node.append(box);
+  }
+  for (const [path, picture] of Object.entries(options.instead ?? {})) {
+    drawn.get(path)?.replaceControl(picture);
   }
   const draw = (): void => {
     const values = base.get('values');
@@ -96,6 +112,12 @@ class FieldView {
     );
   }
 
+  /** Put a picture that does the same beside the control, of which only one is to be shown. */
+  replaceControl(picture: HTMLElement): void {
+    this.#control.node.classList.add('tb-instead');
+    this.#control.node.after(picture);
+  }
+
   draw(value: unknown, refused: Refused | undefined): void {
     const focused = this.#control.node.contains(this.#control.node.ownerDocument.activeElement);
     const typing = focused && this.#control.focusable instanceof HTMLInputElement && this.#control.focusable.type === 'text';
@@ -139,6 +161,23 @@ export function rangeText(field: FieldInfo): string {
   return text ? `${text.charAt(0).toUpperCase()}${text.slice(1)}.` : '';
 }
 
+/** Whether a typed number is one that the field takes, so that it can be sent at once. */
+export function isPlausible(field: FieldInfo, typed: string): boolean {
+  const text = typed.trim();
+  const form = field.type === 'integer' ? /^[+-]?\d+$/ : /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+  if (!['integer', 'number'].includes(field.type) || !form.test(text)) {
+    return false;
+  }
+  const value = Number(text);
+  const inside = (limit: number | null, ok: (limit: number) => boolean): boolean => limit === null || ok(limit);
+  return (
+    inside(field.minimum, limit => value >= limit) &&
+    inside(field.maximum, limit => value <= limit) &&
+    inside(field.exclusive_minimum, limit => value > limit) &&
+    inside(field.exclusive_maximum, limit => value < limit)
+  );
+}
+
 /** A select with more choices than these lists names to look up, such as optimizers, as they are. */
 const MOST_WORDS = 12;
 
@@ -172,8 +211,16 @@ function textInput(field: FieldInfo, id: string, send: Send): Control {
     autocomplete: 'off',
     spellcheck: 'false'
   });
-  const later = debounce(send, numeric ? 200 : 500);
-  input.addEventListener('input', () => later(input.value));
+  const later = debounce(send, 500);
+  const soon = throttle(send, 40);
+  input.addEventListener('input', () => {
+    if (isPlausible(field, input.value)) {
+      later.cancel();
+      soon(input.value); // the forecast follows every key
+    } else {
+      later(input.value); // nobody is told off in the middle of a number
+    }
+  });
   input.addEventListener('change', () => later.flush());
   const node = h('div', { class: 'tb-control' }, input, field.unit ? h('span', { class: 'tb-unit' }, field.unit) : null);
   return { node, focusable: input, show: value => (input.value = value === null || value === undefined ? '' : String(value)) };
