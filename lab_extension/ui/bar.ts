@@ -8,6 +8,8 @@ export interface Forecast {
   total?: number;
   budget?: number;
   fits?: boolean;
+  /** Whether the smallest plan fits well or only just; what is left is spent on speed. */
+  fit?: 'fits' | 'tight' | 'no';
   steps?: number | null;
   seconds_per_step?: number;
   seconds_total?: number | null;
@@ -79,18 +81,13 @@ export function liveForecast(): LiveForecast {
   return { head, rest, draw };
 }
 
-/** Whether a forecast fits, fits only just, or does not. */
-export function verdictOf(total: number, budget: number): 'fits' | 'tight' | 'no' {
-  return total > budget ? 'no' : total > 0.85 * budget ? 'tight' : 'fits';
-}
-
 function drawHeadline(
   forecast: Forecast,
   parts: { total: HTMLElement; ofBudget: HTMLElement; verdict: HTMLElement; time: HTMLElement; forSteps: HTMLElement }
 ): void {
   const total = forecast.total ?? 0;
   const budget = forecast.budget ?? 0;
-  const kind = forecast.fits ? verdictOf(total, budget) : 'no';
+  const kind = forecast.fit ?? (forecast.fits ? 'fits' : 'no');
   parts.total.dataset['total'] = String(total);
   setText(parts.total, bytes(total));
   setText(parts.ofBudget, ` of ${bytes(budget)}`);

@@ -102,6 +102,20 @@ def describe_ladder(
     return StrategyLadder(rungs=rungs, least=least, most=rungs[0].total)
 
 
+def least_memory(
+    plan: Plan, recipe: Recipe, shape: ModelShape, data: DataSize | None = None
+) -> int:
+    """Bytes of the smallest plan there is; what a plan takes beyond that is spent on speed.
+
+    Args:
+        recipe, shape, data: that the plan was made from.
+    """
+    smallest = rungs_by_batch(plan.strategy.engine, recipe, shape, plan.hardware)[-1][-1]
+    budget = plan.forecast.budget
+    forecast = make_forecast(recipe, shape, smallest, plan.hardware, budget, data)
+    return min(forecast.total, plan.forecast.total)
+
+
 @dataclass(frozen=True)
 class _Stage:
     title: str

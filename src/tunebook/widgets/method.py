@@ -13,6 +13,8 @@ from tunebook.errors import RecipeInvalid
 from tunebook.models.anatomy import SHORTCUTS, toggled
 from tunebook.plan import make_plan, preset_changes
 from tunebook.plan.presets import find_preset
+from tunebook.plan.rungs import least_memory
+from tunebook.plan.verdict import fit_word
 from tunebook.recipe import Recipe
 from tunebook.widgets._fields import field_dicts
 from tunebook.widgets._panel import Panel
@@ -62,8 +64,13 @@ class _Forecasting(Panel):
         return [self.summary, *lines]
 
     def _plan_changed(self, _change: object = None) -> None:
-        plan = self.studio.plan
-        shown = {} if plan is None else forecast_dict(plan)
+        plan, recipe = self.studio.plan, self.recipe
+        shown: dict[str, Any] = {}
+        if plan is not None and plan.recipe["model"] == recipe.model.name:
+            least = least_memory(
+                plan, recipe, self.studio.shape(recipe.model), self.studio.data_size
+            )
+            shown = {**forecast_dict(plan), "fit": fit_word(least, plan.forecast.budget)}
         self.show(forecast=shown, plan_error=self.studio.plan_error, summary=self._one_line(plan))
 
     def _one_line(self, plan: Any) -> str:
