@@ -50,8 +50,10 @@ export function bytesAt(where: number, low: number, high: number): number {
 export function nextWords(ladder: Ladder): string[] {
   const rungs = ladder.rungs ?? [];
   const said: string[] = [];
-  const at = rungs.findIndex(rung => rung.taken < rung.steps);
-  const up = (at < 0 ? rungs.length : at) - (at >= 0 && (rungs[at] as Rung).taken > 0 ? 0 : 1);
+  const begun = rungs.findLastIndex(rung => rung.taken > 0);
+  const partly = begun >= 0 && (rungs[begun] as Rung).taken < (rungs[begun] as Rung).steps;
+  const at = partly ? begun : begun + 1;
+  const up = partly ? begun : at - 1;
   const down = rungs[at];
   const total = ladder.total ?? 0;
   const seconds = ladder.seconds ?? 0;

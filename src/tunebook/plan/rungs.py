@@ -54,8 +54,10 @@ class StrategyLadder(BaseModel):
 
     @property
     def next_rung(self) -> Rung | None:
-        """The first rung that is not wholly taken: what less memory would lead to."""
-        return next((rung for rung in self.rungs if rung.taken < rung.steps), None)
+        """What less memory would lead to: the last rung begun, or the one after it; or None."""
+        begun = max(at for at, rung in enumerate(self.rungs) if rung.taken)
+        at = begun + (self.rungs[begun].taken == self.rungs[begun].steps)
+        return self.rungs[at] if at < len(self.rungs) else None
 
 
 def describe_ladder(
@@ -194,9 +196,15 @@ def _words(key: _Key, before: Strategy, after: Strategy) -> tuple[str, str]:
     if name == "resident_layers":
         return "Unpack the weights again", "4-bit weights are unpacked at each use, not once."
     if key == _TILES:
-        return "MLP and loss by tiles", "A last resort: weights are unpacked for each tile of tokens."
+        return (
+            "MLP and loss by tiles",
+            "A last resort: weights are unpacked for each tile of tokens.",
+        )
     if name == "loss_chunk":
-        return f"Loss by {value} tokens", "The logits of fewer tokens are held at once; costs no time."
+        return (
+            f"Loss by {value} tokens",
+            "The logits of fewer tokens are held at once; costs no time.",
+        )
     if name == "gradient_checkpointing":
         return "Recompute activations", "Each layer is computed twice; slower by about a third."
     fresh = [word for word in after.spending() if word not in before.spending()]
