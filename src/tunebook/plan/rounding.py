@@ -103,7 +103,7 @@ def _four_bit(
 
 
 def _eight_bit(scaled: Floats, absmax: Floats) -> Rounding:
-    near = np.round(scaled * 127) / 127
+    near = (np.round(scaled * 127) / 127).astype(np.float32)
     return Rounding(
         name="int8",
         bits=8 + 32 / scaled.shape[1],

@@ -1,6 +1,6 @@
 """The method panel: LoRA, quantization and training as a form, and what they will cost.
 
-The form is drawn from the recipe's own fields and the bar from the plan's own forecast.
+The form is drawn from the recipe's own fields, the bar and the pictures from the plan's own numbers.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from tunebook.errors import RecipeInvalid
 from tunebook.models.anatomy import SHORTCUTS, toggled
 from tunebook.plan import make_plan, preset_changes
 from tunebook.plan.presets import find_preset
-from tunebook.plan.rungs import least_memory
-from tunebook.plan.verdict import fit_word
 from tunebook.recipe import Recipe
 from tunebook.widgets._fields import field_dicts
-from tunebook.widgets._panel import Panel
+from tunebook.widgets._forecasting import Forecasting
 from tunebook.widgets._pictures import (
     budget_within,
     change_rows,
@@ -29,62 +27,9 @@ from tunebook.widgets._pictures import (
     schedule_dict,
 )
 from tunebook.widgets._state import Studio
-from tunebook.widgets._text import bytes_text, duration_text, strategy_words
-
-TITLES = {
-    "weights": "Weights",
-    "embeddings": "Embeddings",
-    "adapters": "Adapters",
-    "gradients": "Gradients",
-    "optimizer": "Optimizer",
-    "activations": "Activations",
-    "logits": "Logits",
-    "scratch": "Scratch",
-}
 
 
-class _Forecasting(Panel):
-    """A panel that shows the studio's forecast."""
-
-    forecast = t.Dict(help="The forecast as plain data, see `forecast_dict`.").tag(sync=True)
-    plan_error = t.Dict(help="Why there is no forecast, in three parts; or empty.").tag(sync=True)
-
-    def __init__(
-        self, recipe: Recipe | None = None, *, studio: Studio | None = None, **traits: Any
-    ) -> None:
-        super().__init__(recipe, studio=studio, **traits)
-        self.studio.observe(self._plan_changed, ["plan", "plan_error"])
-        self._plan_changed()
-        self.studio.begin()
-
-    def text_lines(self) -> list[str]:
-        """The forecast, a line for each part."""
-        parts = self.forecast.get("parts", [])
-        lines = [f"  {part['title']:<12} {bytes_text(part['bytes']):>10}" for part in parts]
-        return [self.summary, *lines]
-
-    def _plan_changed(self, _change: object = None) -> None:
-        plan, recipe = self.studio.plan, self.recipe
-        shown: dict[str, Any] = {}
-        if plan is not None and plan.recipe["model"] == recipe.model.name:
-            least = least_memory(
-                plan, recipe, self.studio.shape(recipe.model), self.studio.data_size
-            )
-            shown = {**forecast_dict(plan), "fit": fit_word(least, plan.forecast.budget)}
-        self.show(forecast=shown, plan_error=self.studio.plan_error, summary=self._one_line(plan))
-
-    def _one_line(self, plan: Any) -> str:
-        if plan is None:
-            return "No forecast yet"
-        cost = plan.forecast
-        fits = "" if cost.fits else " — does not fit"
-        about = f"{bytes_text(cost.total)} of {bytes_text(cost.budget)}{fits}"
-        if cost.seconds_total is None:
-            return about
-        return f"{about} · about {duration_text(cost.seconds_total)}"
-
-
-class MethodPanel(_Forecasting):
+class MethodPanel(Forecasting):
     """How it learns, and what that costs in memory and time, before anything is loaded.
 
     Example:
@@ -138,7 +83,8 @@ class MethodPanel(_Forecasting):
 
     def toggle_target(self, name: str) -> None:
         """Add an adapter to a module of each layer, or take it away."""
-        names = toggled(self.studio.shape(self.recipe.model), self.recipe.lora, name)
+        shape = self.studio.known_shape() or self.studio.shape(self.recipe.model)
+        names = toggled(shape, self.recipe.lora, name)
         self.recipe = self.recipe.with_values({"lora.target_modules": names})
 
     def preview_preset(self, key: str) -> None:
@@ -215,21 +161,33 @@ class MethodPanel(_Forecasting):
     def _plan_of(self, recipe: Recipe) -> Any:
         """A plan of another recipe for the same model; None where this one has none."""
         studio = self.studio
-        if studio.plan is None:
+        shape = studio.known_shape()
+        if shape is None or studio.hardware is None:
             return None
-        shape = studio.shape(recipe.model)
         return make_plan(recipe, shape=shape, hardware=studio.hardware, data=studio.data_size)
 
     def _plan_changed(self, change: object = None) -> None:
         super()._plan_changed(change)  # the bar first: the rest may come a moment later
         plan, recipe = self.studio.plan, self.recipe
-        shown: dict[str, Any] = {"ladder": {}, "layer": {}}
-        if plan is not None:
-            shape = self.studio.shape(recipe.model)
-            shown["ladder"] = ladder_dict(plan, recipe, shape, self.studio.data_size)
-            shown["layer"] = layer_dict(recipe, shape)
+        shape = self.studio.known_shape()
+        ladder: dict[str, Any] = {}
+        if plan is not None and shape is not None:
+            ladder = ladder_dict(plan, recipe, shape, self.studio.data_size)
             self._look_at_weights()
-        self.show(**shown, schedule=schedule_dict(recipe, plan), stored_as=rounding_choice(recipe))
+        self.show(ladder=ladder, **self._pictures())
+
+    def _recipe_changed(self, change: object = None) -> None:
+        super()._recipe_changed(change)
+        self.show(**self._pictures())  # not every field changes the plan
+
+    def _pictures(self) -> dict[str, Any]:
+        """What the recipe alone decides, once the model's shape is known."""
+        plan, recipe, shape = self.studio.plan, self.recipe, self.studio.known_shape()
+        return {
+            "layer": {} if shape is None else layer_dict(recipe, shape),
+            "schedule": schedule_dict(recipe, plan),
+            "stored_as": rounding_choice(recipe),
+        }
 
     def _look_at_weights(self) -> None:
         """Read a slice of the model's weights in a thread, once for each model."""
@@ -254,55 +212,10 @@ class MethodPanel(_Forecasting):
 def _length_beside_training(fields: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The length of rows stands with the batch, whose memory it decides."""
     group = next(field["group"] for field in fields if field["path"] == "training.batch_size")
-    first, rest = [], []
+    first: list[dict[str, Any]] = []
+    rest: list[dict[str, Any]] = []
     for field in fields:
         of_model = field["path"].startswith("model.")
         (first if of_model else rest).append({**field, "group": group} if of_model else field)
     at = next(i for i, field in enumerate(rest) if field["path"] == "training.batch_size")
     return [*rest[:at], *first, *rest[at:]]
-
-
-class ForecastBar(_Forecasting):
-    """The forecast alone, to look at."""
-
-    module = "forecast"
-    purpose = "method"
-
-    def __init__(
-        self, recipe: Recipe | None = None, *, studio: Studio | None = None, **traits: Any
-    ) -> None:
-        traits.setdefault("heading", "Forecast")
-        super().__init__(recipe, studio=studio, **traits)
-
-
-def forecast(recipe: Recipe | None = None) -> ForecastBar:
-    """What a recipe will cost on this machine, as a bar by part.
-
-    Example:
-        >>> forecast(Recipe.of(r=64))  # doctest: +SKIP
-    """
-    panel = ForecastBar(recipe)
-    panel.studio.wait_for_plan()
-    return panel
-
-
-def forecast_dict(plan: Any) -> dict[str, Any]:
-    """A plan's forecast and strategy as plain data: bytes, seconds and words."""
-    cost, strategy = plan.forecast, plan.strategy
-    return {
-        "parts": [
-            {"key": key, "title": TITLES.get(key, key.capitalize()), "bytes": size}
-            for key, size in cost.parts.items()
-        ],
-        "total": cost.total,
-        "budget": cost.budget,
-        "fits": cost.fits,
-        "steps": cost.steps,
-        "seconds_per_step": cost.seconds_per_step,
-        "seconds_total": cost.seconds_total,
-        "tokens_per_step": cost.tokens_per_step,
-        "hardware": plan.hardware.name,
-        "strategy": strategy_words(strategy),
-        "rungs": list(plan.rungs),
-        "advice": [*plan.advice, *plan.notes],
-    }

@@ -78,8 +78,8 @@ class ModelPanel(Panel):
 
     def make_fit(self, name: str) -> None:
         """Choose a model together with the first change of the recipe that lets it fit."""
-        row = next((row for row in self.models if row["name"] == name), {})
-        change = dict(row.get("change") or {})
+        rows: list[dict[str, Any]] = [row for row in self.models if row["name"] == name]
+        change = rows[0]["change"] if rows else {}
         self.recipe = self.recipe.with_values({"model.name": name, **change})
 
     def do_choose(self, name: str) -> None:
