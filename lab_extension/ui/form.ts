@@ -15,6 +15,8 @@ type Send = (value: unknown) => void;
 export interface FormOptions {
   groups?: boolean;
   fold?: string;
+  /** Paths that the panel draws elsewhere. */
+  without?: string[];
   /** By the title of a group: what stands below its fields. */
   below?: Record<string, HTMLElement>;
   /** By path: what stands in the place of the field's own control. */
@@ -28,7 +30,7 @@ export function form<T extends PanelState>(
   options: FormOptions = {}
 ): HTMLElement {
   const base = model as unknown as AnyModel<PanelState>;
-  const fields = base.get('fields');
+  const fields = base.get('fields').filter(field => !options.without?.includes(field.path));
   const node = h('div', { class: 'tb-form' });
   const drawn = new Map<string, FieldView>();
   for (const group of new Set(fields.map(field => field.group))) {
@@ -85,19 +87,7 @@ class FieldView {
     const id = freshId('field');
     this.#message = h('p', { class: 'tb-message', id: `${id}-message`, role: 'status' });
     this.#control = makeControl(field, id, send);
-    const help = helpText(field, `${id}-help`);
-    const info = h('button', {
-      type: 'button',
-      class: 'tb-info',
-      'aria-label': `About ${field.title}`,
-      'aria-expanded': 'false',
-      'aria-controls': help.id,
-      title: field.description
-    }, 'i');
-    info.addEventListener('click', () => {
-      toggle(help, help.hidden);
-      info.setAttribute('aria-expanded', String(!help.hidden));
-    });
+    const { info, help } = aboutField(field, id);
     const label =
       field.type === 'list' || isSegmented(field)
         ? h('span', { class: 'tb-label', id: `${id}-label` }, field.title)
@@ -134,6 +124,24 @@ class FieldView {
       this.#control.focusable.removeAttribute('aria-describedby');
     }
   }
+}
+
+/** The teaching sentence of a field, and the button that shows it. */
+export function aboutField(field: FieldInfo, id: string): { info: HTMLButtonElement; help: HTMLElement } {
+  const help = helpText(field, `${id}-help`);
+  const info = h('button', {
+    type: 'button',
+    class: 'tb-info',
+    'aria-label': `About ${field.title}`,
+    'aria-expanded': 'false',
+    'aria-controls': help.id,
+    title: field.description
+  }, 'i');
+  info.addEventListener('click', () => {
+    toggle(help, help.hidden);
+    info.setAttribute('aria-expanded', String(!help.hidden));
+  });
+  return { info, help };
 }
 
 function helpText(field: FieldInfo, id: string): HTMLElement {

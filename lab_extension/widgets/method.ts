@@ -4,7 +4,7 @@ import { liveForecast, type Forecast } from '../ui/bar.ts';
 import { h, toggle } from '../ui/dom.ts';
 import { form } from '../ui/form.ts';
 import { definePanel, threeParts } from '../ui/frame.ts';
-import { ladderView, type LadderState } from '../ui/method/ladder.ts';
+import { BUDGET, ladderView, type LadderState } from '../ui/method/ladder.ts';
 import { layerView, type LayerState } from '../ui/method/layer.ts';
 import { presetsView, type PresetState } from '../ui/method/presets.ts';
 import { roundingView, type RoundingState } from '../ui/method/rounding.ts';
@@ -33,6 +33,7 @@ export default definePanel<MethodState>('method', ({ model, body, cleanup }) => 
   };
   follow(model, ['forecast', 'plan_error'], draw, cleanup);
   const fields = form(model, cleanup, {
+    without: [BUDGET],
     below: {
       Quantization: roundingView(narrowed(model), cleanup),
       Training: h('div', { class: 'tb-training-below' }, batchLine(model, cleanup), scheduleView(narrowed(model), cleanup))

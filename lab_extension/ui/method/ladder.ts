@@ -1,6 +1,7 @@
 /** The strategy ladder as bars against the budget, and the slider that moves the budget. */
 
 import { button, freshId, h, setText, toggle } from '../dom.ts';
+import { aboutField } from '../form.ts';
 import { bytes, stepTime } from '../format.ts';
 import { follow, type AnyModel, type Cleanup, type PanelState } from '../model.ts';
 
@@ -32,6 +33,8 @@ export interface LadderState extends PanelState {
 }
 
 const STEPS = 1000;
+/** The field that the slider sets. */
+export const BUDGET = 'training.memory_budget';
 
 /** Where a number of bytes stands between two others, on a scale of equal ratios; 0 to 1. */
 export function place(value: number, low: number, high: number): number {
@@ -142,15 +145,18 @@ function drawRung(row: HTMLElement, rung: Rung, at: number, scale: number, budge
 
 function budgetSlider(model: AnyModel<LadderState>, cleanup: Cleanup): HTMLElement {
   const id = freshId('budget');
-  const input = h('input', { type: 'range', id, class: 'tb-slider', min: 0, max: STEPS, step: 1, 'data-field': 'training.memory_budget' });
+  const input = h('input', { type: 'range', id, class: 'tb-slider', min: 0, max: STEPS, step: 1, 'data-field': BUDGET });
   const value = h('output', { class: 'tb-budget-value', for: id });
   const auto = button('Auto', () => model.send({ type: 'budget', memory: 'auto' }), { class: 'tb-button tb-small', 'aria-pressed': 'false' });
   const marks = h('div', { class: 'tb-slider-marks', 'aria-hidden': 'true' });
   const why = h('p', { class: 'tb-muted' });
+  const field = model.get('fields').find(one => one.path === BUDGET);
+  const about = field && aboutField(field, id);
   const node = h(
     'div',
     { class: 'tb-budget' },
-    h('div', { class: 'tb-budget-head' }, h('label', { class: 'tb-label', for: id }, 'Memory budget'), value, auto),
+    h('div', { class: 'tb-budget-head' }, h('label', { class: 'tb-label', for: id }, 'Memory budget'), about?.info, value, auto),
+    about?.help,
     input,
     marks,
     why

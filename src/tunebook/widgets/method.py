@@ -45,7 +45,7 @@ class MethodPanel(Forecasting):
     module = "method"
     purpose = "method"
     parts = ("lora", "quantization", "training", "model.max_seq_length")
-    without = ("training.method", "training.memory_budget")
+    without = ("training.method",)
 
     ladder = t.Dict(help="The strategy ladder and the budget's range; see `ladder_dict`.").tag(
         sync=True
