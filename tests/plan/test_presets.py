@@ -48,6 +48,8 @@ def test_smallest_memory_keeps_the_effective_batch_and_is_the_smallest():
         need[key] = plan.forecast.total
         if key == "smallest":
             assert changed.effective_batch == recipe.effective_batch
+            assert changed.training.learning_rate == recipe.training.learning_rate
+            assert changed.training.max_steps == recipe.training.max_steps
     assert min(need, key=lambda key: need[key]) == "smallest"
 
 
