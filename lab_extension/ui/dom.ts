@@ -56,7 +56,7 @@ export function freshId(prefix: string): string {
 export function debounce<A extends unknown[]>(
   action: (...args: A) => void,
   delay: number
-): ((...args: A) => void) & { flush: () => void } {
+): ((...args: A) => void) & { flush: () => void; cancel: () => void } {
   let timer: number | undefined;
   let waiting: A | undefined;
   const run = (): void => {
@@ -72,5 +72,30 @@ export function debounce<A extends unknown[]>(
     window.clearTimeout(timer);
     timer = window.setTimeout(run, delay);
   };
-  return Object.assign(debounced, { flush: run });
+  const cancel = (): void => {
+    window.clearTimeout(timer);
+    waiting = undefined;
+  };
+  return Object.assign(debounced, { flush: run, cancel });
+}
+
+/** Call `action` at once, then at most once in `pause` milliseconds; the last call is never lost. */
+export function throttle<A extends unknown[]>(action: (...args: A) => void, pause: number): (...args: A) => void {
+  let waiting: A | undefined;
+  let paused = false;
+  const next = (): void => {
+    const args = waiting;
+    waiting = undefined;
+    paused = args !== undefined;
+    if (args) {
+      window.setTimeout(next, pause);
+      action(...args);
+    }
+  };
+  return (...args: A): void => {
+    waiting = args;
+    if (!paused) {
+      next();
+    }
+  };
 }

@@ -1,6 +1,6 @@
 /** A form drawn from the recipe's own fields: label, control, unit, help on demand, message. */
 
-import { debounce, freshId, h, setText, toggle } from './dom.ts';
+import { debounce, freshId, h, setText, throttle, toggle } from './dom.ts';
 import { follow, type AnyModel, type Cleanup, type FieldInfo, type PanelState, type Refused } from './model.ts';
 
 interface Control {
@@ -12,14 +12,25 @@ interface Control {
 
 type Send = (value: unknown) => void;
 
+export interface FormOptions {
+  groups?: boolean;
+  fold?: string;
+  /** Paths that the panel draws elsewhere. */
+  without?: string[];
+  /** By the title of a group: what stands below its fields. */
+  below?: Record<string, HTMLElement>;
+  /** By path: what stands in the place of the field's own control. */
+  instead?: Record<string, HTMLElement>;
+}
+
 /** All fields of the panel, grouped as the recipe groups them, the advanced ones folded. */
 export function form<T extends PanelState>(
   model: AnyModel<T>,
   cleanup: Cleanup,
-  options: { groups?: boolean; fold?: string } = {}
+  options: FormOptions = {}
 ): HTMLElement {
   const base = model as unknown as AnyModel<PanelState>;
-  const fields = base.get('fields');
+  const fields = base.get('fields').filter(field => !options.without?.includes(field.path));
   const node = h('div', { class: 'tb-form' });
   const drawn = new Map<string, FieldView>();
   for (const group of new Set(fields.map(field => field.group))) {
@@ -29,11 +40,18 @@ export function form<T extends PanelState>(
       box.append(h('legend', {}, group));
     }
     box.append(grid(base, mine.filter(field => !field.advanced), drawn));
+    const below = options.below?.[group];
+    if (below) {
+      box.append(below);
+    }
     const advanced = mine.filter(field => field.advanced);
     if (advanced.length) {
       box.append(h('details', { class: 'tb-advanced' }, h('summary', {}, 'More'), grid(base, advanced, drawn)));
     }
     node.append(box);
+  }
+  for (const [path, picture] of Object.entries(options.instead ?? {})) {
+    drawn.get(path)?.replaceControl(picture);
   }
   const draw = (): void => {
     const values = base.get('values');
@@ -69,19 +87,7 @@ class FieldView {
     const id = freshId('field');
     this.#message = h('p', { class: 'tb-message', id: `${id}-message`, role: 'status' });
     this.#control = makeControl(field, id, send);
-    const help = helpText(field, `${id}-help`);
-    const info = h('button', {
-      type: 'button',
-      class: 'tb-info',
-      'aria-label': `About ${field.title}`,
-      'aria-expanded': 'false',
-      'aria-controls': help.id,
-      title: field.description
-    }, 'i');
-    info.addEventListener('click', () => {
-      toggle(help, help.hidden);
-      info.setAttribute('aria-expanded', String(!help.hidden));
-    });
+    const { info, help } = aboutField(field, id);
     const label =
       field.type === 'list' || isSegmented(field)
         ? h('span', { class: 'tb-label', id: `${id}-label` }, field.title)
@@ -94,6 +100,12 @@ class FieldView {
       this.#message,
       help
     );
+  }
+
+  /** Put a picture that does the same beside the control, of which only one is to be shown. */
+  replaceControl(picture: HTMLElement): void {
+    this.#control.node.classList.add('tb-instead');
+    this.#control.node.after(picture);
   }
 
   draw(value: unknown, refused: Refused | undefined): void {
@@ -112,6 +124,24 @@ class FieldView {
       this.#control.focusable.removeAttribute('aria-describedby');
     }
   }
+}
+
+/** The teaching sentence of a field, and the button that shows it. */
+export function aboutField(field: FieldInfo, id: string): { info: HTMLButtonElement; help: HTMLElement } {
+  const help = helpText(field, `${id}-help`);
+  const info = h('button', {
+    type: 'button',
+    class: 'tb-info',
+    'aria-label': `About ${field.title}`,
+    'aria-expanded': 'false',
+    'aria-controls': help.id,
+    title: field.description
+  }, 'i');
+  info.addEventListener('click', () => {
+    toggle(help, help.hidden);
+    info.setAttribute('aria-expanded', String(!help.hidden));
+  });
+  return { info, help };
 }
 
 function helpText(field: FieldInfo, id: string): HTMLElement {
@@ -137,6 +167,23 @@ export function rangeText(field: FieldInfo): string {
   const usual = ['integer', 'number', 'choice'].includes(field.type) && field.default !== null ? `default ${String(field.default)}` : '';
   const text = [range.replace('from above', 'above'), usual].filter(Boolean).join('; ');
   return text ? `${text.charAt(0).toUpperCase()}${text.slice(1)}.` : '';
+}
+
+/** Whether a typed number is one that the field takes, so that it can be sent at once. */
+export function isPlausible(field: FieldInfo, typed: string): boolean {
+  const text = typed.trim();
+  const form = field.type === 'integer' ? /^[+-]?\d+$/ : /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+  if (!['integer', 'number'].includes(field.type) || !form.test(text)) {
+    return false;
+  }
+  const value = Number(text);
+  const inside = (limit: number | null, ok: (limit: number) => boolean): boolean => limit === null || ok(limit);
+  return (
+    inside(field.minimum, limit => value >= limit) &&
+    inside(field.maximum, limit => value <= limit) &&
+    inside(field.exclusive_minimum, limit => value > limit) &&
+    inside(field.exclusive_maximum, limit => value < limit)
+  );
 }
 
 /** A select with more choices than these lists names to look up, such as optimizers, as they are. */
@@ -172,8 +219,16 @@ function textInput(field: FieldInfo, id: string, send: Send): Control {
     autocomplete: 'off',
     spellcheck: 'false'
   });
-  const later = debounce(send, numeric ? 200 : 500);
-  input.addEventListener('input', () => later(input.value));
+  const later = debounce(send, 500);
+  const soon = throttle(send, 40);
+  input.addEventListener('input', () => {
+    if (isPlausible(field, input.value)) {
+      later.cancel();
+      soon(input.value); // the forecast follows every key
+    } else {
+      later(input.value); // nobody is told off in the middle of a number
+    }
+  });
   input.addEventListener('change', () => later.flush());
   const node = h('div', { class: 'tb-control' }, input, field.unit ? h('span', { class: 'tb-unit' }, field.unit) : null);
   return { node, focusable: input, show: value => (input.value = value === null || value === undefined ? '' : String(value)) };

@@ -31,6 +31,34 @@ export function duration(seconds: number): string {
   return rest ? `${Math.floor(minutes / 60)} h ${rest} min` : `${Math.floor(minutes / 60)} h`;
 }
 
+/** Seconds of one step as "83 ms", "1.4 s" or "3 min 20 s". */
+export function stepTime(seconds: number): string {
+  if (seconds < 0.9995) {
+    return `${Number((seconds * 1000).toPrecision(2))} ms`;
+  }
+  return seconds < 9.95 ? `${seconds.toFixed(1)} s` : duration(seconds);
+}
+
+/** `1235814400` as "1.24 B", `41943040` as "41.9 M", `3072` as "3,072". */
+export function compact(value: number): string {
+  for (const [size, unit] of [[1e9, ' B'], [1e6, ' M'], [1e4, ' k']] as const) {
+    if (value >= size) {
+      const scaled = value / (size === 1e4 ? 1e3 : size);
+      return `${scaled.toFixed(scaled >= 100 ? 0 : scaled >= 10 ? 1 : 2)}${unit}`;
+    }
+  }
+  return count(value);
+}
+
+/** A share as "0.52 %" in two figures, "under 0.01 %" where it is less. */
+export function percent(share: number): string {
+  const value = 100 * share;
+  if (value > 0 && value < 0.01) {
+    return 'under 0.01 %';
+  }
+  return `${value >= 10 ? Math.round(value) : Number(value.toPrecision(2))} %`;
+}
+
 /** A number in four figures: 0.0123, 1.254, 340, 12,400. */
 export function figure(value: number): string {
   if (!Number.isFinite(value)) {

@@ -121,6 +121,7 @@ function codeBox(model: AnyModel<PanelState>, cleanup: Cleanup): HTMLElement {
   const python = codeBlock('Python');
   const shell = codeBlock('Shell');
   const details = h('details', { class: 'tb-code' }, h('summary', {}, 'Show the code'), python.box, shell.box);
+  offerInsertion(details, python.box, () => model.get('code').python ?? '');
   const draw = (): void => {
     python.set(model.get('code').python ?? '');
     shell.set(model.get('code').shell ?? '');
@@ -138,6 +139,32 @@ export function codeBlock(title: string, text = ''): { box: HTMLElement; set: (t
   });
   const box = h('div', { class: 'tb-codeblock' }, h('div', { class: 'tb-codehead' }, h('span', {}, title), copy), pre);
   return { box, set: value => setText(pre, value) };
+}
+
+/** A button that makes the code a cell, once it is known that somebody in this page can do so. */
+function offerInsertion(details: HTMLDetailsElement, box: HTMLElement, code: () => string): void {
+  let asked = false;
+  details.addEventListener('toggle', () => {
+    if (asked || !details.open) {
+      return;
+    }
+    asked = true;
+    if (!ask(details, 'tunebook:can-insert')) {
+      return;
+    }
+    const insert = button('Insert as cell', () => {
+      if (ask(details, 'tunebook:insert-code', { code: code() })) {
+        insert.textContent = 'Inserted';
+        window.setTimeout(() => (insert.textContent = 'Insert as cell'), 1500);
+      }
+    }, { class: 'tb-button tb-small tb-quiet', 'data-do': 'insert' });
+    box.querySelector('.tb-codehead button')?.before(insert);
+  });
+}
+
+/** Whether a listener of the page (the JupyterLab plugin) takes an event as its own. */
+function ask(from: HTMLElement, name: string, detail: Record<string, string> = {}): boolean {
+  return !from.dispatchEvent(new CustomEvent(name, { detail, bubbles: true, composed: true, cancelable: true }));
 }
 
 async function copyText(source: HTMLElement, copy: HTMLButtonElement): Promise<void> {

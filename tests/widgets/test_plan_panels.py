@@ -7,7 +7,7 @@ from typing import Any
 from tunebook.plan import Hardware, make_plan
 from tunebook.recipe import Recipe
 from tunebook.widgets import MethodPanel, ModelPanel, forecast
-from tunebook.widgets.method import forecast_dict
+from tunebook.widgets._forecasting import forecast_dict
 
 
 def test_the_forecast_is_there_and_follows_the_recipe() -> None:

@@ -40,6 +40,9 @@ class CatalogEntry(BaseModel):
     languages: list[str] = Field(
         default_factory=list, description="ISO 639-1 codes, the main ones."
     )
+    modality: list[str] = Field(
+        default=["text"], description="What it takes in: text, image; it always gives text."
+    )
     shape: ModelShape
 
 

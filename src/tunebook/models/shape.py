@@ -194,6 +194,11 @@ class ModelShape(BaseModel):
         return self.num_hidden_layers * lora.r * sum(i + o for i, o in sizes)
 
 
+def parts_of_fused(name: str) -> tuple[str, ...]:
+    """The names that a fused layer stands for; of any other layer its own."""
+    return _PARTS_OF.get(name, (name,))
+
+
 def fused_names(wanted: Iterable[str], exists: Callable[[str], bool]) -> list[str]:
     """Names of layers with those replaced that a model has only as a part of a fused one.
 

@@ -6,7 +6,7 @@ caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tunebook.models.shape import ModelShape
@@ -84,14 +84,25 @@ def fused_rungs(
     def fits(strategy: Strategy) -> bool:
         return forecast_of(strategy).fits
 
-    ladder = _Ladder(base, shape, recipe)
-    one = forecast_of(ladder[0].model_copy(update={"offloaded_layers": 1})).host
-    ladder = replace(ladder, pinnable=pinnable // one)
+    ladder = fused_ladder(base, shape, recipe, forecast_of, pinnable)
     tried = [ladder[0]]
     if not fits(ladder[0]):
         rung = _first_fitting(1, len(ladder) - 1, lambda rung: fits(ladder[rung]))
         tried.append(_relaxed(ladder[rung], ladder, fits))
     return [(one, _reason(one)) for one in tried]
+
+
+def fused_ladder(
+    base: Strategy,
+    shape: ModelShape,
+    recipe: Recipe,
+    forecast_of: Callable[[Strategy], Forecast],
+    pinnable: int,
+) -> _Ladder:
+    """All rungs of one micro-batch, from fast to small; arguments as for `fused_rungs`."""
+    ladder = _Ladder(base, shape, recipe)
+    one = forecast_of(ladder[0].model_copy(update={"offloaded_layers": 1})).host
+    return replace(ladder, pinnable=pinnable // one)
 
 
 def _first_fitting(low: int, high: int, fits: Callable[[int], bool]) -> int:
@@ -117,7 +128,7 @@ def _relaxed(found: Strategy, ladder: _Ladder, fits: Callable[[Strategy], bool])
 
 
 @dataclass(frozen=True)
-class _Ladder:
+class _Ladder(Sequence[Strategy]):
     """Rungs from fast to small for one micro-batch, made when they are asked for.
 
     What is cheapest to make again for its bytes goes first: logits by 1024 tokens, which costs
@@ -141,7 +152,11 @@ class _Ladder:
     def __len__(self) -> int:
         return 2 + (self.last - self.first) + self._offloadable + len(_LAST_RESORTS)
 
-    def __getitem__(self, rung: int) -> Strategy:
+    def __getitem__(self, rung: int) -> Strategy:  # type: ignore[override]  # no slices
+        if rung < 0:
+            rung += len(self)
+        if not 0 <= rung < len(self):
+            raise IndexError(rung)
         if not rung:
             return self.spending(self.first)
         spent = min(self.first + rung - 1, self.last)

@@ -73,9 +73,8 @@ def device_seconds(
         products += count * cost.products(level)
         attention += count * cost.attention(level)
         moved += count * cost.elementwise(level)
-    for index, level in enumerate(strategy.levels):
-        if index >= strategy.resident_layers:
-            unpacked += cost.unpacked(level)
+    for level, count in Counter(strategy.levels[strategy.resident_layers :]).items():
+        unpacked += count * cost.unpacked(level)
     products += 4 * shape.hidden_size * shape.vocab_size
     moved += 3 * shape.vocab_size * cost.width
     seconds = products * batch.tokens / (hardware.flops * _PRODUCTS)

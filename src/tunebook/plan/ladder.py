@@ -5,11 +5,11 @@ Knows the order of rungs and what `auto` means on a device; forecasts come from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from tunebook.errors import RecipeInvalid
 from tunebook.models.shape import ModelShape
-from tunebook.plan.fused_strategy import fused_rungs, resolve_attention
+from tunebook.plan.fused_strategy import fused_ladder, fused_rungs, resolve_attention
 from tunebook.plan.hardware import Hardware
 from tunebook.plan.nouns import Forecast, Strategy, size
 from tunebook.recipe import Recipe
@@ -76,6 +76,26 @@ def choose_fused(
             break
     assert found is not None
     return *found, rungs
+
+
+def rungs_by_batch(
+    engine: str,
+    recipe: Recipe,
+    shape: ModelShape,
+    hardware: Hardware,
+    forecast_of: Callable[[Strategy], Forecast],
+) -> list[Sequence[Strategy]]:
+    """Every rung from fast to small: the fused engine's of each micro-batch, the stock one's at once.
+
+    The fused engine weighs micro-batches against each other, each with a ladder of its own; the
+    stock one shrinks them where nothing else is left.
+    """
+    if engine == "fused":
+        base = _base(recipe, hardware, resolve_attention(shape, recipe, hardware))
+        batches = (base, *_smaller_batches(base))
+        pinnable = hardware.pinnable
+        return [fused_ladder(one, shape, recipe, forecast_of, pinnable) for one in batches]
+    return [[strategy for strategy, _ in _stock_ladder(recipe, shape, hardware)]]
 
 
 def _faster(strategy: Strategy, forecast: Forecast, than: Forecast) -> bool:

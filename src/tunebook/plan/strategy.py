@@ -11,11 +11,12 @@ from typing import Literal
 
 from tunebook.errors import DoesNotFit, RecipeInvalid
 from tunebook.models.shape import ModelShape
+from tunebook.plan.changes import changes_that_fit
 from tunebook.plan.forecast import make_forecast
 from tunebook.plan.fused_strategy import runs_fused
 from tunebook.plan.hardware import GIB, Hardware
 from tunebook.plan.ladder import choose_fused, choose_stock
-from tunebook.plan.nouns import DataSize, Forecast, Level, Plan, Strategy, size
+from tunebook.plan.nouns import DataSize, Forecast, Plan, Strategy, size
 from tunebook.plan.optimizers import states_known
 from tunebook.recipe import Recipe
 
@@ -24,7 +25,6 @@ _STEP = 0.05
 _SMALLEST_STEP = 256 * 2**20
 """How much less memory the next plan takes after an out-of-memory error."""
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_ADVICE_LENGTHS = (4096, 2048, 1024, 512, 256, 128)
 
 
 def make_plan(
@@ -95,7 +95,10 @@ def _plan_within(
     choose = choose_fused if engine == "fused" else choose_stock
     largest = below.micro_batch if below else None
     strategy, forecast, rungs = choose(recipe, shape, hardware, forecast_of, largest)
-    advice = [] if forecast.fits else _advice(recipe, shape, strategy, hardware, budget, data)
+    advice: list[str] = []
+    if not forecast.fits:
+        found = changes_that_fit(recipe, shape, strategy, hardware, budget, data)
+        advice = [change.text for change in found]
     return Plan(
         recipe=_echo(recipe),
         hardware=hardware,
@@ -123,7 +126,7 @@ def require_fit(plan: Plan) -> Plan:
         f"on {plan.hardware.name}.",
         f"the least that was found needs {size(forecast.total)}, of which {largest} are "
         f"{size(forecast.parts[largest])}; tried: {'; '.join(plan.rungs)}.",
-        f'{changes}; or set `training.memory_budget` to "{_round_up(forecast.total)}" '
+        f'{changes}; or set `training.memory_budget` to "{budget_text(forecast.total)}" '
         "if there is that much.",
     )
 
@@ -146,43 +149,9 @@ def parse_budget(text: str, hardware: Hardware) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def _advice(
-    recipe: Recipe,
-    shape: ModelShape,
-    strategy: Strategy,
-    hardware: Hardware,
-    budget: int,
-    data: DataSize | None,
-) -> list[str]:
-    """Changes of the recipe that would make it fit, in words, the mildest first."""
-    longest = min(
-        recipe.model.max_seq_length, data.max_length if data else recipe.model.max_seq_length
-    )
-    tries: list[list[tuple[str, dict[str, object]]]] = [
-        [("turn on `training.gradient_checkpointing`", {"gradient_checkpointing": "auto"})],
-        [("set `quantization.bits` to 4", {"quantization.bits": 4})],
-        [
-            (f"set `model.max_seq_length` to {length}", {"model.max_seq_length": length})
-            for length in _ADVICE_LENGTHS
-            if length < longest
-        ],
-        [
-            ("set `quantization.bits` to 4 and `model.max_seq_length` to 512",
-             {"quantization.bits": 4, "model.max_seq_length": min(512, longest)}),
-        ],
-    ]  # fmt: skip
-    found: list[str] = []
-    for alternatives in tries:
-        for words, values in alternatives:
-            other = recipe.with_values(dict(values))
-            if other == recipe or (found and " and " in words):
-                continue
-            small = _recomputing(strategy) if "gradient" in words else strategy
-            forecast = make_forecast(other, shape, small, hardware, budget, data)
-            if forecast.fits:
-                found.append(f"{words} ({size(forecast.total)})")
-                break
-    return found
+def budget_text(count: int) -> str:
+    """Bytes as a budget is written, rounded up: "3.17GiB", "512MiB"."""
+    return f"{-(-count * 100 // GIB) / 100:.2f}GiB" if count >= GIB else f"{-(-count // 2**20)}MiB"
 
 
 def _notes(strategy: Strategy, forecast: Forecast) -> list[str]:
@@ -194,16 +163,6 @@ def _notes(strategy: Strategy, forecast: Forecast) -> list[str]:
     if forecast.host:
         notes.append(f"inputs of layers take {size(forecast.host)} of the computer's own memory")
     return notes
-
-
-def _recomputing(strategy: Strategy) -> Strategy:
-    if strategy.engine == "stock":
-        return strategy.model_copy(update={"gradient_checkpointing": True})
-    return strategy.model_copy(update={"levels": (Level.NOTHING,) * len(strategy.levels)})
-
-
-def _round_up(count: int) -> str:
-    return f"{-(-count * 100 // GIB) / 100:.2f}GiB" if count >= GIB else f"{-(-count // 2**20)}MiB"
 
 
 def _echo(recipe: Recipe) -> dict[str, object]:

@@ -6,10 +6,11 @@ this package imports neither torch nor transformers.
 
 from __future__ import annotations
 
+from tunebook.widgets._forecasting import ForecastBar, forecast
 from tunebook.widgets.chat import TryPanel
 from tunebook.widgets.data import DataPanel, preview
 from tunebook.widgets.guide import Guide
-from tunebook.widgets.method import ForecastBar, MethodPanel, forecast
+from tunebook.widgets.method import MethodPanel
 from tunebook.widgets.model import ModelPanel
 from tunebook.widgets.takeaway import TakeAwayPanel
 from tunebook.widgets.train import TrainPanel, watch

@@ -84,6 +84,11 @@ class Studio(t.HasTraits):
             self._shapes[key] = load_shape(part)
         return self._shapes[key]
 
+    def known_shape(self) -> Any:
+        """The shape of the recipe's model if it was read already, else None; never waits."""
+        part = self.recipe.model
+        return self._shapes.get((part.name, part.revision))
+
     def tokenizer(self) -> Any:
         """The model's tokenizer with its own template, loaded once (seconds)."""
         from tunebook.models.loading import load_tokenizer

@@ -5,26 +5,36 @@ Knows the catalogue and the plan's verdict; loads no weights.
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
 import traitlets as t
 
+from tunebook.models.catalog import find
+from tunebook.models.local import find_local
 from tunebook.recipe import Recipe
+from tunebook.widgets._models import Candidate, catalogue, judged, on_this_disk, typed
 from tunebook.widgets._panel import Panel
 from tunebook.widgets._state import Studio
-from tunebook.widgets._text import bytes_text, count_text
+from tunebook.widgets._text import bytes_text
 
-TIGHT = 0.85  # share of the budget above which a model fits, but only just
+MOST_COMPARED = 3
+_QUIET = 0.3
+"""Seconds without a change after which the models are judged anew."""
 
 
 class ModelPanel(Panel):
-    """Choose a model of the catalogue, a hub id or a folder.
+    """Choose a model of the catalogue, of this disk or of the hub.
 
     Example:
         >>> panel = ModelPanel()
         >>> panel.choose("tunebook-tiny")
         >>> panel.recipe.model.name
         'tunebook-tiny'
+        >>> panel.compare("Qwen3-0.6B", "Llama-3.2-1B-Instruct")
+        >>> panel.compared
+        ['Qwen3-0.6B', 'Llama-3.2-1B-Instruct']
     """
 
     module = "model"
@@ -32,9 +42,11 @@ class ModelPanel(Panel):
     parts = ("model",)
     without = ("model.name",)
 
-    models: t.List[Any] = t.List(help="The catalogue as rows of plain data.").tag(sync=True)
+    models: t.List[Any] = t.List(help="All models as rows of plain data.").tag(sync=True)
     hardware = t.Unicode(help="This machine in a few words.").tag(sync=True)
     about = t.Dict(help="What is known of the chosen model.").tag(sync=True)
+    compared: t.List[Any] = t.List(help="Names of the models side by side.").tag(sync=True)
+    view = t.Dict(help="What is searched, filtered and sorted by.").tag(sync=True)
 
     def __init__(
         self, recipe: Recipe | None = None, *, studio: Studio | None = None, **traits: Any
@@ -44,7 +56,10 @@ class ModelPanel(Panel):
             "lead", "Which model learns: smaller ones train faster and need less memory."
         )
         self._asked, self._judging = 0, False
-        super().__init__(recipe, studio=studio, models=catalog_rows(None, None), **traits)
+        self._candidates = catalogue()
+        self._looked_at_disk = False
+        rows = [candidate.row for candidate in self._candidates]
+        super().__init__(recipe, studio=studio, models=rows, **traits)
         self.studio.observe(self._plan_changed, ["plan", "plan_error"])
         self.studio.observe(self._hardware_known, "hardware")
         self.studio.observe(self._judge_soon, "data_size")
@@ -57,10 +72,29 @@ class ModelPanel(Panel):
         """Make `name` (catalogue, hub id or folder) the recipe's model."""
         self.recipe = self.recipe.with_values({"model.name": name})
 
+    def compare(self, *names: str) -> None:
+        """Show up to three models side by side; the last three of more."""
+        self.show(compared=list(dict.fromkeys(names))[-MOST_COMPARED:])
+
+    def make_fit(self, name: str) -> None:
+        """Choose a model together with the first change of the recipe that lets it fit."""
+        rows: list[dict[str, Any]] = [row for row in self.models if row["name"] == name]
+        change = rows[0]["change"] if rows else {}
+        self.recipe = self.recipe.with_values({"model.name": name, **change})
+
     def do_choose(self, name: str) -> None:
         """A row was picked, or a name typed."""
         if name.strip():
             self.choose(name.strip())
+
+    def do_compare(self, name: str, on: bool) -> None:
+        """A row was added to the comparison, or taken away."""
+        others = [other for other in self.compared if other != name]
+        self.compare(*others, *([name] if on else []))
+
+    def do_make_fit(self, name: str) -> None:
+        """The change that a verdict names was taken."""
+        self.make_fit(name)
 
     def text_lines(self) -> list[str]:
         """The chosen model and the machine."""
@@ -85,15 +119,48 @@ class ModelPanel(Panel):
 
     def _judge(self) -> None:
         try:
+            self._look_at_disk()
             while self._judging:
-                asked, studio = self._asked, self.studio
-                rows = catalog_rows(self.recipe, studio.hardware, studio.data_size)
-                self.show(models=rows)
+                asked = self._wait_for_quiet()
+                self._judge_once(asked)
                 with self._guard:
                     self._judging = asked != self._asked
         except BaseException:
             self._judging = False
             raise
+
+    def _judge_once(self, asked: int) -> None:
+        studio = self.studio
+        rows = judged(
+            [*self._typed(), *self._candidates],
+            self.recipe,
+            studio.hardware,
+            studio.data_size,
+            lambda: asked == self._asked,
+        )
+        if rows is not None:
+            self.show(models=rows)
+
+    def _wait_for_quiet(self) -> int:
+        """Whoever drags a slider is served first. Returns what is asked for."""
+        asked = -1
+        while asked != self._asked and self.models and self.models[0]["verdict"]:
+            asked = self._asked
+            time.sleep(_QUIET)
+        return self._asked
+
+    def _look_at_disk(self) -> None:
+        if not self._looked_at_disk:
+            self._looked_at_disk = True
+            self._candidates = [*on_this_disk(find_local(Path())), *self._candidates]
+
+    def _typed(self) -> list[Candidate]:
+        """The recipe's model, if no row stands for it."""
+        name, plan = self.recipe.model.name, self.studio.plan
+        known = find(name) is not None or any(one.row["name"] == name for one in self._candidates)
+        if known or plan is None or plan.recipe["model"] != name:
+            return []
+        return [typed(name, self.studio.shape(self.recipe.model))]
 
     def _plan_changed(self, _change: object = None) -> None:
         plan, part = self.studio.plan, self.recipe.model
@@ -106,46 +173,7 @@ class ModelPanel(Panel):
         self.show(summary=_summary(self.recipe.model.name, None))
 
 
-def catalog_rows(recipe: Recipe | None, hardware: Any, data: Any = None) -> list[dict[str, Any]]:
-    """The catalogue as plain rows; with a recipe and hardware, each with a verdict.
-
-    The verdict is "fits", "tight", "no", or "" while the hardware is not known yet.
-    """
-    from tunebook.models.catalog import CATALOG
-
-    rows = []
-    for entry in CATALOG:
-        verdict, memory = "", ""
-        if recipe is not None and hardware is not None:
-            verdict, memory = _verdict(recipe, entry, hardware, data)
-        rows.append(
-            {
-                "name": entry.name,
-                "title": entry.title,
-                "size": count_text(entry.parameters),
-                "licence": entry.licence,
-                "context": count_text(entry.context),
-                "embedded": entry.embedded,
-                "verdict": verdict,
-                "memory": memory,
-            }
-        )
-    return rows
-
-
-def _verdict(recipe: Recipe, entry: Any, hardware: Any, data: Any) -> tuple[str, str]:
-    from tunebook.plan import make_plan
-
-    wanted = recipe.with_values({"model.name": entry.hub_id or entry.name})
-    forecast = make_plan(wanted, shape=entry.shape, hardware=hardware, data=data).forecast
-    share = forecast.total / max(forecast.budget, 1)
-    word = "no" if not forecast.fits else "tight" if share > TIGHT else "fits"
-    return word, bytes_text(forecast.total)
-
-
 def _about(recipe: Recipe, plan: Any) -> dict[str, Any]:
-    from tunebook.models.catalog import find
-
     entry = find(recipe.model.name)
     about: dict[str, Any] = {"name": recipe.model.name, "known": entry is not None}
     if entry is not None:
