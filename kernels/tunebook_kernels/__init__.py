@@ -4,6 +4,13 @@ Needs torch and, where it exists, triton; knows no model, no trainer and no `tun
 """
 
 from tunebook_kernels._launch import can_launch, triton_runs_on
+from tunebook_kernels.attention import (
+    flash_attention,
+    flash_attention_backward,
+    flash_attention_forward,
+    flash_attention_reference,
+    takes_attention,
+)
 from tunebook_kernels.cross_entropy_rows import Head
 from tunebook_kernels.gated import (
     gated_backward,
@@ -58,6 +65,10 @@ __all__ = [
     "can_launch",
     "dequantize_4bit",
     "dequantize_8bit",
+    "flash_attention",
+    "flash_attention_backward",
+    "flash_attention_forward",
+    "flash_attention_reference",
     "gated_backward",
     "gated_forward",
     "geglu",
@@ -84,6 +95,7 @@ __all__ = [
     "rope_forward",
     "swiglu",
     "swiglu_reference",
+    "takes_attention",
     "tokens_per_chunk",
     "triton_runs_on",
 ]
