@@ -17,6 +17,7 @@ Products are of the inputs' dtype and summed in float32.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -31,7 +32,6 @@ from tunebook_kernels._launch import (
     on_device_of,
     power_of_2,
 )
-
 from tunebook_kernels.attention_kernels import (
     attention_dk_dv_kernel,
     attention_dq_kernel,
@@ -106,7 +106,7 @@ def flash_attention_forward(
     window: int | None = None,
     starts: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The output, and the logarithm of each row's sum for the backward, without autograd.
+    """The output, and log2 of each row's sum of exp(c) for the backward, without autograd.
 
     Args:
         q, k, v, scale, softcap, window, starts: as of `flash_attention`.
@@ -319,7 +319,7 @@ def _in_full(
     window: int | None,
     starts: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The output and the logarithms of the rows' sums, at least in float32."""
+    """The output and log2 of the rows' sums, at least in float32."""
     wide = torch.promote_types(q.dtype, torch.float32)
     group = q.shape[1] // k.shape[1]
     q = q.to(wide)
@@ -334,7 +334,7 @@ def _in_full(
         document = torch.bucketize(at, starts[1:], right=True)
         seen &= document[:, None] == document[None, :]
     scores = scores.masked_fill(~seen, float("-inf"))
-    return scores.softmax(-1) @ v, scores.logsumexp(-1)
+    return scores.softmax(-1) @ v, scores.logsumexp(-1) * math.log2(math.e)
 
 
 def _backward_in_full(

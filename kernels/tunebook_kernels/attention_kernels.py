@@ -60,14 +60,15 @@ def capped(product, SCALE: tl.constexpr, SOFTCAP: tl.constexpr, EXACT: tl.conste
     if SOFTCAP == 0.0:
         return product * (SCALE * 1.4426950408889634), 1.0
     x = product * (SCALE / SOFTCAP)
-    tanh = 1.0 - 2.0 / (1.0 + tl.exp2(x * 2.8853900817779268))
+    below_1 = 2.0 / (1.0 + tl.exp2(tl.abs(x) * 2.8853900817779268))  # 1 - |tanh|
+    tanh = tl.where(x < 0, below_1 - 1.0, 1.0 - below_1)
     if EXACT:  # near zero the difference above loses digits that float32 has (polynomial: Cephes)
         z = x * x
         p = -5.70498872745e-3 * z + 2.06390887954e-2
         p = (p * z - 5.37397155531e-2) * z + 1.33314422036e-1
         p = (p * z - 3.33332819422e-1) * z
         tanh = tl.where(z < 0.390625, x + x * p, tanh)
-    return tanh * (SOFTCAP * 1.4426950408889634), 1.0 - tanh * tanh
+    return tanh * (SOFTCAP * 1.4426950408889634), below_1 * (2.0 - below_1)
 
 
 @jit
@@ -180,7 +181,7 @@ def attention_forward_kernel(  # type: ignore[no-untyped-def]
         BLOCK_D,
     )
     lse_at = lse_ptr + (batch * HEADS + head) * length + rows
-    tl.store(lse_at, (largest + tl.log2(total)) * 0.6931471805599453, mask=rows < length)
+    tl.store(lse_at, largest + tl.log2(total), mask=rows < length)
 
 
 @partial(jit, do_not_specialize=VARY)
@@ -242,7 +243,7 @@ def attention_dq_kernel(  # type: ignore[no-untyped-def]
     delta = tl.sum(dout.to(tl.float32) * out.to(tl.float32), 1)
     of_row = (batch * HEADS + head) * length + rows
     tl.store(delta_ptr + of_row, delta, mask=rows < length)
-    lse = tl.load(lse_ptr + of_row, mask=rows < length, other=0.0) * 1.4426950408889634
+    lse = tl.load(lse_ptr + of_row, mask=rows < length, other=0.0)
     q = load_tile(q_ptr, start, q_row, length, ROWS, HEAD_DIM, BLOCK_D)
     dq = tl.zeros((ROWS, BLOCK_D), dtype=tl.float32)
     # As a number, not as the least of `first`: triton 3.9 would not prefetch in such a loop.
@@ -330,7 +331,7 @@ def attention_dk_dv_kernel(  # type: ignore[no-untyped-def]
             score, slope = capped(product, SCALE, SOFTCAP, EXACT)
             lse = tl.load(lse_ptr + of_head + rows, mask=rows < length, other=0.0)
             seen = (rows[None, :] >= cols[:, None]) & (rows[None, :] < end[:, None])
-            p = tl.exp2(score - lse[None, :] * 1.4426950408889634)
+            p = tl.exp2(score - lse[None, :])
             p = tl.where(seen, p, 0.0)
             dout = load_tile(
                 dout_ptr + head * dout_head, query, dout_row, length, ROWS, HEAD_DIM, BLOCK_D
