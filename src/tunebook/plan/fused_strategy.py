@@ -57,7 +57,7 @@ def resolve_attention(shape: ModelShape, recipe: Recipe, hardware: Hardware) -> 
     """The kernel that `engine.attention` will choose for plain rows, or packed ones."""
     generation = _capability(hardware)[0]
     if shape.attention_softcap:
-        return "eager"
+        return "capped" if generation >= 8 and shape.head_dim <= 256 else "eager"
     if generation < 8:
         return "efficient"
     if recipe.training.packing:

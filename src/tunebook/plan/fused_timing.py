@@ -18,7 +18,14 @@ from tunebook.recipe import Recipe
 
 _PRODUCTS = 1.02
 """Share of `Hardware.flops` that products reach; attention by its kernel, below."""
-_ATTENTION = {"cudnn": 0.84, "flash": 0.45, "varlen": 0.45, "efficient": 0.22, "eager": 0.3}
+_ATTENTION = {
+    "cudnn": 0.84,
+    "flash": 0.45,
+    "varlen": 0.45,
+    "capped": 0.3,  # not timed: a tanh for each score, and heads of 256
+    "efficient": 0.22,
+    "eager": 0.3,
+}
 _ELEMENTWISE = 0.52
 """Share of `Hardware.bandwidth` that the elementwise passes reach, and the unpacking of weights."""
 _UNPACKING = 1.0
