@@ -36,7 +36,7 @@ from tunebook_kernels.linear_cross_entropy import (
     linear_cross_entropy_reference,
     tokens_per_chunk,
 )
-from tunebook_kernels.nf4 import Nested, Packed4bit, dequantize_4bit, dequantize_8bit
+from tunebook_kernels.nf4 import Nested, Packed4bit, Packed8bit, dequantize_4bit, dequantize_8bit
 from tunebook_kernels.qk_norm_rope import (
     qk_norm_rope,
     qk_norm_rope_backward,
@@ -58,6 +58,7 @@ __all__ = [
     "LinearCrossEntropy",
     "Nested",
     "Packed4bit",
+    "Packed8bit",
     "add_rms_norm",
     "add_rms_norm_reference",
     "apply_rope",

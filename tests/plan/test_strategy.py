@@ -146,7 +146,7 @@ def test_one_rung_more_would_not_fit():
     ("changes", "card", "engine"),
     [
         ({}, "T4", "fused"),
-        ({"bits": 8}, "H100", "stock"),
+        ({"bits": 8}, "H100", "fused"),
         ({"bits": 16}, "H100", "fused"),
         ({}, "P100", "stock"),
     ],

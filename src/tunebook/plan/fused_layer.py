@@ -70,7 +70,7 @@ class Group:
 def groups_of(shape: ModelShape, recipe: Recipe) -> dict[str, Group]:
     """The four groups of a layer: "qkv", "o", "gate_up", "down"."""
     sizes, adapted = shape.linear_layers(), shape.adapted_layers(recipe.lora)
-    packed, dropped = recipe.quantization.bits == 4, recipe.lora.dropout > 0
+    packed, dropped = recipe.quantization.bits != 16, recipe.lora.dropout > 0
     made = {}
     for name, members in _GROUPS.items():
         present = [sizes[member] for member in members if member in sizes]

@@ -49,7 +49,6 @@ def runs_fused(shape: ModelShape, recipe: Recipe, hardware: Hardware) -> bool:
         and _capability(hardware) >= _OLDEST
         and shape.architecture in ARCHITECTURES
         and shape.qk_norm != "full"
-        and recipe.quantization.bits != 8
     )
 
 
@@ -134,7 +133,7 @@ class _Ladder:
         layers = self.shape.num_hidden_layers
         if self.recipe.training.gradient_checkpointing == "on":
             return layers * (1 + Level.ALL)
-        return 0 if self.recipe.quantization.bits == 4 else layers
+        return layers if self.recipe.quantization.bits == 16 else 0
 
     @property
     def _last(self) -> int:

@@ -29,7 +29,8 @@ _ATTENTION = {
 _ELEMENTWISE = 0.52
 """Share of `Hardware.bandwidth` that the elementwise passes reach, and the unpacking of weights."""
 _UNPACKING = 1.0
-_PACKED_BYTES = 0.52
+_PACKED_BYTES = {4: 0.52, 8: 1.0, 16: 0.0}
+"""Of a weight, by its bits."""
 _EAGER_BYTES = (24, 40)
 """Moved for each score of attention in full: forward, backward; at 2 bytes a number."""
 _HOST = 3.8e-3
@@ -94,6 +95,7 @@ class _Cost:
         if recipe.training.packing:
             self.length = min(batch.length, recipe.model.max_seq_length)
         self.width = BYTES[strategy.dtype]
+        self.packed_bytes = _PACKED_BYTES[recipe.quantization.bits]
         self.eager = strategy.attention == "eager"
         self.groups = groups_of(shape, recipe)
         self.weights = {name: g.size_in * g.size_out for name, g in self.groups.items()}
@@ -134,7 +136,7 @@ class _Cost:
         total = 0.0
         for name, group in self.groups.items():
             times = 2 + _again(name, level)
-            total += times * self.weights[name] * group.packed * (_PACKED_BYTES + self.width)
+            total += times * self.weights[name] * group.packed * (self.packed_bytes + self.width)
         return total
 
 
