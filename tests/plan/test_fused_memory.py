@@ -19,7 +19,7 @@ from tunebook.models.adapters import add_lora
 from tunebook.models.shape import ModelShape
 from tunebook.plan import Strategy
 from tunebook.plan.fused_memory import fused_parts, fused_resident_parts, kept_bytes
-from tunebook.plan.memory import Batch
+from tunebook.plan.memory import Batch, resident_parts
 from tunebook.plan.nouns import Level
 from tunebook.recipe import Recipe
 from tunebook.training.memory import measure_step_memory, resident_bytes
@@ -113,18 +113,18 @@ def make_tiny(tmp_path, monkeypatch):
         )
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config)
-        if bits == 4:
+        if bits != 16:
             pytest.importorskip("bitsandbytes")
             model.save_pretrained(tmp_path)
+            four = {
+                "load_in_4bit": True,
+                "bnb_4bit_quant_type": "nf4",
+                "bnb_4bit_use_double_quant": True,
+                "bnb_4bit_compute_dtype": torch.float32,
+            }
+            how = BitsAndBytesConfig(**(four if bits == 4 else {"load_in_8bit": True}))
             model = AutoModelForCausalLM.from_pretrained(
-                tmp_path,
-                device_map={"": "cpu"},
-                quantization_config=BitsAndBytesConfig(
-                    load_in_4bit=True,
-                    bnb_4bit_quant_type="nf4",
-                    bnb_4bit_use_double_quant=True,
-                    bnb_4bit_compute_dtype=torch.float32,
-                ),
+                tmp_path, device_map={"": "cpu"}, dtype=torch.float32, quantization_config=how
             )
         model = add_lora(model, recipe.lora, seed=0)
         patch(model, device="any")
@@ -171,7 +171,8 @@ def allocate_as_kernels_do(monkeypatch) -> None:
         monkeypatch.setattr(blocks, name, kernel)
     monkeypatch.setattr(head, "cross_entropy_rows_", nothing)
     nf4 = sys.modules["tunebook_kernels.nf4"]
-    monkeypatch.setattr(nf4, "dequantize_4bit", lambda *_, out, **__: out.fill_(1.0))
+    for name in ("dequantize_4bit", "dequantize_8bit"):
+        monkeypatch.setattr(nf4, name, lambda *_, out, **__: out.fill_(1.0))
 
 
 def allocate_as_attention_does(monkeypatch) -> None:
@@ -223,6 +224,7 @@ CASES = [
     ("phi3", 16, {"num_key_value_heads": 4, **VOCABULARY}),
     ("llama", 4, {"num_key_value_heads": 4, **WIDE}),
     ("llama", 4, {"num_key_value_heads": 2, "lora": {"dropout": 0.1}, **WIDE}),
+    ("qwen3", 8, {"num_key_value_heads": 4, **WIDE}),
     (
         "llama",
         4,
@@ -290,6 +292,17 @@ def test_resident_copies_and_scratch_take_what_was_forecast(make_tiny):
         all_resident = tiny.strategy((Level.ALL, Level.ALL), 2)
         without = fused_parts(tiny.shape, tiny.recipe, all_resident, batch, "cpu")["scratch"]
         assert scratch_bytes(tiny) == peak - without
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_the_model_takes_the_bytes_that_were_forecast(make_tiny, bits):
+    tiny = make_tiny("llama", bits, num_key_value_heads=2, **WIDE)
+    strategy = tiny.strategy((Level.NOTHING,) * 2)
+    tiny.step(strategy, backward=False)  # after which bitsandbytes keeps some scales elsewhere
+    parts = resident_parts(tiny.shape, tiny.recipe, strategy, "cpu")
+    forecast = parts["weights"] + parts["embeddings"] + parts["adapters"]
+    tables = 2 * 8 * 4 * 2  # frequencies of the rotation, twice
+    assert resident_bytes(tiny.model) == pytest.approx(forecast, abs=tables + 64)
 
 
 def copies_of(layer: Any) -> list[torch.Tensor]:
