@@ -4,6 +4,13 @@ Needs torch and, where it exists, triton; knows no model, no trainer and no `tun
 """
 
 from tunebook_kernels._launch import can_launch, triton_runs_on
+from tunebook_kernels.attention import (
+    flash_attention,
+    flash_attention_backward,
+    flash_attention_forward,
+    flash_attention_reference,
+    takes_attention,
+)
 from tunebook_kernels.cross_entropy_rows import Head
 from tunebook_kernels.gated import (
     gated_backward,
@@ -29,7 +36,7 @@ from tunebook_kernels.linear_cross_entropy import (
     linear_cross_entropy_reference,
     tokens_per_chunk,
 )
-from tunebook_kernels.nf4 import Nested, Packed4bit, dequantize_4bit, dequantize_8bit
+from tunebook_kernels.nf4 import Nested, Packed4bit, Packed8bit, dequantize_4bit, dequantize_8bit
 from tunebook_kernels.qk_norm_rope import (
     qk_norm_rope,
     qk_norm_rope_backward,
@@ -51,6 +58,7 @@ __all__ = [
     "LinearCrossEntropy",
     "Nested",
     "Packed4bit",
+    "Packed8bit",
     "add_rms_norm",
     "add_rms_norm_reference",
     "apply_rope",
@@ -58,6 +66,10 @@ __all__ = [
     "can_launch",
     "dequantize_4bit",
     "dequantize_8bit",
+    "flash_attention",
+    "flash_attention_backward",
+    "flash_attention_forward",
+    "flash_attention_reference",
     "gated_backward",
     "gated_forward",
     "geglu",
@@ -84,6 +96,7 @@ __all__ = [
     "rope_forward",
     "swiglu",
     "swiglu_reference",
+    "takes_attention",
     "tokens_per_chunk",
     "triton_runs_on",
 ]

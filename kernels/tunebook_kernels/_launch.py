@@ -25,6 +25,7 @@ __all__ = [
     "can_launch",
     "ceil_div",
     "enough_programs",
+    "has_tensor_cores",
     "jit",
     "on_device_of",
     "options_for",
@@ -46,9 +47,9 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 INTERPRETED = triton is not None and bool(triton.knobs.runtime.interpret)
 
 
-def jit(function: Callable[..., None]) -> Any:
+def jit(function: Callable[..., Any], **options: Any) -> Any:
     """`triton.jit`, or the function unchanged where there is no triton."""
-    return function if triton is None else triton.jit(function)
+    return function if triton is None else triton.jit(function, **options)
 
 
 def triton_runs_on(device: torch.device) -> bool:
@@ -66,6 +67,12 @@ def can_launch(*tensors: torch.Tensor) -> bool:
         return False
     dtypes = _DTYPES[:2] if INTERPRETED else _DTYPES
     return all(t.device == first.device and t.dtype in dtypes and t.numel() > 0 for t in tensors)
+
+
+@cache
+def has_tensor_cores(device: torch.device) -> bool:
+    """Whether `tl.dot` is one of matrices there: triton has no tensor cores before Ampere."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def as_rows(tensor: torch.Tensor) -> torch.Tensor:

@@ -117,6 +117,36 @@ class Packed4bit:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Packed8bit:
+    """What `dequantize_8bit` takes, read once from an 8-bit layer of bitsandbytes.
+
+    It shares the layer's tensors, so read again after the layer was moved or loaded anew.
+    """
+
+    weight: torch.Tensor
+    scale: torch.Tensor
+
+    @classmethod
+    def of(cls, layer: Any) -> Packed8bit:
+        """Read `layer` (`Linear8bitLt`, which keeps the scales in its weight until its first use).
+
+        Raises:
+            ValueError: the weight is not quantised yet, or is kept in 16 bit to be trained.
+        """
+        weight, state = layer.weight, layer.state
+        scale = state.SCB if getattr(weight, "SCB", None) is None else weight.SCB
+        if weight.dtype != torch.int8 or scale is None:
+            raise ValueError("the weight is not quantised: move its layer to a device first.")
+        return cls(weight.data, scale.float())
+
+    def dequantize(
+        self, out: torch.Tensor | None = None, dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
+        """The weight, (rows, cols): into `out`, or new of `dtype` (float32 if none is given)."""
+        return dequantize_8bit(self.weight, self.scale, out=out, dtype=dtype)
+
+
 def dequantize_4bit(
     packed: torch.Tensor,
     absmax: torch.Tensor,

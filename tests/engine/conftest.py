@@ -87,6 +87,30 @@ def in_four_bits() -> Callable[..., Any]:
 
 
 @pytest.fixture
+def in_eight_bits() -> Callable[..., Any]:
+    """Rounds a model's linear layers to 8 bits as `load_in_8bit` does, head left out."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+
+    def pack(model: Any) -> Any:
+        for module in list(model.model.modules()):
+            for name, linear in list(module.named_children()):
+                if type(linear) is torch.nn.Linear:
+                    packed = bitsandbytes.nn.Linear8bitLt(
+                        linear.in_features, linear.out_features, linear.bias is not None,
+                        has_fp16_weights=False, threshold=6.0, device="meta",
+                    )  # fmt: skip
+                    packed.weight = bitsandbytes.nn.Int8Params(
+                        linear.weight.data.cpu(), requires_grad=False
+                    )
+                    packed.bias = linear.bias
+                    setattr(module, name, packed.to(DEVICE))
+        model.is_loaded_in_8bit = True
+        return model
+
+    return pack
+
+
+@pytest.fixture
 def input_ids() -> torch.Tensor:
     """(2, 12) random ids."""
     generator = torch.Generator().manual_seed(5)

@@ -10,6 +10,13 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from tunebook_kernels import _launch  # noqa: E402
+from tunebook_kernels.attention import attention_tile  # noqa: E402
+from tunebook_kernels.attention_kernels import (  # noqa: E402
+    VARY,
+    attention_dk_dv_kernel,
+    attention_dq_kernel,
+    attention_forward_kernel,
+)
 from tunebook_kernels.cross_entropy_rows import cross_entropy_rows_kernel  # noqa: E402
 from tunebook_kernels.gated import gated_backward_kernel, gated_forward_kernel  # noqa: E402
 from tunebook_kernels.layer_norm import (  # noqa: E402
@@ -136,3 +143,42 @@ def test_kernel_compiles(name: str, capability: int):
     )
     assert compiled.asm["cubin"]
     assert compiled.metadata.shared <= T4_SHARED_MEMORY
+
+
+# Kernels with products: not for Turing, which triton gives no tensor cores.
+SHARED_MEMORY = {80: 163, 89: 99, 90: 227, 100: 227}  # KiB
+ATTENTION = {
+    "forward": attention_forward_kernel,
+    "dq": attention_dq_kernel,
+    "dk_dv": attention_dk_dv_kernel,
+}
+
+
+@pytest.mark.skipif(_launch.INTERPRETED, reason="interpreted kernels are not compiled")
+@pytest.mark.parametrize("capability", SHARED_MEMORY)
+@pytest.mark.parametrize("head_dim", [96, 256])
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention_compiles_to_products_of_tiles(name: str, head_dim: int, capability: int):
+    kernel, room = ATTENTION[name], SHARED_MEMORY[capability]
+    tile = attention_tile(name, head_dim, 2, room)
+    options = {key: value for key, value in tile.items() if not key.isupper()}
+    constants: dict[str, object] = {key: value for key, value in tile.items() if key.isupper()}
+    constants |= {"HEADS": 8, "GROUP": 2, "HEAD_DIM": head_dim, "SCALE": 0.0625}
+    constants |= {"SOFTCAP": 50.0, "PACKED": True, "EXACT": False}
+    types = signature(kernel, constants, "bf16")
+    types |= {key: "*fp32" for key in ("lse_ptr", "delta_ptr") if key in types}
+    types["starts_ptr"] = "*i32"
+    aligned = {
+        (place,): [["tt.divisibility", 16]]
+        for place, key in enumerate(kernel.arg_names)
+        if types[key] != "constexpr" and key not in VARY
+    }
+    compiled = triton.compile(
+        ASTSource(kernel, types, constants, aligned),
+        target=GPUTarget("cuda", capability, 32),
+        options=options,
+    )
+    assert compiled.metadata.shared <= room * 1024
+    code = compiled.asm["ptx"]
+    assert "mma" in code
+    assert "cp.async" in code, "tiles are not loaded ahead"

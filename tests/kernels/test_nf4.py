@@ -9,7 +9,7 @@ import pytest
 import torch
 from oracle import DEVICE, DTYPES, random
 
-from tunebook_kernels import Packed4bit, dequantize_4bit, dequantize_8bit
+from tunebook_kernels import Packed4bit, Packed8bit, dequantize_4bit, dequantize_8bit
 
 bnb = pytest.importorskip("bitsandbytes")
 
@@ -136,3 +136,15 @@ def test_eight_bits_become_columns_of_a_wider_buffer():
     expected = wide[:, :40].double() * scale.double()[:, None] / 127
     torch.testing.assert_close(buffer[:, :40].double(), expected)
     assert (buffer[:, 40:] == 7.0).all()
+
+
+def test_the_weight_of_an_eight_bit_layer_is_read_before_and_after_its_first_use():
+    layer = bnb.nn.Linear8bitLt(64, 48, bias=False, has_fp16_weights=False)
+    with pytest.raises(ValueError, match="not quantised"):
+        Packed8bit.of(layer)
+    exact, layer = layer.weight.detach().to(DEVICE), layer.to(DEVICE)
+    first = Packed8bit.of(layer).dequantize()
+    assert (first - exact).abs().max() < exact.abs().max() / 127
+    layer(random((5, 64), torch.float16, 3))
+    assert layer.weight.SCB is None
+    assert torch.equal(Packed8bit.of(layer).dequantize(dtype=torch.float32), first)

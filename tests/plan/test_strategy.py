@@ -280,7 +280,7 @@ def test_running_out_of_memory_goes_through_offload_to_smaller_batches():
     ("changes", "card", "engine"),
     [
         ({}, "T4", "fused"),
-        ({"bits": 8}, "H100", "stock"),
+        ({"bits": 8}, "H100", "fused"),
         ({"bits": 16}, "H100", "fused"),
         ({}, "P100", "stock"),
     ],
@@ -289,6 +289,17 @@ def test_the_engine_is_chosen_by_what_it_can_run(changes, card, engine):
     recipe = Recipe.of("Llama-3.2-1B-Instruct", **changes)
     assert make_plan(recipe, hardware=Hardware.of(card)).strategy.engine == engine
     assert make_plan(recipe, hardware=CPU).strategy.engine == "stock"
+
+
+@pytest.mark.parametrize(("card", "kernel"), [("T4", "eager"), ("A100", "capped")])
+def test_scores_with_a_softcap_are_held_only_where_no_kernel_runs(card, kernel):
+    recipe = Recipe.of("gemma-2-2b-it", max_seq_length=4096)
+    plan = make_plan(recipe, hardware=Hardware.of(card))
+    assert plan.strategy.engine == "fused"
+    assert plan.strategy.attention == kernel
+    in_full = plan.strategy.model_copy(update={"attention": "eager"})
+    forecast = make_forecast(recipe, load_shape(recipe.model), in_full, plan.hardware, 2**40)
+    assert (forecast.total > 1.3 * plan.forecast.total) == (kernel == "capped")
 
 
 def test_the_stock_engine_can_be_asked_for():

@@ -1,4 +1,4 @@
-"""Causal attention by the fastest kernel that is right for the shape: cuDNN, flash, or PyTorch's own.
+"""Causal attention by the fastest kernel that is right for the shape: cuDNN, flash, or our own.
 
 Knows queries, keys and values; knows no projections and no rotary tables. One function serves the
 fused decoder layers and, under the name "tunebook" in transformers' registry, any other layer.
@@ -14,6 +14,14 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
+
+from tunebook.engine.softcap import in_full, repeat_heads, with_key_cache
+from tunebook_kernels import (
+    flash_attention,
+    flash_attention_backward,
+    flash_attention_forward,
+    takes_attention,
+)
 
 NAME = "tunebook"
 
@@ -73,11 +81,13 @@ def attend(
     if window is not None and window >= length and mask is None:
         window = None
     if softcap is not None:
-        return _eager(q, k, v, scale, softcap, _full_mask(q, k, window, segments, mask))
+        if mask is None and takes_attention(q, k, v):
+            return flash_attention(q, k, v, **_flash(scale, window, softcap, segments))
+        return in_full(q, k, v, scale, softcap, _full_mask(q, window, segments, mask))
     if mask is None and segments is not None and _has_varlen(q):
         return _varlen(q, k, v, scale, window, segments)
     if mask is None and (window is not None or segments is not None):
-        mask = _full_mask(q, k, window, segments, None)
+        mask = _full_mask(q, window, segments, None)
     if mask is not None:
         k, v = repeat_heads(k, q), repeat_heads(v, q)
         return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
@@ -139,6 +149,19 @@ class Attention:
         return gradients
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Capped(Attention):
+    """One by the kernel for softcaps: its rows' sums, and what else it was told."""
+
+    lse: torch.Tensor
+    how: dict[str, Any]
+
+    def backward(self, upstream: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return flash_attention_backward(
+            upstream, self.q, self.k, self.v, self.output, self.lse, **self.how
+        )
+
+
 def attention_forward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, learns: bool, scale: float, **how: Any
 ) -> Attention:
@@ -153,9 +176,21 @@ def attention_forward(
             q, k, v, None, learns, 0.0, True, False, scale=scale
         )
         return Attention(made[0], q, k, v, scale, tuple(made[1:8]))
+    if how.get("softcap") is not None and how.get("mask") is None and takes_attention(q, k, v):
+        flash = _flash(scale, how.get("window"), how["softcap"], how.get("segments"))
+        output, lse = flash_attention_forward(q, k, v, **flash)
+        return _Capped(output, q, k, v, scale, lse=lse, how=flash)
     with torch.set_grad_enabled(learns):  # a graph of its own: any kernel's backward serves
         q, k, v = (states.detach().requires_grad_(learns) for states in (q, k, v))
         return Attention(attend(q, k, v, scale=scale, **how), q, k, v, scale)
+
+
+def _flash(
+    scale: float, window: int | None, softcap: float | None, segments: Segments | None
+) -> dict[str, Any]:
+    """Arguments of the kernel for softcaps."""
+    starts = None if segments is None else segments.starts
+    return {"scale": scale, "softcap": softcap, "window": window, "starts": starts}
 
 
 def _is_plain(
@@ -231,7 +266,7 @@ def registered_attention(
     plain = attention_mask is CAUSAL
     if not plain and (query.shape[2] != key.shape[2] or dropout or softcap is None):
         if softcap is not None:
-            return _softcapped(query, key, value, attention_mask, scale, softcap), None
+            return with_key_cache(query, key, value, attention_mask, scale, softcap), None
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -255,12 +290,6 @@ def register() -> None:
 
     AttentionInterface.register(NAME, registered_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
-
-
-def repeat_heads(states: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Keys or values once for each query head that reads them."""
-    times = like.shape[1] // states.shape[1]
-    return states if times == 1 else states.repeat_interleave(times, dim=1)
 
 
 def _order(q: torch.Tensor) -> list[SDPBackend]:
@@ -321,7 +350,6 @@ def _varlen_takes_groups() -> bool:
 
 def _full_mask(
     q: torch.Tensor,
-    k: torch.Tensor,
     window: int | None,
     segments: Segments | None,
     mask: torch.Tensor | None,
@@ -338,37 +366,3 @@ def _full_mask(
         document = torch.bucketize(at, segments.starts[1:], right=True)
         allowed &= document[:, None] == document[None, :]
     return allowed[None, None]
-
-
-def _eager(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    scale: float,
-    softcap: float,
-    mask: torch.Tensor,
-) -> torch.Tensor:
-    """Scores in full, for what no kernel computes (softcap); as transformers' eager attention."""
-    k, v = repeat_heads(k, q), repeat_heads(v, q)
-    scores = torch.tanh(q @ k.transpose(2, 3) * scale / softcap) * softcap
-    if mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    else:
-        scores = scores + mask
-    wide = torch.promote_types(torch.float32, scores.dtype)
-    return torch.softmax(scores, dim=-1, dtype=wide).to(q.dtype) @ v
-
-
-def _softcapped(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    mask: torch.Tensor | None,
-    scale: float,
-    softcap: float,
-) -> torch.Tensor:
-    """Softcap with a key cache: fewer queries than keys, the mask as transformers made it."""
-    if mask is None:
-        length, keys = q.shape[2], k.shape[2]
-        mask = torch.ones((length, keys), dtype=torch.bool, device=q.device).tril(keys - length)
-    return _eager(q, k, v, scale, softcap, mask).transpose(1, 2)

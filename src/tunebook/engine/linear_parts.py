@@ -5,12 +5,13 @@ Knows those wrappers' attributes; computes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from tunebook_kernels import Packed4bit
+from tunebook_kernels import Packed4bit, Packed8bit
 
 _Lora = tuple[nn.Parameter | None, nn.Parameter | None, float, float]
 _NO_LORA: _Lora = (None, None, 1.0, 0.0)
@@ -36,7 +37,7 @@ class LinearParts:
     out_features: int
     weight: nn.Parameter
     bias: nn.Parameter | None
-    packed: Packed4bit | None
+    packed: Packed4bit | Packed8bit | None
     lora_A: nn.Parameter | None
     lora_B: nn.Parameter | None
     scaling: float
@@ -49,8 +50,21 @@ class LinearParts:
         return 0 if self.lora_A is None else self.lora_A.shape[0]
 
 
+def _read_eight_bits(layer: Any) -> Packed8bit:
+    if layer.state.has_fp16_weights:
+        raise Unsupported("its layers round weights to 8 bit anew at each use")
+    return Packed8bit.of(layer)
+
+
+_READERS: dict[str, Callable[[Any], Packed4bit | Packed8bit | None]] = {
+    "Linear": lambda layer: None,
+    "Linear4bit": lambda layer: Packed4bit.of(layer.weight),
+    "Linear8bitLt": _read_eight_bits,
+}
+
+
 def read_linear(module: nn.Module) -> LinearParts:
-    """The parts of a plain, 4-bit or PEFT linear layer.
+    """The parts of a plain, 4-bit, 8-bit or PEFT linear layer.
 
     Raises:
         Unsupported: it is none of these, or its adapter is not plain LoRA (DoRA, several at once,
@@ -58,9 +72,9 @@ def read_linear(module: nn.Module) -> LinearParts:
     """
     base: Any = getattr(module, "base_layer", module)
     kind = type(base).__name__
-    if not isinstance(base, nn.Linear) or kind not in ("Linear", "Linear4bit"):
+    if not isinstance(base, nn.Linear) or kind not in _READERS:
         raise Unsupported(f"its layers are {kind}")
-    packed = Packed4bit.of(base.weight) if kind == "Linear4bit" else None
+    packed = _READERS[kind](base)
     lora_A, lora_B, scaling, dropout = _NO_LORA if base is module else _read_lora(module)
     weight: Any = base.weight
     return LinearParts(

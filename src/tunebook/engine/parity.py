@@ -1,6 +1,7 @@
 """Compares a patched model with itself unpatched: loss, logits and gradients, on a few tokens.
 
-Knows no kind of module; a swap that changes the function is undone here and reported.
+Knows no kind of module; a swap that changes the function is undone here and reported. 8-bit layers
+are taken as what they stand for (see `eight_bits`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import nn
 
 from tunebook.engine.apply import patch, remember, replaced_attention, unpatch
 from tunebook.engine.attention import NAME
+from tunebook.engine.eight_bits import exact_eight_bits
 from tunebook.engine.locks import model_lock, unwrapped
 from tunebook.engine.modules import UNDONE, Report, restore_forward, swapped_kind
 from tunebook.engine.state import own_randomness, same_gradients, same_modes, without_dropout
@@ -101,7 +103,7 @@ def check_parity(
     """
     labels = input_ids if labels is None else labels
     layers = _depth(model)
-    with model_lock(model):
+    with model_lock(model), exact_eight_bits(model):
         swapped = [
             (module, module.__dict__["forward"])
             for module in model.modules()

@@ -63,7 +63,7 @@ class ModelShape(BaseModel):
         default=False, description="The file stores q|k|v and gate|up as one matrix each (Phi-3)."
     )
     attention_softcap: bool = Field(
-        default=False, description="Scores pass a tanh, so attention runs eagerly and keeps them."
+        default=False, description="Scores pass a tanh, which few attention kernels know."
     )
     logit_softcap: bool = Field(default=False, description="Logits pass a tanh.")
     extra_parameters: int = Field(

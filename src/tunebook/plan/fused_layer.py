@@ -70,7 +70,7 @@ class Group:
 def groups_of(shape: ModelShape, recipe: Recipe) -> dict[str, Group]:
     """The four groups of a layer: "qkv", "o", "gate_up", "down"."""
     sizes, adapted = shape.linear_layers(), shape.adapted_layers(recipe.lora)
-    packed, dropped = recipe.quantization.bits == 4, recipe.lora.dropout > 0
+    packed, dropped = recipe.quantization.bits != 16, recipe.lora.dropout > 0
     made = {}
     for name, members in _GROUPS.items():
         present = [sizes[member] for member in members if member in sizes]
@@ -232,7 +232,7 @@ class LayerBytes:
         """As `engine.attention.attend` chooses, given what the strategy found there is."""
         shape, wanted = self.shape, self.strategy.attention
         if shape.attention_softcap:
-            return "eager"
+            return wanted
         if packed_rows:
             return "varlen" if wanted == "varlen" else "masked"
         if local and shape.sliding_window and shape.sliding_window < self.batch.length:
@@ -272,11 +272,14 @@ class LayerBytes:
     def _attention_backward(self) -> int:
         """The gradients of q, k and v, of copied heads, and sums of dq in float32.
 
-        Eager: gradients of the scores on both sides of the softmax, before there are those.
+        Capped: gradients, and a number for each row of scores. Eager: gradients of the scores on
+        both sides of the softmax, before there are those.
         """
         shape, batch = self.shape, self.batch
         if self.kernel == "eager":
             return (4 + self.width) * batch.tokens * shape.num_attention_heads * batch.length
+        if self.kernel == "capped":
+            return self.qkv + shape.num_attention_heads * self._statistics
         sums = 4 * batch.tokens * shape.query_size
         copied = self.grouped and self.kernel != "cudnn"
         return self.qkv + sums + (2 * self.query if copied else 0)

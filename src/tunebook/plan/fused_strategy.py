@@ -50,7 +50,6 @@ def runs_fused(shape: ModelShape, recipe: Recipe, hardware: Hardware) -> bool:
         and _capability(hardware) >= _OLDEST
         and shape.architecture in ARCHITECTURES
         and shape.qk_norm != "full"
-        and recipe.quantization.bits != 8
     )
 
 
@@ -58,7 +57,7 @@ def resolve_attention(shape: ModelShape, recipe: Recipe, hardware: Hardware) -> 
     """The kernel that `engine.attention` will choose for plain rows, or packed ones."""
     generation = _capability(hardware)[0]
     if shape.attention_softcap:
-        return "eager"
+        return "capped" if generation >= 8 and shape.head_dim <= 256 else "eager"
     if generation < 8:
         return "efficient"
     if recipe.training.packing:
@@ -187,7 +186,7 @@ class _Ladder(Sequence[Strategy]):
         layers = self.shape.num_hidden_layers
         if self.recipe.training.gradient_checkpointing == "on":
             return layers * (1 + Level.ALL)
-        return 0 if self.recipe.quantization.bits == 4 else layers
+        return layers if self.recipe.quantization.bits == 16 else 0
 
     @property
     def last(self) -> int:

@@ -18,11 +18,19 @@ from tunebook.recipe import Recipe
 
 _PRODUCTS = 1.02
 """Share of `Hardware.flops` that products reach; attention by its kernel, below."""
-_ATTENTION = {"cudnn": 0.84, "flash": 0.45, "varlen": 0.45, "efficient": 0.22, "eager": 0.3}
+_ATTENTION = {
+    "cudnn": 0.84,
+    "flash": 0.45,
+    "varlen": 0.45,
+    "capped": 0.3,  # not timed: a tanh for each score, and heads of 256
+    "efficient": 0.22,
+    "eager": 0.3,
+}
 _ELEMENTWISE = 0.52
 """Share of `Hardware.bandwidth` that the elementwise passes reach, and the unpacking of weights."""
 _UNPACKING = 1.0
-_PACKED_BYTES = 0.52
+_PACKED_BYTES = {4: 0.52, 8: 1.0, 16: 0.0}
+"""Of a weight, by its bits."""
 _EAGER_BYTES = (24, 40)
 """Moved for each score of attention in full: forward, backward; at 2 bytes a number."""
 _HOST = 3.8e-3
@@ -105,6 +113,7 @@ class _Cost:
             self.length = min(batch.length, recipe.model.max_seq_length)
         self.width = BYTES[strategy.dtype]
         self.tiles = -(-batch.tokens // (strategy.mlp_tile or batch.tokens))
+        self.packed_bytes = _PACKED_BYTES[recipe.quantization.bits]
         self.eager = strategy.attention == "eager"
         self.groups = groups_of(shape, recipe)
         self.weights = {name: g.size_in * g.size_out for name, g in self.groups.items()}
@@ -149,7 +158,7 @@ class _Cost:
         tiles = 1 if level >= Level.GATE_UP else self.tiles
         for name, group in self.groups.items():
             times = (2 + _again(name, level)) * (tiles if name in ("gate_up", "down") else 1)
-            total += times * self.weights[name] * group.packed * (_PACKED_BYTES + self.width)
+            total += times * self.weights[name] * group.packed * (self.packed_bytes + self.width)
         return total
 
 
