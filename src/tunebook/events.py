@@ -266,16 +266,16 @@ class EventLog:
 
     def of(self, *kinds: type[T]) -> list[T]:
         """All events of some types, in order; other lines are not even parsed."""
+        self.skipped = 0
+        return self.since(0, *kinds)[0]
+
+    def since(self, offset: int, *kinds: type[T]) -> tuple[list[T], int]:
+        """Events of some types in the lines from a byte offset on, and the offset behind them."""
         words = "|".join(re.escape(kind.model_fields["kind"].default) for kind in kinds)
         wanted = re.compile(rf'"kind"\s*:\s*"(?:{words})"'.encode())
-        lines, _ = self._lines(0)
-        events, self.skipped = [], 0
-        for line in lines:
-            if wanted.search(line):
-                event = self._parsed(line)
-                if isinstance(event, kinds):
-                    events.append(event)
-        return events
+        lines, end = self._lines(offset)
+        found = (self._parsed(line) for line in lines if wanted.search(line))
+        return [event for event in found if isinstance(event, kinds)], end
 
     def records(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
         """The lines from a byte offset on as plain dicts, unchecked, and the offset behind them.

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import re
 import socket
+import threading
 import time
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +40,13 @@ State = Literal[
     "interrupted",
 ]
 Request = Literal["stop", "pause", "save", "sample"]
+_CHANGES: tuple[type[EventBase], ...] = (
+    StartedEvent,
+    PausedEvent,
+    ContinuedEvent,
+    FinishedEvent,
+    FailedEvent,
+)
 _STALE = 120.0  # seconds without an event after which a run on another host counts as interrupted
 
 
@@ -53,6 +60,10 @@ class RunFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.log = EventLog(self.path / "events.jsonl")
+        self._lock = threading.Lock()
+        self._read_to = 0
+        self._started: StartedEvent | None = None
+        self._last: EventBase | None = None
 
     @property
     def recipe_file(self) -> Path:
@@ -132,6 +143,24 @@ class RunFolder:
         if self.stop_file.exists():
             return "stopping"
         return "paused" if isinstance(last, PausedEvent) else "running"
+
+    def _last_change(self) -> tuple[StartedEvent | None, EventBase | None]:
+        """The last beginning, and the last event that changed the state; reads only what is new."""
+        with self._lock:
+            if self._read_to > self._log_size():  # another file: the run was made anew
+                self._read_to, self._started, self._last = 0, None, None
+            changes, self._read_to = self.log.since(self._read_to, *_CHANGES)
+            for event in changes:
+                self._last = event
+                if isinstance(event, StartedEvent):
+                    self._started = event
+            return self._started, self._last
+
+    def _log_size(self) -> int:
+        try:
+            return self.log.path.stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def history(self) -> list[StepEvent]:
         """Each step once, in order: steps that a resumed run did again replace the lost ones."""

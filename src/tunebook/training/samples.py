@@ -5,11 +5,11 @@ Knows a model, a tokenizer and tokenised rows; knows no trainer and no event.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tunebook.data.frames import common
 from tunebook.engine import answer_ids, encode_messages
 from tunebook.recipe import SamplesPart
 
@@ -126,8 +126,8 @@ def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
         opening = text.split(_SECOND)[1]
     except Exception:  # a template may refuse anything; the whole text is shown then
         return "", ""
-    header = os.path.commonprefix([head[::-1], before[::-1]])[::-1]
-    return header, opening
+    length = common(head[::-1], before[::-1])
+    return head[len(head) - length :], opening
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, ids: list[int], *, special: bool = False) -> str:

@@ -7,6 +7,7 @@ this package imports neither torch nor transformers.
 from __future__ import annotations
 
 from tunebook.widgets.chat import TryPanel
+from tunebook.widgets.compare import Comparison, compare
 from tunebook.widgets.data import DataPanel, preview
 from tunebook.widgets.guide import Guide
 from tunebook.widgets.method import ForecastBar, MethodPanel, forecast
@@ -15,6 +16,7 @@ from tunebook.widgets.takeaway import TakeAwayPanel
 from tunebook.widgets.train import TrainPanel, watch
 
 __all__ = [
+    "Comparison",
     "DataPanel",
     "ForecastBar",
     "Guide",
@@ -23,6 +25,7 @@ __all__ = [
     "TakeAwayPanel",
     "TrainPanel",
     "TryPanel",
+    "compare",
     "forecast",
     "preview",
     "watch",
