@@ -74,3 +74,8 @@ export function debounce<A extends unknown[]>(
   };
   return Object.assign(debounced, { flush: run });
 }
+
+/** A sentence whose names between backticks are set as code; still text, never markup. */
+export function codeWords(text: string): Node[] {
+  return text.split('`').map((part, at) => (at % 2 ? h('code', {}, part) : document.createTextNode(part)));
+}
