@@ -67,7 +67,8 @@ class Thinning:
 
     def __init__(self, most: int = MOST_POINTS) -> None:
         self._most = most
-        self._forget(1)
+        self._stretch, self._done = 1, 0
+        self._kept: list[Indices] = []
 
     def rows(self, y: Array) -> Indices:
         """Indices of the rows to draw, ascending; all of them while they are few."""
@@ -88,7 +89,7 @@ class Thinning:
 
     def _forget(self, stretch: int) -> None:
         self._stretch, self._done = stretch, 0
-        self._kept: list[Indices] = []
+        self._kept = []
 
 
 def _choose(y: Array, first: int, end: int, stretch: int) -> Indices:
@@ -222,7 +223,9 @@ class Curves:
         """Every step as a line of comma-separated values, with what was measured at it."""
         table = self.steps
         evaluated = dict(zip(self.evaluations["step"], self.evaluations["loss"], strict=True))
-        memory = {row[0]: row[1:] for row in zip(*map(self.memory.__getitem__, _MEMORY), strict=True)}
+        memory = {
+            row[0]: row[1:] for row in zip(*map(self.memory.__getitem__, _MEMORY), strict=True)
+        }
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow([*_CSV, "smoothed", "evaluation_loss", "memory_allocated", "memory_peak"])

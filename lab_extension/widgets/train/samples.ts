@@ -31,7 +31,7 @@ export function samples(model: Model, cleanup: Cleanup): HTMLElement {
     );
   };
   follow(model, ['samples', 'values'], draw, cleanup);
-  const knobs = form(model, cleanup);
+  const knobs = form(model, cleanup, { groups: false });
   promptsField(model, knobs, cleanup);
   const settings = h('details', { class: 'tb-sample-settings' }, h('summary', {}, 'What is asked, and how often'), knobs);
   const heading = freshId('samples');

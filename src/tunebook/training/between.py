@@ -124,5 +124,6 @@ def save_now(trainer: SFTTrainer) -> None:
     folder = Path(str(trainer.args.output_dir)) / f"checkpoint-{trainer.state.global_step}"
     if (folder / "trainer_state.json").is_file():
         return
-    trainer._save_checkpoint(trainer.model, trial=None)
+    save: Callable[..., None] = trainer._save_checkpoint
+    save(trainer.model, trial=None)
     trainer.control = trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)

@@ -121,17 +121,9 @@ class RunFolder:
 
     def state(self) -> State:
         """What the files say: also for a run of another process, or whose process is gone."""
-        changes = self.log.of(StartedEvent, PausedEvent, ContinuedEvent, FinishedEvent, FailedEvent)
-        return self.state_after(changes)
-
-    def state_after(self, changes: Sequence[EventBase]) -> State:
-        """The state by the events that begin, pause and end a run, in order; other ones may be there."""
-        started = last = None
-        for event in changes:
-            if isinstance(event, StartedEvent):
-                started = last = event
-            elif isinstance(event, PausedEvent | ContinuedEvent | FinishedEvent | FailedEvent):
-                last = event
+        started, last = self._last_change()
+        if last is None:
+            return "new"
         if isinstance(last, FinishedEvent):
             return last.reason
         if isinstance(last, FailedEvent):
@@ -143,6 +135,10 @@ class RunFolder:
         if self.stop_file.exists():
             return "stopping"
         return "paused" if isinstance(last, PausedEvent) else "running"
+
+    def last_started(self) -> StartedEvent | None:
+        """The last time that it began or was resumed."""
+        return self._last_change()[0]
 
     def _last_change(self) -> tuple[StartedEvent | None, EventBase | None]:
         """The last beginning, and the last event that changed the state; reads only what is new."""

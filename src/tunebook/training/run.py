@@ -375,10 +375,9 @@ class Run:
         return self._stop.is_set() or self.folder.stop_file.exists()
 
     def _is_mine(self) -> bool:
-        from tunebook.events import StartedEvent
-
-        started = self.log.of(StartedEvent)
-        return bool(started) and started[-1].pid == os.getpid() and _key(self.path) not in _live
+        started = self.folder.last_started()
+        mine = started is not None and started.pid == os.getpid()
+        return mine and _key(self.path) not in _live
 
     def _require_ended(self, verb: str) -> None:
         if self.state in (*_WORKING, "new"):

@@ -17,14 +17,18 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
 def run_figure(
-    curves: Curves, *, title: str = "", forecast: int = 0, error: float = 0.0, smoothing: float = 0.9
+    curves: Curves,
+    *,
+    title: str = "",
+    forecast: int = 0,
+    error: float = 0.0,
+    smoothing: float = 0.9,
 ) -> Any:
     """A `plotly.graph_objects.Figure` of one run: loss above, memory below, one step axis.
 
     Args:
         forecast: bytes that the plan foretold, with `error` as a share around it; 0 draws nothing.
     """
-    import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
     figure = make_subplots(
@@ -45,13 +49,18 @@ def run_figure(
         figure.add_trace(marks, row=1, col=1)
     rows = curves.points("memory", "allocated")
     at = memory["step"][rows].tolist()
-    for name, column, dash in (("memory now", "allocated", "solid"), ("memory peak", "peak", "dash")):
+    for name, column, dash in (
+        ("memory now", "allocated", "solid"),
+        ("memory peak", "peak", "dash"),
+    ):
         gib = (memory[column][rows] / 2**30).tolist()
         color = COLORS[2] if column == "allocated" else COLORS[3]
         figure.add_trace(_line(at, gib, name, color, dash=dash), row=2, col=1)
     if forecast:
         low, high = (forecast * (1 + sign * error) / 2**30 for sign in (-1, 1))
-        figure.add_hrect(y0=low, y1=high, fillcolor="#8a5a00", opacity=0.12, line_width=0, row=2, col=1)
+        figure.add_hrect(
+            y0=low, y1=high, fillcolor="#8a5a00", opacity=0.12, line_width=0, row=2, col=1
+        )
         figure.add_hline(
             y=forecast / 2**30, line_dash="dash", line_color="#8a5a00", line_width=1,
             annotation_text="forecast", row=2, col=1,

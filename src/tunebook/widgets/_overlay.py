@@ -47,7 +47,9 @@ class Overlays:
         for name in chosen:
             if Path(name).name != name:
                 raise RunMissing(
-                    f"{name} is not a run.", "a run is named, not its path.", "choose one of the list."
+                    f"{name} is not a run.",
+                    "a run is named, not its path.",
+                    "choose one of the list.",
                 )
         runs = [open_run(Path(root) / name) for name in chosen]
         about, columns = [], []

@@ -22,7 +22,7 @@ from tunebook.widgets._text import duration_text, strategy_words
 
 SHORTEST = 0.2  # seconds between two updates of the page
 IDLE = 1.0  # seconds between two looks at a run that nobody works on
-SHARE = 0.01  # of the watching thread's time may go into updates; the rest is the trainer's
+SHARE = 0.005  # of the time goes into updates; what sends them in the kernel takes about as much
 ACTIVE = ("preparing", "running", "paused", "stopping")
 
 
@@ -70,14 +70,20 @@ class TrainPanel(Panel):
     messages: t.List[Any] = t.List(help="What happened: kind, step, text, do.").tag(sync=True)
     samples: t.List[Any] = t.List(help="prompt, expected, answers of step and text.").tag(sync=True)
 
-    window: t.List[Any] = t.List(help="First and last step looked at; empty for all.").tag(sync=True)
+    window: t.List[Any] = t.List(help="First and last step looked at; empty for all.").tag(
+        sync=True
+    )
     smoothing = t.Float(0.9, help="Weight of the past in the smoothed loss.").tag(sync=True)
     log_loss = t.Bool(False, help="Whether the loss is drawn on a log scale.").tag(sync=True)
     hidden: t.List[Any] = t.List(help="Names of curves that are not drawn.").tag(sync=True)
-    others: t.List[Any] = t.List(help="Runs that can be laid over: name, state, loss.").tag(sync=True)
+    others: t.List[Any] = t.List(help="Runs that can be laid over: name, state, loss.").tag(
+        sync=True
+    )
     chosen: t.List[Any] = t.List(help="Names of the runs laid over, in order.").tag(sync=True)
     overlays: t.List[Any] = t.List(help="name and number of points of each.").tag(sync=True)
-    overlay_points = t.Bytes(help="Columns like `loss_points`, one run after another.").tag(sync=True)
+    overlay_points = t.Bytes(help="Columns like `loss_points`, one run after another.").tag(
+        sync=True
+    )
     differences: t.List[Any] = t.List(help="path, title and a value for each run.").tag(sync=True)
 
     def __init__(
@@ -207,8 +213,7 @@ class TrainPanel(Panel):
         self._view = view = RunView(run.log)
         self.show(run_name=run.name, run_path=str(run.path), error={}, window=[])
         view.read()
-        self.show(**view.traits())
-        self._say_state()
+        self._say_state(view.traits())
         self._follower = token = object()
         self.studio.thread(lambda: self._follow(run, view, token))
 
@@ -217,10 +222,9 @@ class TrainPanel(Panel):
         while self._follower is token:
             began = time.thread_time()
             with self._guard:
-                if view.read():
-                    self.show(**view.traits(self._looked_at()))
-            if run is self.run:
-                self._say_state()
+                fresh = view.traits(self._looked_at()) if view.read() else {}
+                if run is self.run:
+                    self._say_state(fresh)
             shortest = SHORTEST if self.state in ACTIVE else IDLE
             time.sleep(max(shortest, (time.thread_time() - began) / SHARE))
 
@@ -233,19 +237,22 @@ class TrainPanel(Panel):
             if self._view is not None:
                 self.show(**self._view.points(self._looked_at()))
 
-    def _say_state(self) -> None:
+    def _say_state(self, fresh: dict[str, Any] | None = None) -> None:
+        """Show where the run stands, with what is new of its curves in the same message."""
         run = self.run
         state = "new" if run is None else run.state
         failure = getattr(run, "error", None)
-        shown = {
-            "state": state,
-            "phase": getattr(run, "phase", ""),
-            "requests": sorted(getattr(run, "requests", ())) if state in ACTIVE else [],
-            **self._about_plan(run, state),
-        }
-        if failure is not None:
-            shown["error"] = failure.to_dict(traceback=True)
-        self.show(**shown, summary=self._one_line(state))
+        with self._guard, self.hold_sync():
+            self.show(**(fresh or {}))
+            shown = {
+                "state": state,
+                "phase": getattr(run, "phase", ""),
+                "requests": sorted(getattr(run, "requests", ())) if state in ACTIVE else [],
+                **self._about_plan(run, state),
+            }
+            if failure is not None:
+                shown["error"] = failure.to_dict(traceback=True)
+            self.show(**shown, summary=self._one_line(state))
 
     def _about_plan(self, run: Any, state: str) -> dict[str, Any]:
         """What the plan says, read again only where it may have changed."""
