@@ -47,6 +47,7 @@ interface Frame {
 
 type Style = (name: string) => string;
 
+const CLOSE = 0.005; // of the steps in view
 const KEYS = 'Left and right arrows move the reading line, plus and minus zoom, 0 shows everything.';
 
 export class Plot {
@@ -155,8 +156,8 @@ export class Plot {
   /** What the lines say at a step, in words. */
   reading(step: number): string {
     const said = this.#shown().flatMap(line => {
-      const at = nearest(line.x, step);
-      return at >= 0 && line.x[at] === step ? [`${line.name} ${this.options.format(line.y[at] as number)}`] : [];
+      const at = this.#near(line, step);
+      return at >= 0 ? [`${line.name} ${this.options.format(line.y[at] as number)}`] : [];
     });
     return said.length ? `step ${step.toLocaleString('en')}: ${said.join(' · ')}` : '';
   }
@@ -164,6 +165,13 @@ export class Plot {
   /** Let a screen reader hear the readout, while it is moved by the keyboard. */
   announce(on: boolean): void {
     this.#readout.setAttribute('aria-live', on ? 'polite' : 'off');
+  }
+
+  /** The point of a line that is read at a step: the nearest, if none stands there but one is close by. */
+  #near(line: Line, step: number): number {
+    const at = nearest(line.x, step);
+    const [low, high] = this.#group.view;
+    return at >= 0 && Math.abs((line.x[at] as number) - step) <= CLOSE * (high - low) ? at : -1;
   }
 
   #shown(): Line[] {
@@ -276,10 +284,12 @@ export class Plot {
       const place = Math.round(xPlace(frame, reading)) + 0.5;
       pen.line([[place, frame.top], [place, bottom]], { color: style('--tb-muted'), width: 1 });
       for (const line of this.#shown()) {
-        const at = nearest(line.x, reading);
+        const at = this.#near(line, reading);
         const value = line.y[at] as number;
-        if (at >= 0 && line.x[at] === reading && Number.isFinite(value)) {
-          pen.dot([place, yPlace(frame, value)], 3, style(line.color));
+        if (at >= 0 && Number.isFinite(value) && (!frame.y.log || value > 0)) {
+          const spot: Point = [xPlace(frame, line.x[at] as number), yPlace(frame, value)];
+          pen.dot(spot, 4.5, style('--tb-surface'));
+          pen.dot(spot, 3, style(line.color));
         }
       }
     }
