@@ -104,16 +104,20 @@ def row_prompt(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Promp
 def question(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> str:
     """The last question in a prompt without the template around it; all of it if none is found."""
     text = _text(tokenizer, ids, special=True)
-    header, opening = _around(tokenizer)
+    header, ending = _around(tokenizer)
     begin = text.rfind(header) if header else -1
-    if begin >= 0:
-        inner = text[begin + len(header) :]
-        return inner.removesuffix(opening).strip()
-    return _text(tokenizer, ids).strip()
+    if begin < 0:
+        return _text(tokenizer, ids).strip()
+    inner = text[begin + len(header) :]
+    end = inner.rfind(ending) if ending else -1
+    return (inner[:end] if end >= 0 else inner).strip()
 
 
 def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """What the chat template writes before a question, and from there to the answer."""
+    """What the chat template writes right before a question, and right behind it.
+
+    Without blanks, which some tokenizers write otherwise around special tokens.
+    """
     turns = [
         {"role": "user", "content": _FIRST},
         {"role": "assistant", "content": _REPLY},
@@ -127,7 +131,11 @@ def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     except Exception:  # a template may refuse anything; the whole text is shown then
         return "", ""
     length = common(head[::-1], before[::-1])
-    return head[len(head) - length :], opening
+    header = head[len(head) - length :]
+    half, closed, rest = header.partition(">")
+    if closed and "<" not in half:
+        header = rest  # two tags may share their ends
+    return header.strip(), (opening.split() or [""])[0]
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, ids: list[int], *, special: bool = False) -> str:
