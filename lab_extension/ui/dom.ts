@@ -99,3 +99,8 @@ export function throttle<A extends unknown[]>(action: (...args: A) => void, paus
     }
   };
 }
+
+/** A sentence whose names between backticks are set as code; still text, never markup. */
+export function codeWords(text: string): Node[] {
+  return text.split('`').map((part, at) => (at % 2 ? h('code', {}, part) : document.createTextNode(part)));
+}

@@ -1,35 +1,39 @@
-/** A small line plot on a canvas: axes, ticks, a few series, marks, a limit line, a hover readout. */
+/** A line plot on a canvas: axes, lines, a band, a reading line; the same plot as a part of a file. */
 
 import { h, setText, toggle } from './dom.ts';
-import { nearest, tickLabel, ticks } from './format.ts';
+import { nearest, tickLabel } from './format.ts';
 import type { Cleanup } from './model.ts';
+import { CanvasPen, type Pen, type Point } from './pen.ts';
+import type { PlotGroup } from './plotgroup.ts';
+import { scaleOf, scaleTicks, share, type Range, type Scale } from './plotmath.ts';
 
-export interface Series {
+export interface Line {
   name: string;
   /** A CSS custom property such as `--tb-series-1`. */
   color: string;
   width: number;
-  dash?: number[];
+  dash?: readonly number[];
   marks?: boolean;
+  x: Float32Array;
+  y: Float32Array;
+}
+
+export interface Band {
+  value: number;
+  low: number;
+  high: number;
+  label: string;
 }
 
 export interface PlotOptions {
+  name: string;
   title: string;
-  x: string;
-  y: string;
-  series: Series[];
   /** Text of a value in the readout and of a tick. */
   format: (value: number) => string;
   tick?: (value: number, step: number) => string;
   base?: 10 | 1024;
   fromZero?: boolean;
-}
-
-export interface PlotData {
-  /** For each series its own x and y; the first series is the one that hovering follows. */
-  lines: { x: Float32Array; y: Float32Array }[];
-  xMax?: number;
-  limit?: { value: number; label: string };
+  small?: boolean;
 }
 
 interface Frame {
@@ -37,269 +41,292 @@ interface Frame {
   top: number;
   width: number;
   height: number;
-  x: [number, number];
-  y: [number, number];
+  x: Scale;
+  y: Scale;
 }
 
-const FONT_SIZE = 11;
+type Style = (name: string) => string;
+
+const CLOSE = 0.005; // of the steps in view
+const KEYS = 'Left and right arrows move the reading line, plus and minus zoom, 0 shows everything.';
 
 export class Plot {
   readonly node: HTMLElement;
-  #options: PlotOptions;
-  #canvas: HTMLCanvasElement;
+  readonly canvas: HTMLCanvasElement;
+  readonly options: PlotOptions;
+  log = false;
+  #group: PlotGroup;
+  #head: HTMLElement;
+  #keys: HTMLElement;
   #readout: HTMLElement;
-  #keys: HTMLElement[];
-  #data: PlotData = { lines: [] };
-  #hover: number | null = null;
-  #waiting = 0;
+  #lines: Line[] = [];
+  #hidden: ReadonlySet<string> = new Set();
+  #band: Band | null = null;
+  #frame: Frame | null = null;
+  #onToggle: ((name: string) => void) | undefined;
 
-  constructor(options: PlotOptions, cleanup: Cleanup) {
-    this.#options = options;
-    this.#canvas = h('canvas', { role: 'img', 'aria-label': `${options.title}: no points yet` });
-    this.#readout = h('span', { class: 'tb-readout' });
-    this.#keys = options.series.map(series => {
-      const line = h('span', { class: 'tb-key', 'aria-hidden': 'true' });
-      line.style.borderTopColor = `var(${series.color})`;
-      line.style.borderTopStyle = series.dash ? 'dashed' : 'solid';
-      return h('span', { class: 'tb-key-item' }, line, series.name);
-    });
-    const head = h('figcaption', {}, h('span', { class: 'tb-plot-title' }, options.title), ...this.#keys, this.#readout);
-    this.node = h('figure', { class: 'tb-plot' }, head, h('div', { class: 'tb-canvas' }, this.#canvas));
-    this.#listen(cleanup);
+  constructor(options: PlotOptions, group: PlotGroup, cleanup: Cleanup, onToggle?: (name: string) => void) {
+    this.options = options;
+    this.#group = group;
+    this.#onToggle = onToggle;
+    this.canvas = h('canvas', { 'aria-hidden': 'true' });
+    this.#readout = h('p', { class: 'tb-readout', 'aria-live': 'off' });
+    this.#keys = h('span', { class: 'tb-keys' });
+    this.#head = h('div', { class: 'tb-plot-head' }, h('span', { class: 'tb-plot-title' }, options.title), this.#keys);
+    this.node = h('div', { class: `tb-plot${options.small ? ' tb-plot-small' : ''}`, 'data-plot': options.name });
+    const stage = h('div', { class: 'tb-canvas', role: 'img', tabindex: 0 }, this.canvas);
+    this.node.append(this.#head, stage, this.#readout);
+    group.add(this, stage, cleanup);
   }
 
-  setData(data: PlotData): void {
-    this.#data = data;
-    const first = data.lines[0];
-    const length = first?.x.length ?? 0;
-    this.node.dataset['points'] = String(length);
-    this.#keys.forEach((key, at) => toggle(key, at === 0 || Boolean(data.lines[at]?.x.length)));
-    const label = first && length
-      ? `from ${this.#value(first.y[0])} at ${this.#options.x} ${first.x[0]} to ${this.#value(first.y[length - 1])} at ${this.#options.x} ${first.x[length - 1]}`
-      : 'no points yet';
-    this.#canvas.setAttribute('aria-label', `${this.#options.title}: ${label}`);
-    this.redraw();
+  get stage(): HTMLElement {
+    return this.canvas.parentElement as HTMLElement;
   }
 
-  redraw = (): void => {
-    if (!this.#waiting) {
-      this.#waiting = requestAnimationFrame(() => {
-        this.#waiting = 0;
-        this.#draw();
-      });
+  /** First and last step of all lines. */
+  get extent(): Range {
+    let [low, high] = [Infinity, -Infinity];
+    for (const line of this.#lines) {
+      if (line.x.length) {
+        low = Math.min(low, line.x[0] as number);
+        high = Math.max(high, line.x[line.x.length - 1] as number);
+      }
     }
-  };
-
-  #listen(cleanup: Cleanup): void {
-    const size = new ResizeObserver(this.redraw);
-    size.observe(this.#canvas);
-    const theme = new MutationObserver(this.#themeChanged);
-    const watched = { attributes: true, attributeFilter: ['class', 'data-jp-theme-light', 'data-jp-theme-name', 'theme'] };
-    theme.observe(document.body, watched);
-    theme.observe(document.documentElement, watched);
-    const scheme = window.matchMedia('(prefers-color-scheme: dark)');
-    scheme.addEventListener('change', this.redraw);
-    this.#canvas.addEventListener('pointermove', event => {
-      this.#hover = event.offsetX;
-      this.redraw();
-    });
-    this.#canvas.addEventListener('pointerleave', () => {
-      this.#hover = null;
-      this.redraw();
-    });
-    cleanup.add(() => {
-      size.disconnect();
-      theme.disconnect();
-      scheme.removeEventListener('change', this.redraw);
-      cancelAnimationFrame(this.#waiting);
-    });
+    return [low, high];
   }
 
-  /** The attribute of a theme changes before its style sheet counts: draw again a little later. */
-  #themeChanged = (): void => {
-    this.redraw();
-    for (const delay of [100, 500]) {
-      window.setTimeout(this.redraw, delay);
-    }
-  };
-
-  #value(value: number | undefined): string {
-    return value === undefined ? '' : this.#options.format(value);
+  /** Steps at which the first line that is shown has a point. */
+  get steps(): Float32Array {
+    return this.#shown()[0]?.x ?? new Float32Array(0);
   }
 
-  #draw(): void {
-    const { clientWidth: width, clientHeight: height } = this.#canvas;
-    const context = this.#canvas.getContext('2d');
+  setData(lines: Line[], options: { band?: Band | null; hidden?: ReadonlySet<string>; log?: boolean } = {}): void {
+    this.#lines = lines.filter(line => line.x.length);
+    this.#band = options.band ?? null;
+    this.#hidden = options.hidden ?? new Set();
+    this.log = options.log ?? false;
+    this.node.dataset['points'] = String(lines[0]?.x.length ?? 0);
+    this.#drawKeys();
+    this.stage.setAttribute('aria-label', `${this.options.title}: ${this.#said()}. ${KEYS}`);
+    this.#group.redraw();
+  }
+
+  /** Draw on the page; the readout too. */
+  draw(): void {
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    const context = this.canvas.getContext('2d');
     if (!context || width < 20 || height < 20) {
       return;
     }
     const ratio = window.devicePixelRatio || 1;
-    this.#canvas.width = Math.round(width * ratio);
-    this.#canvas.height = Math.round(height * ratio);
+    const [wide, high] = [Math.round(width * ratio), Math.round(height * ratio)];
+    if (this.canvas.width !== wide || this.canvas.height !== high) {
+      [this.canvas.width, this.canvas.height] = [wide, high];
+    }
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
-    const style = getComputedStyle(this.#canvas);
-    context.font = `${FONT_SIZE}px ${style.fontFamily}`;
-    const [x, y] = this.#ranges();
-    const frame = this.#axes(context, style, width, height, x, y);
-    this.#lines(context, style, frame);
-    this.#showHover(context, style, frame);
+    const computed = getComputedStyle(this.canvas);
+    const style: Style = name => computed.getPropertyValue(name).trim();
+    const pen = new CanvasPen(context, computed.fontFamily);
+    this.#frame = this.drawOn(pen, style, width, height);
+    this.#drawReading(pen, style, this.#frame);
   }
 
-  #ranges(): [[number, number], [number, number]] {
-    let [xLow, xHigh, low, high] = [Infinity, this.#data.xMax ?? -Infinity, Infinity, -Infinity];
-    for (const line of this.#data.lines) {
-      for (let at = 0; at < line.x.length; at += 1) {
-        const value = line.y[at] as number;
-        if (Number.isFinite(value)) {
-          [low, high] = [Math.min(low, value), Math.max(high, value)];
-          xLow = Math.min(xLow, line.x[at] as number);
-          xHigh = Math.max(xHigh, line.x[at] as number);
-        }
+  /** Draw axes and lines into a rectangle from the origin. */
+  drawOn(pen: Pen, style: Style, width: number, height: number): Frame {
+    const frame = this.#axes(pen, style, width, height);
+    pen.within(frame.left, frame.top - 2, frame.width + 2, frame.height + 4, () => {
+      this.#drawBand(pen, style, frame);
+      for (const line of this.#shown()) {
+        drawLine(pen, frame, line, style(line.color));
       }
-    }
-    if (this.#data.limit && Number.isFinite(high)) {
-      high = Math.max(high, 1.1 * this.#data.limit.value); // room for its label
-    }
-    if (!(low <= high)) {
-      [low, high] = [0, 1];
-    }
-    if (!Number.isFinite(xLow)) {
-      xLow = 0;
-    }
-    const floor = this.#options.fromZero ? 0 : low;
-    const space = 0.06 * (high - floor || Math.abs(high) || 1);
-    return [[xLow, xHigh > xLow ? xHigh : xLow + 1], [this.#options.fromZero ? 0 : Math.max(floor - space, low >= 0 ? 0 : -Infinity), high + space]];
-  }
-
-  #axes(
-    context: CanvasRenderingContext2D,
-    style: CSSStyleDeclaration,
-    width: number,
-    height: number,
-    x: [number, number],
-    y: [number, number]
-  ): Frame {
-    const yTicks = ticks(y[0], y[1], Math.max(2, Math.floor(height / 42)), this.#options.base ?? 10);
-    const yStep = (yTicks[1] ?? 1) - (yTicks[0] ?? 0);
-    const label = this.#options.tick ?? tickLabel;
-    const labels = yTicks.map(value => label(value, yStep));
-    const left = Math.ceil(Math.max(...labels.map(text => context.measureText(text).width), 16)) + 10;
-    const frame = { left, top: 8, width: width - left - 12, height: height - 8 - 34, x, y };
-    context.strokeStyle = style.getPropertyValue('--tb-grid');
-    context.fillStyle = style.getPropertyValue('--tb-muted');
-    context.lineWidth = 1;
-    context.textBaseline = 'middle';
-    context.textAlign = 'right';
-    yTicks.forEach((value, at) => {
-      const place = Math.round(yPlace(frame, value)) + 0.5;
-      stroke(context, [[left, place], [left + frame.width, place]]);
-      context.fillText(labels[at] as string, left - 6, place);
     });
-    const xTicks = ticks(x[0], x[1], Math.max(2, Math.floor(frame.width / 70))).filter(Number.isInteger);
-    const xStep = (xTicks[1] ?? 1) - (xTicks[0] ?? 0);
-    context.textAlign = 'center';
-    context.textBaseline = 'top';
-    for (const value of xTicks) {
-      const text = tickLabel(value, xStep);
-      const half = context.measureText(text).width / 2;
-      const place = Math.min(xPlace(frame, value), width - half - 1);
-      context.fillText(text, place, frame.top + frame.height + 5);
-    }
-    context.fillText(this.#options.x, left + frame.width / 2, frame.top + frame.height + 20);
     return frame;
   }
 
-  #lines(context: CanvasRenderingContext2D, style: CSSStyleDeclaration, frame: Frame): void {
-    const limit = this.#data.limit;
-    context.save();
-    if (limit) {
-      const place = yPlace(frame, limit.value);
-      context.strokeStyle = style.getPropertyValue('--tb-limit');
-      context.setLineDash([5, 4]);
-      stroke(context, [[frame.left, place], [frame.left + frame.width, place]]);
-      context.fillStyle = style.getPropertyValue('--tb-muted');
-      context.textAlign = 'right';
-      context.textBaseline = 'bottom';
-      context.fillText(limit.label, frame.left + frame.width, place - 3);
+  /** The step under a place on the canvas. */
+  stepAt(offset: number): number {
+    const frame = this.#frame;
+    if (!frame) {
+      return 0;
     }
-    this.#options.series.forEach((series, at) => {
-      const line = this.#data.lines[at];
-      if (line) {
-        drawLine(context, frame, line, series, style.getPropertyValue(series.color));
-      }
-    });
-    context.restore();
+    return frame.x.low + ((offset - frame.left) / frame.width) * (frame.x.high - frame.x.low);
   }
 
-  #showHover(context: CanvasRenderingContext2D, style: CSSStyleDeclaration, frame: Frame): void {
-    const first = this.#data.lines[0];
-    if (this.#hover === null || !first?.x.length) {
-      setText(this.#readout, '');
+  /** What the lines say at a step, in words. */
+  reading(step: number): string {
+    const said = this.#shown().flatMap(line => {
+      const at = this.#near(line, step);
+      return at >= 0 ? [`${line.name} ${this.options.format(line.y[at] as number)}`] : [];
+    });
+    return said.length ? `step ${step.toLocaleString('en')}: ${said.join(' · ')}` : '';
+  }
+
+  /** Let a screen reader hear the readout, while it is moved by the keyboard. */
+  announce(on: boolean): void {
+    this.#readout.setAttribute('aria-live', on ? 'polite' : 'off');
+  }
+
+  /** The point of a line that is read at a step: the nearest, if none stands there but one is close by. */
+  #near(line: Line, step: number): number {
+    const at = nearest(line.x, step);
+    const [low, high] = this.#group.view;
+    return at >= 0 && Math.abs((line.x[at] as number) - step) <= CLOSE * (high - low) ? at : -1;
+  }
+
+  #shown(): Line[] {
+    return this.#lines.filter(line => !this.#hidden.has(line.name));
+  }
+
+  #said(): string {
+    const line = this.#shown().find(item => item.x.length);
+    if (!line) {
+      return 'no points yet';
+    }
+    const [first, last] = [0, line.x.length - 1];
+    const value = (at: number): string => this.options.format(line.y[at] as number);
+    return `${line.name} from ${value(first)} at step ${line.x[first]} to ${value(last)} at step ${line.x[last]}`;
+  }
+
+  /** A legend whose names switch their curve on and off; nothing for a single curve. */
+  #drawKeys(): void {
+    const wanted = this.#lines.length > 1 ? this.#lines : [];
+    const names = wanted.map(line => line.name).join('\n');
+    if (this.#keys.dataset['names'] !== names) {
+      this.#keys.dataset['names'] = names;
+      this.#keys.replaceChildren(...wanted.map(line => this.#key(line)));
+    }
+    wanted.forEach((line, at) => this.#keys.children[at]?.setAttribute('aria-pressed', String(!this.#hidden.has(line.name))));
+  }
+
+  #key(line: Line): HTMLElement {
+    const mark = h('span', { class: 'tb-key', 'aria-hidden': 'true' });
+    mark.style.borderTopColor = `var(${line.color})`;
+    mark.style.borderTopStyle = line.dash?.length ? ((line.dash[0] as number) < 3 ? 'dotted' : 'dashed') : 'solid';
+    const name = h('span', { class: 'tb-key-name', dir: 'auto' }, line.name);
+    if (!this.#onToggle) {
+      return h('span', { class: 'tb-key-item' }, mark, name);
+    }
+    const key = h('button', { type: 'button', class: 'tb-key-item', title: `Show or hide ${line.name}` }, mark, name);
+    key.addEventListener('click', () => this.#onToggle?.(line.name));
+    return key;
+  }
+
+  #scales(): [Scale, Scale] {
+    const view = this.#group.view;
+    const x = { low: view[0], high: view[1] > view[0] ? view[1] : view[0] + 1, log: false };
+    let [low, high] = [Infinity, -Infinity];
+    for (const line of this.#shown()) {
+      const [from, to] = [nearest(line.x, x.low) - 1, nearest(line.x, x.high) + 1];
+      for (let at = Math.max(0, from); at <= Math.min(to, line.x.length - 1); at += 1) {
+        const value = line.y[at] as number;
+        if (Number.isFinite(value) && (!this.log || value > 0)) {
+          low = Math.min(low, value);
+          high = Math.max(high, value);
+        }
+      }
+    }
+    if (this.#band && Number.isFinite(high)) {
+      high = Math.max(high, this.#band.high * 1.08); // room for its label
+    }
+    return [x, scaleOf(low, high, { fromZero: this.options.fromZero ?? false, log: this.log })];
+  }
+
+  #axes(pen: Pen, style: Style, width: number, height: number): Frame {
+    const [x, y] = this.#scales();
+    const bottom = this.options.small ? 20 : 34;
+    const inner = height - 8 - bottom;
+    const yTicks = scaleTicks(y, Math.max(2, Math.floor(inner / (this.options.small ? 26 : 36))), this.options.base ?? 10);
+    const label = this.options.tick ?? tickLabel;
+    const labels = yTicks.map(value => label(value, y.log ? value : Math.abs((yTicks[1] ?? 1) - (yTicks[0] ?? 0))));
+    const left = Math.ceil(Math.max(...labels.map(text => pen.textWidth(text)), 16)) + 10;
+    const frame = { left, top: 8, width: width - left - 12, height: inner, x, y };
+    const muted = style('--tb-muted');
+    yTicks.forEach((value, at) => {
+      const place = Math.round(yPlace(frame, value)) + 0.5;
+      pen.line([[left, place], [left + frame.width, place]], { color: style('--tb-grid'), width: 1 });
+      pen.text(labels[at] as string, [left - 6, place], { color: muted, align: 'right' });
+    });
+    const xTicks = scaleTicks(x, Math.max(2, Math.floor(frame.width / (this.options.small ? 56 : 70)))).filter(Number.isInteger);
+    for (const value of xTicks) {
+      const text = value.toLocaleString('en');
+      const half = pen.textWidth(text) / 2;
+      const place = Math.min(Math.max(xPlace(frame, value), half), width - half - 1);
+      pen.text(text, [place, frame.top + inner + 5], { color: muted, align: 'center', baseline: 'top' });
+    }
+    if (!this.options.small) {
+      pen.text('step', [left + frame.width / 2, frame.top + inner + 20], { color: muted, align: 'center', baseline: 'top' });
+    }
+    return frame;
+  }
+
+  #drawBand(pen: Pen, style: Style, frame: Frame): void {
+    const band = this.#band;
+    if (!band) {
       return;
     }
-    const wanted = frame.x[0] + ((this.#hover - frame.left) / frame.width) * (frame.x[1] - frame.x[0]);
-    const x = first.x[nearest(first.x, wanted)] as number;
-    context.strokeStyle = style.getPropertyValue('--tb-muted');
-    context.setLineDash([]);
-    stroke(context, [[xPlace(frame, x), frame.top], [xPlace(frame, x), frame.top + frame.height]]);
-    const said = this.#options.series.flatMap((series, at) => {
-      const line = this.#data.lines[at];
-      const index = line ? nearest(line.x, x) : -1;
-      return line && index >= 0 && line.x[index] === x ? [`${series.name} ${this.#value(line.y[index])}`] : [];
-    });
-    setText(this.#readout, `${this.#options.x} ${x}: ${said.join(', ')}`);
+    const [top, bottom] = [yPlace(frame, band.high), yPlace(frame, band.low)];
+    pen.box(frame.left, top, frame.width, bottom - top, style('--tb-limit'), 0.14);
+    const place = yPlace(frame, band.value);
+    pen.line([[frame.left, place], [frame.left + frame.width, place]], { color: style('--tb-limit'), width: 1, dash: [5, 4] });
+    pen.text(band.label, [frame.left + frame.width - 2, top - 2], { color: style('--tb-muted'), align: 'right', baseline: 'bottom' });
+  }
+
+  #drawReading(pen: Pen, style: Style, frame: Frame): void {
+    const { reading, selection } = this.#group;
+    const [bottom, right] = [frame.top + frame.height, frame.left + frame.width];
+    if (selection) {
+      const [a, b] = [xPlace(frame, selection[0]), xPlace(frame, selection[1])].map(x => Math.min(Math.max(x, frame.left), right)) as [number, number];
+      pen.box(Math.min(a, b), frame.top, Math.abs(b - a), frame.height, style('--tb-accent'), 0.16);
+    }
+    const inView = reading !== null && reading >= frame.x.low && reading <= frame.x.high;
+    if (inView) {
+      const place = Math.round(xPlace(frame, reading)) + 0.5;
+      pen.line([[place, frame.top], [place, bottom]], { color: style('--tb-muted'), width: 1 });
+      for (const line of this.#shown()) {
+        const at = this.#near(line, reading);
+        const value = line.y[at] as number;
+        if (at >= 0 && Number.isFinite(value) && (!frame.y.log || value > 0)) {
+          const spot: Point = [xPlace(frame, line.x[at] as number), yPlace(frame, value)];
+          pen.dot(spot, 4.5, style('--tb-surface'));
+          pen.dot(spot, 3, style(line.color));
+        }
+      }
+    }
+    setText(this.#readout, inView ? this.reading(reading) : '');
+    toggle(this.#readout, true);
   }
 }
 
 function xPlace(frame: Frame, value: number): number {
-  return frame.left + ((value - frame.x[0]) / (frame.x[1] - frame.x[0])) * frame.width;
+  return frame.left + share(frame.x, value) * frame.width;
 }
 
 function yPlace(frame: Frame, value: number): number {
-  return frame.top + frame.height - ((value - frame.y[0]) / (frame.y[1] - frame.y[0])) * frame.height;
+  return frame.top + frame.height - share(frame.y, value) * frame.height;
 }
 
-function stroke(context: CanvasRenderingContext2D, points: [number, number][]): void {
-  context.beginPath();
-  points.forEach(([x, y], at) => (at ? context.lineTo(x, y) : context.moveTo(x, y)));
-  context.stroke();
-}
-
-function drawLine(
-  context: CanvasRenderingContext2D,
-  frame: Frame,
-  line: { x: Float32Array; y: Float32Array },
-  series: Series,
-  color: string
-): void {
-  context.strokeStyle = color;
-  context.fillStyle = color;
-  context.lineWidth = series.width;
-  context.lineJoin = 'round';
-  context.setLineDash(series.dash ?? []);
-  context.beginPath();
-  let pen = false;
-  for (let at = 0; at < line.x.length; at += 1) {
+function drawLine(pen: Pen, frame: Frame, line: Line, color: string): void {
+  const stroke = { color, width: line.width, dash: line.dash ?? [] };
+  const from = Math.max(0, nearest(line.x, frame.x.low) - 1);
+  const to = Math.min(line.x.length - 1, nearest(line.x, frame.x.high) + 1);
+  let run: Point[] = [];
+  const end = (): void => {
+    if (run.length > 1) {
+      pen.line(run, stroke);
+    }
+    if (run.length === 1 || line.marks) {
+      run.forEach(point => pen.dot(point, line.marks ? 3 : 2, color));
+    }
+    run = [];
+  };
+  for (let at = from; at <= to; at += 1) {
     const value = line.y[at] as number;
-    if (!Number.isFinite(value)) {
-      pen = false;
-      continue;
-    }
-    const [x, y] = [xPlace(frame, line.x[at] as number), yPlace(frame, value)];
-    if (pen) {
-      context.lineTo(x, y);
+    if (!Number.isFinite(value) || (frame.y.log && value <= 0)) {
+      end();
     } else {
-      context.moveTo(x, y);
-    }
-    pen = true;
-  }
-  context.stroke();
-  if (series.marks || line.x.length === 1) {
-    for (let at = 0; at < line.x.length; at += 1) {
-      context.beginPath();
-      context.arc(xPlace(frame, line.x[at] as number), yPlace(frame, line.y[at] as number), 3, 0, 2 * Math.PI);
-      context.fill();
+      run.push([xPlace(frame, line.x[at] as number), yPlace(frame, value)]);
     }
   }
+  end();
 }

@@ -7,6 +7,7 @@ This module knows neither torch nor the trainer.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 SCHEMA_VERSION = 1
 _BUSY_ENOUGH = 0.8  # of a step; what is left is no longer worth a change
@@ -110,12 +112,25 @@ class BusyEvent(EventBase):
 
 
 class SampleEvent(EventBase):
-    """An answer of the model at this step."""
+    """An answer of the model at this step; `expected` is what the row says, if it is one."""
 
     kind: Literal["sample"] = "sample"
     prompt: str
     answer: str
     expected: str | None = None
+
+
+class PausedEvent(EventBase):
+    """Training rests between two steps, with everything kept in memory."""
+
+    kind: Literal["paused"] = "paused"
+
+
+class ContinuedEvent(EventBase):
+    """Training goes on, or is about to stop, after a pause."""
+
+    kind: Literal["continued"] = "continued"
+    seconds: float = Field(description="How long it rested.")
 
 
 class CheckpointEvent(EventBase):
@@ -168,6 +183,8 @@ Event = Annotated[
     | MemoryEvent
     | BusyEvent
     | SampleEvent
+    | PausedEvent
+    | ContinuedEvent
     | CheckpointEvent
     | WarningEvent
     | ExportEvent
@@ -182,12 +199,17 @@ EVENT_TYPES: tuple[type[EventBase], ...] = (
     MemoryEvent,
     BusyEvent,
     SampleEvent,
+    PausedEvent,
+    ContinuedEvent,
     CheckpointEvent,
     WarningEvent,
     ExportEvent,
     FinishedEvent,
     FailedEvent,
 )
+_BY_KIND: dict[str, type[EventBase]] = {
+    cls.model_fields["kind"].default: cls for cls in EVENT_TYPES
+}
 _adapter: TypeAdapter[Any] = TypeAdapter(Event)
 _DURABLE = (StartedEvent, CheckpointEvent, FinishedEvent, FailedEvent, ExportEvent)
 
@@ -202,6 +224,15 @@ def parse_event(line: str | bytes) -> EventBase:
     """
     event: EventBase = _adapter.validate_json(line)
     return event
+
+
+def typed_event(record: dict[str, Any]) -> EventBase | None:
+    """The typed event of a record from `EventLog.records`; None if it is of a later schema."""
+    cls = _BY_KIND.get(record.get("kind", ""))
+    try:
+        return None if cls is None else cls.model_validate(record)
+    except ValidationError:
+        return None
 
 
 class EventLog:
@@ -233,9 +264,36 @@ class EventLog:
         events, _ = self._read_from(0)
         return events
 
-    def of(self, kind: type[T]) -> list[T]:
-        """All events of one type, in order."""
-        return [event for event in self.read() if isinstance(event, kind)]
+    def of(self, *kinds: type[T]) -> list[T]:
+        """All events of some types, in order; other lines are not even parsed."""
+        self.skipped = 0
+        return self.since(0, *kinds)[0]
+
+    def since(self, offset: int, *kinds: type[T]) -> tuple[list[T], int]:
+        """Events of some types in the lines from a byte offset on, and the offset behind them."""
+        words = "|".join(re.escape(kind.model_fields["kind"].default) for kind in kinds)
+        wanted = re.compile(rf'"kind"\s*:\s*"(?:{words})"'.encode())
+        lines, end = self._lines(offset)
+        found = (self._parsed(line) for line in lines if wanted.search(line))
+        return [event for event in found if isinstance(event, kinds)], end
+
+    def records(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+        """The lines from a byte offset on as plain dicts, unchecked, and the offset behind them.
+
+        Three times as fast as `read`, for who folds very many of them; numbers that are none are
+        the texts "NaN", "Infinity" and "-Infinity". `typed_event` makes an event of one.
+        """
+        lines, end = self._lines(offset)
+        records = []
+        for line in lines:
+            try:
+                record = from_json(line)
+            except ValueError:
+                self.skipped += 1
+                continue
+            if isinstance(record, dict):
+                records.append(record)
+        return records, end
 
     def follow(
         self,
@@ -260,21 +318,27 @@ class EventLog:
                 time.sleep(poll)
 
     def _read_from(self, offset: int) -> tuple[list[EventBase], int]:
-        if not self.path.exists():
+        lines, end = self._lines(offset)
+        events = [event for line in lines if (event := self._parsed(line)) is not None]
+        return events, end
+
+    def _parsed(self, line: bytes) -> EventBase | None:
+        try:
+            return parse_event(line)
+        except ValidationError:
+            self.skipped += 1
+            return None
+
+    def _lines(self, offset: int) -> tuple[list[bytes], int]:
+        """The whole lines from `offset` on, without blank ones, and the offset behind them."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(offset)
+                data = file.read()
+        except FileNotFoundError:
             return [], offset
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            data = file.read()
         complete = data.rfind(b"\n") + 1
-        events = []
-        for line in data[:complete].splitlines():
-            if not line.strip():
-                continue
-            try:
-                events.append(parse_event(line))
-            except ValidationError:
-                self.skipped += 1
-        return events, offset + complete
+        return [line for line in data[:complete].split(b"\n") if line.strip()], offset + complete
 
 
 def _last_byte(file: Any) -> bytes:

@@ -404,6 +404,42 @@ class TrainingPart(Part):
     )
 
 
+class SamplesPart(Part):
+    """Answers of the model while it learns."""
+
+    sample_steps: int | None = knob(
+        None,
+        title="Answer every",
+        ge=1,
+        unit="steps",
+        description="How often the model answers a few prompts, so that you see what it has learnt. "
+        "It answers before the first step and after the last one too. Empty: only when you ask.",
+    )
+    sample_prompts: list[str] = knob(
+        [],
+        title="Prompts",
+        description="What it is asked, one question each. Empty: the first rows that are held back "
+        "for evaluation, else the first rows that it learns.",
+    )
+    sample_rows: int = knob(
+        3,
+        title="Rows",
+        ge=1,
+        le=20,
+        description="How many rows are asked where no prompts are given.",
+        advanced=True,
+    )
+    sample_tokens: int = knob(
+        64,
+        title="Longest answer",
+        ge=1,
+        le=2048,
+        unit="tokens",
+        description="Answers are cut here. Each token takes about as long as a forward pass.",
+        advanced=True,
+    )
+
+
 class ExportPart(Part):
     """What is written when training ends."""
 
@@ -437,6 +473,7 @@ class Recipe(Part):
     lora: LoraPart = Field(default_factory=LoraPart, title="LoRA")
     quantization: QuantizationPart = Field(default_factory=QuantizationPart, title="Quantization")
     training: TrainingPart = Field(default_factory=TrainingPart, title="Training")
+    samples: SamplesPart = Field(default_factory=SamplesPart, title="Samples")
     export: ExportPart = Field(default_factory=ExportPart, title="Take away")
 
     @classmethod
@@ -536,6 +573,7 @@ PARTS: dict[str, type[Part]] = {
     "lora": LoraPart,
     "quantization": QuantizationPart,
     "training": TrainingPart,
+    "samples": SamplesPart,
     "export": ExportPart,
 }
 

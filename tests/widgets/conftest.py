@@ -35,10 +35,11 @@ class FakeRun:
         self.error: Any = None
         self.asked: list[Any] = []
         self.stopped = threading.Event()
+        self.requests: set[str] = set()
 
     @property
     def alive(self) -> bool:
-        return self.state in ("running", "stopping")
+        return self.state in ("running", "paused", "stopping")
 
     def begin(self, total: int = 10, resumed_from: int | None = None) -> None:
         self.state = "running"
@@ -68,6 +69,18 @@ class FakeRun:
     def finish(self, step: int) -> None:
         self.log.append(FinishedEvent(step=step, reason="completed"))
         self.state = "completed"
+
+    def pause(self) -> None:
+        self.requests.add("pause")
+
+    def unpause(self) -> None:
+        self.requests.discard("pause")
+
+    def save_now(self) -> None:
+        self.requests.add("save")
+
+    def sample_now(self) -> None:
+        self.requests.add("sample")
 
     def stop(self) -> None:
         self.state = "stopping"

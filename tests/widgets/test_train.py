@@ -8,20 +8,53 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tunebook.curves import MOST_POINTS
 from tunebook.errors import RunMissing
-from tunebook.events import BusyEvent, StartedEvent, StepEvent, WarningEvent
+from tunebook.events import (
+    BusyEvent,
+    ContinuedEvent,
+    EvaluationEvent,
+    EventBase,
+    EventLog,
+    PausedEvent,
+    SampleEvent,
+    StartedEvent,
+    StepEvent,
+    WarningEvent,
+)
 from tunebook.plan import Hardware, make_plan
 from tunebook.recipe import Recipe
 from tunebook.widgets import TrainPanel, watch
-from tunebook.widgets._follow import MOST_POINTS, RunView
+from tunebook.widgets._follow import RunView
 
 
-def points(data: bytes, width: int = 3) -> np.ndarray:
+def points(data: bytes, width: int = 4) -> np.ndarray:
     return np.frombuffer(data, np.float32).reshape(width, -1)
 
 
 def step(number: int, loss: float) -> StepEvent:
     return StepEvent(step=number, epoch=0, loss=loss, learning_rate=1, tokens=number, seconds=1)
+
+
+@pytest.fixture
+def view(tmp_path: Path) -> Any:
+    """A view of events that are given by hand: `view(event, ...)` is what it shows after them."""
+    log = EventLog(tmp_path / "events.jsonl")
+    shown = RunView(log)
+
+    def after(*events: EventBase) -> dict[str, Any]:
+        for event in events:
+            log.append(event)
+        shown.read()
+        return shown.traits()
+
+    return after
+
+
+ABOUT = {
+    "pid": 1, "process_started": 0.0, "host": "h", "device": "cpu", "total_steps": 40,
+    "trainable_parameters": 1, "total_parameters": 1,
+}  # fmt: skip
 
 
 def test_a_panel_on_a_finished_run_shows_it_whole(fake_run: Any) -> None:
@@ -78,14 +111,31 @@ def test_a_gpu_that_waits_is_told_among_the_events_and_so_is_a_smaller_plan(fake
     panel.close()
 
 
-def test_a_measurement_of_steps_that_were_lost_is_not_shown() -> None:
-    view = RunView()
-    about = {"pid": 1, "process_started": 0.0, "host": "h", "device": "cuda:0", "total_steps": 40}
-    begun = StartedEvent(**about, trainable_parameters=1, total_parameters=1, resumed_from=8)
+def test_a_measurement_of_steps_that_were_lost_is_not_shown(view: Any) -> None:
+    begun = StartedEvent(**ABOUT, resumed_from=8)
     measured = BusyEvent(step=10, busy=0.9, kernels=1, seconds=1)
     for event, shown in ((measured, True), (begun, False), (measured, True)):
-        view.add(event)
-        assert bool(view.traits()["gpu_busy"]) is shown
+        assert bool(view(event)["gpu_busy"]) is shown
+
+
+def test_answers_stand_under_their_prompt_newest_first_and_lost_ones_go(view: Any) -> None:
+    def asked(step: int, answer: str) -> SampleEvent:
+        return SampleEvent(step=step, prompt="Who?", answer=answer, expected="Me.")
+
+    (about,) = view(StartedEvent(**ABOUT), asked(0, "?"), asked(5, "I"), asked(9, "Me"))["samples"]
+    assert (about["prompt"], about["expected"]) == ("Who?", "Me.")
+    assert [(a["step"], a["text"]) for a in about["answers"]] == [(9, "Me"), (5, "I"), (0, "?")]
+    (about,) = view(StartedEvent(**ABOUT, resumed_from=6))["samples"]
+    assert [a["step"] for a in about["answers"]] == [5, 0]
+
+
+def test_a_pause_is_told_and_does_not_count(view: Any) -> None:
+    before = view(StartedEvent(**ABOUT), step(1, 2.0), step(2, 2.0))
+    shown = view(PausedEvent(step=2), ContinuedEvent(step=2, seconds=500.0), step(3, 2.0))
+    assert (before["eta"], shown["eta"]) == (38.0, 37.0)
+    assert shown["seconds"] == 3.0
+    assert [m["kind"] for m in shown["messages"]] == ["started", "paused", "continued"]
+    assert "8 min 20 s" in shown["messages"][-1]["text"]
 
 
 def test_points_arrive_while_the_run_goes_on_and_after_a_resume(
@@ -126,32 +176,102 @@ def test_a_failed_run_shows_its_error(fake_run: Any, eventually: Any) -> None:
     panel.close()
 
 
-def test_a_resumed_run_drops_the_steps_that_were_lost() -> None:
-    view = RunView()
-    about = {"pid": 1, "process_started": 0.0, "host": "h", "device": "cpu", "total_steps": 9}
-    sizes = {"trainable_parameters": 1, "total_parameters": 1}
-    view.add(StartedEvent(**about, **sizes))
-    for number in range(1, 6):
-        view.add(step(number, 5.0 - number))
-    view.add(StartedEvent(**about, **sizes, resumed_from=3))
-    view.add(step(4, 0.5))
-    assert [(at, loss) for at, loss, _ in view.losses()] == [(1, 4.0), (2, 3.0), (3, 2.0), (4, 0.5)]
-
-
-def test_a_long_run_is_thinned_but_keeps_its_spike() -> None:
-    view = RunView()
-    for number in range(1, 30_001):
-        view.add(step(number, 9.0 if number == 12_345 else 1.0))
-    table = points(view.traits()["loss_points"])
+def test_a_long_run_is_thinned_and_a_window_of_it_is_not(view: Any, fake_run: Any) -> None:
+    fake_run.begin(total=30_000)
+    lines = [step(n, 9.0 if n == 12_345 else 1.0).model_dump_json() for n in range(1, 30_001)]
+    with fake_run.log.path.open("a") as file:
+        file.write("\n".join(lines) + "\n")
+    fake_run.finish(30_000)
+    panel = TrainPanel(run=fake_run)
+    table = points(panel.loss_points)
     assert table.shape[1] <= MOST_POINTS
     assert table[1].max() == 9.0
-    assert (np.diff(table[0]) > 0).all()
+    assert table[3].sum() == 30_000
+    panel.window = [20_000, 20_500]
+    steps = points(panel.loss_points)[0]
+    assert ((steps >= 20_000) & (steps <= 20_500)).sum() == 501
+    panel.close()
 
 
-def test_a_loss_that_is_not_a_number_does_not_break_the_panel() -> None:
-    view = RunView()
-    view.add(step(1, float("nan")))
-    assert view.traits()["last_loss"] is None
+def test_a_loss_that_is_not_a_number_does_not_break_the_panel(view: Any) -> None:
+    shown = view(StartedEvent(**ABOUT), step(1, float("nan")))
+    assert shown["last_loss"] is None
+
+
+def test_buttons_ask_the_run_and_what_is_asked_for_shows(fake_run: Any) -> None:
+    fake_run.begin()
+    panel = TrainPanel(run=fake_run)
+    for name, asked in (("pause", "pause"), ("save_now", "save"), ("sample_now", "sample")):
+        panel.handle({"type": name})
+        assert asked in panel.requests
+    panel.handle({"type": "unpause"})
+    assert panel.requests == ["sample", "save"]
+    fake_run.requests.clear()
+    fake_run.finish(0)
+    panel.close()
+
+
+def test_every_step_is_sent_as_a_table_when_asked(fake_run: Any) -> None:
+    fake_run.begin(total=2)
+    fake_run.step(1, 3.0)
+    fake_run.log.append(EvaluationEvent(step=1, loss=2.5))
+    fake_run.finish(1)
+    panel = TrainPanel(run=fake_run)
+    sent: list[Any] = []
+    panel.send = lambda content, buffers=None: sent.append((content, buffers))  # type: ignore[method-assign]
+    panel.handle({"type": "csv"})
+    ((content, (table,)),) = sent
+    assert content == {"type": "csv", "name": "fake.csv"}
+    assert table.decode().splitlines()[1].startswith("1,3,0.0001,,100,0.5,,3,2.5,1000,2000")
+    panel.close()
+
+
+def test_other_runs_are_laid_over_with_what_differs(fake_run: Any, tmp_path: Path) -> None:
+    from tunebook.widgets._state import Studio
+
+    for name, rank in (("first", 8), ("second", 64)):
+        other = type(fake_run)(tmp_path / "runs" / name, Recipe.of(r=rank))
+        other.recipe.save(other.path / "recipe.yaml")
+        other.begin()
+        other.step(1, 2.0)
+        other.step(2, float(rank))
+        other.finish(2)
+    fake_run.begin()
+    fake_run.finish(0)
+    studio = Studio(fake_run.recipe, root=str(tmp_path / "runs"))
+    panel = TrainPanel(run=fake_run, studio=studio)
+    panel.handle({"type": "list_runs"})
+    assert {item["name"] for item in panel.others} == {"first", "second"}
+    panel.handle({"type": "overlay", "names": ["first", "second"]})
+    assert panel.overlays == [{"name": "first", "points": 2}, {"name": "second", "points": 2}]
+    assert np.frombuffer(panel.overlay_points, np.float32)[8:].reshape(4, 2)[1].tolist() == [2, 64]
+    assert panel.differences == [{"path": "lora.r", "title": "Rank", "values": ["16", "8", "64"]}]
+    panel.handle({"type": "overlay", "names": ["../../etc"]})
+    assert panel.error["name"] == "RunMissing"
+    panel.close()
+
+
+def test_runs_are_compared_by_their_folders(fake_run: Any, tmp_path: Path) -> None:
+    import tunebook
+
+    made = []
+    for name, rank in (("a <b>", 8), ("b", 64)):
+        run = type(fake_run)(tmp_path / name, Recipe.of(r=rank))
+        run.recipe.save(run.path / "recipe.yaml")
+        run.begin()
+        run.step(1, 2.0)
+        run.finish(1)
+        made.append(run.path)
+    both = tunebook.compare(made)
+    assert both.differences() == {"lora.r": [8, 64]}
+    assert [trace.name for trace in both.figure().data] == ["a <b>", "b"]
+    assert [row["lora.r"] for row in both.table()] == [8, 64]
+    bundle = both._repr_mimebundle_()
+    assert "a &lt;b&gt;" in bundle["text/html"]
+    assert "lora.r" in bundle["text/plain"]
+    assert bundle["application/vnd.plotly.v1+json"]["data"]
+    with pytest.raises(RunMissing):
+        tunebook.compare([])
 
 
 def test_the_figure_holds_the_loss_and_the_memory(fake_run: Any) -> None:

@@ -6,7 +6,14 @@ Knows torch models; knows no recipe, no run and no widget.
 from tunebook.engine.apply import patch, report, unpatch
 from tunebook.engine.attention import CAUSAL
 from tunebook.engine.audit import Audit, audit_gradients
-from tunebook.engine.generation import answer, for_inference, for_training, stream_chat
+from tunebook.engine.generation import (
+    answer,
+    answer_ids,
+    encode_messages,
+    for_inference,
+    for_training,
+    stream_chat,
+)
 from tunebook.engine.graphs import StepGraphs
 from tunebook.engine.head import LossRequest, fused_head_kept, has_fused_head
 from tunebook.engine.linear_group import LAYOUT
@@ -35,9 +42,11 @@ __all__ = [
     "StepGraphs",
     "Tolerance",
     "answer",
+    "answer_ids",
     "audit_gradients",
     "check_parity",
     "drops",
+    "encode_messages",
     "for_inference",
     "for_training",
     "fused_head_kept",

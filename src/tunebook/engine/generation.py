@@ -60,7 +60,7 @@ def stream_chat(
         ConversationTooLong: no room is left for an answer.
         TunebookError: whatever the model raised while it was generating.
     """
-    prompt = _encode(tokenizer, messages)
+    prompt = encode_messages(tokenizer, messages)
     config = _generation_config(
         model, tokenizer, prompt.shape[1], max_new_tokens, temperature, top_p
     )
@@ -76,6 +76,20 @@ def answer(
 ) -> str:
     """The whole answer at once; arguments and errors as in `stream_chat`."""
     return "".join(stream_chat(model, tokenizer, messages, **sampling))
+
+
+def answer_ids(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Sequence[int],
+    *,
+    max_new_tokens: int = 64,
+) -> str:
+    """The likeliest answer to a prompt that is token ids already; errors as in `stream_chat`."""
+    config = _generation_config(model, tokenizer, len(ids), max_new_tokens, 0.0, 1.0)
+    prompt = torch.tensor([list(ids)])
+    job = _Job(model, tokenizer, prompt, config, adapter=True, seed=0, stop=None)
+    return "".join(job.deltas())
 
 
 def for_inference(model: nn.Module) -> nn.Module:
@@ -100,8 +114,10 @@ def _set_use_cache(model: nn.Module, value: bool) -> None:
         config.use_cache = value
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, messages: str | Sequence[Message]) -> torch.Tensor:
-    """The prompt's ids, (1, length), ending where the assistant is to speak."""
+def encode_messages(
+    tokenizer: PreTrainedTokenizerBase, messages: str | Sequence[Message]
+) -> torch.Tensor:
+    """The prompt's ids, (1, length), ending where the assistant is to speak; errors as `stream_chat`."""
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
     if not messages:

@@ -5,7 +5,6 @@ This module knows the trainer and the event log; it does not know who watches.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -28,6 +27,7 @@ from tunebook.events import (
 from tunebook.training.busy import BusyMeter
 from tunebook.training.folder import this_process
 from tunebook.training.meter import MemoryMeter
+from tunebook.training.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,8 +69,8 @@ class EventCallback(TrainerCallback):
         self._trainer: SFTTrainer | None = None
         self._began = self._memory_at = 0.0
         self._seconds: dict[int, float] = {}  # of steps that are not logged yet
-        self._warned = False
         self._host_full = False
+        self._watchdog = Watchdog()
 
     def attach(self, trainer: SFTTrainer) -> None:
         """Tell which trainer calls; it has the token counts and the optimizer."""
@@ -106,6 +106,9 @@ class EventCallback(TrainerCallback):
         for note in self._notes:
             self.log.append(note)
         self.busy.expect(state.global_step + 1, state.max_steps)
+        trainer = self._trainer
+        if trainer is not None and trainer.between_steps is not None and self._resumed is None:
+            trainer.between_steps.begin(trainer)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -144,28 +147,19 @@ class EventCallback(TrainerCallback):
         tokens, trained = self._trainer.token_counts()
         if self._resumed is not None:
             tokens, trained = tokens + self._resumed.tokens, trained + self._resumed.trained_tokens
-        self.log.append(
-            StepEvent(
-                step=state.global_step,
-                epoch=float(logs.get("epoch", state.epoch or 0.0)),
-                loss=loss,
-                learning_rate=float(logs["learning_rate"]),
-                grad_norm=float(logs["grad_norm"]) if "grad_norm" in logs else None,
-                tokens=tokens,
-                trained_tokens=trained,
-                seconds=self._seconds.pop(state.global_step, 0.0),
-            )
+        event = StepEvent(
+            step=state.global_step,
+            epoch=float(logs.get("epoch", state.epoch or 0.0)),
+            loss=loss,
+            learning_rate=float(logs["learning_rate"]),
+            grad_norm=float(logs["grad_norm"]) if "grad_norm" in logs else None,
+            tokens=tokens,
+            trained_tokens=trained,
+            seconds=self._seconds.pop(state.global_step, 0.0),
         )
-        if not math.isfinite(loss) and not self._warned:
-            self._warned = True
-            self.log.append(
-                WarningEvent(
-                    step=state.global_step,
-                    code="loss_not_finite",
-                    message=f"The loss became {loss} at step {state.global_step}.",
-                    do="stop, and lower `training.learning_rate`; check the data for odd rows.",
-                )
-            )
+        self.log.append(event)
+        for warning in self._watchdog.step(event):
+            self.log.append(warning)
         self._memory(state, final=state.global_step >= state.max_steps)
 
     def on_evaluate(
@@ -179,7 +173,10 @@ class EventCallback(TrainerCallback):
         values = {key.removeprefix("eval_"): float(value) for key, value in (metrics or {}).items()}
         if "loss" in values:
             loss = values.pop("loss")
-            self.log.append(EvaluationEvent(step=state.global_step, loss=loss, metrics=values))
+            event = EvaluationEvent(step=state.global_step, loss=loss, metrics=values)
+            self.log.append(event)
+            for warning in self._watchdog.evaluation(event):
+                self.log.append(warning)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

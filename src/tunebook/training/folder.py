@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -16,18 +17,36 @@ from typing import Any, Literal
 from tunebook.errors import RunMissing
 from tunebook.events import (
     CheckpointEvent,
+    ContinuedEvent,
     EventBase,
     EventLog,
     FailedEvent,
     FinishedEvent,
+    PausedEvent,
     StartedEvent,
     StepEvent,
 )
 from tunebook.recipe import Recipe
 
 State = Literal[
-    "new", "preparing", "running", "stopping", "completed", "stopped", "failed", "interrupted"
+    "new",
+    "preparing",
+    "running",
+    "paused",
+    "stopping",
+    "completed",
+    "stopped",
+    "failed",
+    "interrupted",
 ]
+Request = Literal["stop", "pause", "save", "sample"]
+_CHANGES: tuple[type[EventBase], ...] = (
+    StartedEvent,
+    PausedEvent,
+    ContinuedEvent,
+    FinishedEvent,
+    FailedEvent,
+)
 _STALE = 120.0  # seconds without an event after which a run on another host counts as interrupted
 
 
@@ -35,12 +54,16 @@ class RunFolder:
     """Paths and file state of one run.
 
     Layout: `recipe.yaml`, `plan.json`, `events.jsonl`, `checkpoints/checkpoint-<step>/`, `adapter/`,
-    `export/`; `stop` exists while a stop is asked for.
+    `export/`. `stop`, `pause`, `save` and `sample` exist while that is asked for.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.log = EventLog(self.path / "events.jsonl")
+        self._lock = threading.Lock()
+        self._read_to = 0
+        self._started: StartedEvent | None = None
+        self._last: EventBase | None = None
 
     @property
     def recipe_file(self) -> Path:
@@ -64,7 +87,11 @@ class RunFolder:
 
     @property
     def stop_file(self) -> Path:
-        return self.path / "stop"
+        return self.request_file("stop")
+
+    def request_file(self, request: Request) -> Path:
+        """The file that exists while something is asked of the process that trains."""
+        return self.path / request
 
     def exists(self) -> bool:
         """Whether a run was written here."""
@@ -94,30 +121,47 @@ class RunFolder:
 
     def state(self) -> State:
         """What the files say: also for a run of another process, or whose process is gone."""
-        events = self.log.read()
-        last = next(
-            (
-                e
-                for e in reversed(events)
-                if isinstance(e, StartedEvent | FinishedEvent | FailedEvent)
-            ),
-            None,
-        )
+        started, last = self._last_change()
         if last is None:
             return "new"
         if isinstance(last, FinishedEvent):
             return last.reason
         if isinstance(last, FailedEvent):
             return "failed"
-        assert isinstance(last, StartedEvent)
-        if not _alive(last, events[-1]):
+        if started is None:
+            return "new"
+        if not _alive(started, self.log.path):
             return "interrupted"
-        return "stopping" if self.stop_file.exists() else "running"
+        if self.stop_file.exists():
+            return "stopping"
+        return "paused" if isinstance(last, PausedEvent) else "running"
+
+    def last_started(self) -> StartedEvent | None:
+        """The last time that it began or was resumed."""
+        return self._last_change()[0]
+
+    def _last_change(self) -> tuple[StartedEvent | None, EventBase | None]:
+        """The last beginning, and the last event that changed the state; reads only what is new."""
+        with self._lock:
+            if self._read_to > self._log_size():  # another file: the run was made anew
+                self._read_to, self._started, self._last = 0, None, None
+            changes, self._read_to = self.log.since(self._read_to, *_CHANGES)
+            for event in changes:
+                self._last = event
+                if isinstance(event, StartedEvent):
+                    self._started = event
+            return self._started, self._last
+
+    def _log_size(self) -> int:
+        try:
+            return self.log.path.stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def history(self) -> list[StepEvent]:
         """Each step once, in order: steps that a resumed run did again replace the lost ones."""
         steps: dict[int, StepEvent] = {}
-        for event in self.log.read():
+        for event in self.log.of(StartedEvent, StepEvent):
             if isinstance(event, StartedEvent):
                 kept = event.resumed_from or 0
                 steps = {step: old for step, old in steps.items() if step <= kept}
@@ -152,11 +196,11 @@ def this_process() -> dict[str, Any]:
     }
 
 
-def _alive(started: StartedEvent, newest: EventBase) -> bool:
+def _alive(started: StartedEvent, log: Path) -> bool:
     import psutil
 
     if started.host != socket.gethostname():
-        return time.time() - newest.time < _STALE
+        return time.time() - log.stat().st_mtime < _STALE
     try:
         process = psutil.Process(started.pid)
         return abs(process.create_time() - started.process_started) < 1.0

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from tunebook.errors import RecipeInvalid, RunBusy, TunebookError, as_tunebook_error
 from tunebook.events import EventLog, ExportEvent, FailedEvent, StepEvent
 from tunebook.recipe import Recipe
-from tunebook.training.folder import RunFolder, State, new_name
+from tunebook.training.controls import Controls
+from tunebook.training.folder import Request, RunFolder, State, new_name
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from tunebook.plan import Plan
 
 Messages = list[dict[str, str]]
+_WORKING = ("preparing", "running", "paused", "stopping")
 _live: dict[str, Run] = {}  # runs whose thread is alive, by folder
 
 
@@ -46,6 +48,7 @@ class Run:
         self.phase = ""
         self._rows = rows
         self._stop = threading.Event()
+        self._controls = Controls(folder)
         # not Thread.is_alive(): an interrupted join leaves it wrong (python/cpython#90882)
         self._ended = threading.Event()
         self._ended.set()
@@ -113,11 +116,13 @@ class Run:
         if self.alive:
             if self._stop.is_set():
                 return "stopping"
+            if self._controls.resting:
+                return "paused"
             return "running" if self.folder.exists() else "preparing"
         if self.error is not None:
             return "failed"
         state = self.folder.state()
-        foreign = state in ("running", "stopping") and self._is_mine()
+        foreign = state in ("running", "paused", "stopping") and self._is_mine()
         return "interrupted" if foreign else state
 
     def history(self) -> list[StepEvent]:
@@ -147,7 +152,7 @@ class Run:
         state = self.state
         checkpoint = self.folder.last_checkpoint()
         why = None
-        if state in ("running", "stopping", "preparing"):
+        if state in _WORKING:
             why = f"it is {state}."
         elif state == "completed":
             why = "it has completed all its steps."
@@ -182,8 +187,38 @@ class Run:
         """Ask it to end after the step it is in, with a checkpoint; works from any process."""
         if self.alive:
             self._stop.set()
-        elif self.state == "running":
+            self._controls.wake()
+        elif self.state in ("running", "paused"):
             self.folder.stop_file.touch()
+
+    def pause(self) -> None:
+        """Ask it to rest after the step it is in; works from any process.
+
+        The model stays in memory and the next step is the one that would have come anyway. What a
+        pause is for: letting something else have the machine, asking the model, having a look.
+
+        Raises:
+            RunBusy: it is not training; so it is for the three methods below.
+        """
+        self._ask("pause", "paused")
+
+    def unpause(self) -> None:
+        """Let it go on after a pause; `resume` continues a run that has stopped."""
+        self._require_working("continued")
+        self._controls.drop("pause")
+
+    def save_now(self) -> None:
+        """Ask for a checkpoint after the step it is in; works from any process and in a pause."""
+        self._ask("save", "saved now")
+
+    def sample_now(self) -> None:
+        """Ask the model its sample prompts after the step it is in; answers are `SampleEvent`s."""
+        self._ask("sample", "asked now")
+
+    @property
+    def requests(self) -> frozenset[Request]:
+        """What was asked for and is not done yet: "pause" until it is taken back, "save", "sample"."""
+        return self._controls.asked
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -268,8 +303,24 @@ class Run:
         steps = f", step {done[-1].step}, loss {done[-1].loss:.4f}" if done else ""
         return f"Run({str(self.path)!r}, {self.state}{steps})"
 
+    def _ask(self, request: Request, verb: str) -> None:
+        self._require_working(verb)
+        if self.alive:
+            self._controls.ask(request)
+        else:
+            self.folder.request_file(request).touch()
+
+    def _require_working(self, verb: str) -> None:
+        if not self.alive and self.state not in _WORKING:
+            raise RunBusy(
+                f"The run {self.name} cannot be {verb}.",
+                f"it is {self.state}; only a run that is training can.",
+                "start it, or continue a stopped one with `resume()`.",
+            )
+
     def _launch(self, checkpoint: Path | None) -> Run:
         self._stop.clear()
+        self._controls.clear()
         self.folder.stop_file.unlink(missing_ok=True)
         self.error = None
         self._model = None
@@ -298,6 +349,7 @@ class Run:
                 self.folder,
                 self.recipe,
                 prepared,
+                controls=self._controls,
                 stop_asked=self._stop_asked,
                 checkpoint=checkpoint,
                 tell=self._tell,
@@ -311,6 +363,7 @@ class Run:
                 self.log.append(FailedEvent(step=step, error=self.error.to_dict(traceback=True)))
         finally:
             self.folder.stop_file.unlink(missing_ok=True)
+            self._controls.clear()
             self._tell("")
             _live.pop(_key(self.path), None)
             self._ended.set()
@@ -322,13 +375,12 @@ class Run:
         return self._stop.is_set() or self.folder.stop_file.exists()
 
     def _is_mine(self) -> bool:
-        from tunebook.events import StartedEvent
-
-        started = self.log.of(StartedEvent)
-        return bool(started) and started[-1].pid == os.getpid() and _key(self.path) not in _live
+        started = self.folder.last_started()
+        mine = started is not None and started.pid == os.getpid()
+        return mine and _key(self.path) not in _live
 
     def _require_ended(self, verb: str) -> None:
-        if self.state in ("running", "stopping", "preparing", "new"):
+        if self.state in (*_WORKING, "new"):
             raise RunBusy(
                 f"The run {self.name} cannot be {verb} yet.",
                 f"it is {self.state}.",

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+    from tunebook.training.between import BetweenSteps
+
 _HEAD_NEEDS_A_GPU = Version(version("trl")) < Version("1.16")
 
 Count = int | torch.Tensor
@@ -73,6 +75,8 @@ class SFTTrainer(TrlSFTTrainer):
 
     meter: MemoryMeter | None = None
     loss_chunk: int | None = None
+    between_steps: BetweenSteps | None = None
+    """Asked after each step whether there is something to do before the next one, and then does it."""
     step_down: Callable[[], int | None] | None = None
     """Called when a batch does not fit: makes the model need less and returns in how many parts a
     batch is to be run from now on; None if there is nothing left to give up."""
@@ -303,8 +307,12 @@ class SFTTrainer(TrlSFTTrainer):
     ) -> None:
         """Log the step before this one if nothing else happens now, so that nothing waits."""
         due = self.control.should_log and self.state.global_step > self._globalstep_last_logged
+        visit = self.between_steps
+        if visit is not None and not visit.due(self):
+            visit = None
         alone = not (
-            self.control.should_save
+            visit is not None
+            or self.control.should_save
             or self.control.should_evaluate
             or self.control.should_training_stop
             or self.state.global_step >= self.state.max_steps
@@ -316,6 +324,8 @@ class SFTTrainer(TrlSFTTrainer):
             self._write(before)
         self._logged = self._seen
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+        if visit is not None:
+            visit(self)
 
     def _may_log_later(self, tr_loss: torch.Tensor) -> bool:
         """Whether reading the loss now would wait for the device."""

@@ -25,9 +25,12 @@ from tunebook.models.quiet import quiet
 from tunebook.models.shape import ModelShape
 from tunebook.plan import DataSize, Plan, make_plan, require_fit
 from tunebook.recipe import Recipe
+from tunebook.training.between import BetweenSteps
 from tunebook.training.callbacks import EventCallback
+from tunebook.training.controls import Controls
 from tunebook.training.folder import RunFolder
 from tunebook.training.optimizers import require_optimizer
+from tunebook.training.samples import Sampler, make_sampler
 from tunebook.training.setup import give_up_memory, set_up
 from tunebook.training.sft import make_trainer
 
@@ -51,6 +54,7 @@ class Prepared:
     shape: ModelShape
     plan: Plan
     swaps: Report
+    sampler: Sampler
 
 
 def prepare(recipe: Recipe, rows: Any, tell: Callable[[str], None]) -> Prepared:
@@ -82,7 +86,8 @@ def prepare(recipe: Recipe, rows: Any, tell: Callable[[str], None]) -> Prepared:
     plan, swaps = set_up(adapted, plan, recipe, shape, size, ids, labels)
     require_fit(plan)
     audit_gradients(adapted, batch)
-    return Prepared(adapted, tokenizer, data, shape, plan, swaps)
+    sampler = make_sampler(recipe.samples, adapted, tokenizer, data)
+    return Prepared(adapted, tokenizer, data, shape, plan, swaps, sampler)
 
 
 def probe(data: PreparedData, model: PeftModel) -> dict[str, torch.Tensor]:
@@ -113,6 +118,7 @@ def execute(
     recipe: Recipe,
     prepared: Prepared,
     *,
+    controls: Controls,
     stop_asked: Callable[[], bool],
     checkpoint: Path | None,
     tell: Callable[[str], None],
@@ -123,6 +129,7 @@ def execute(
         folder: where the run is written; made here unless it is resumed.
         recipe: what the user wants.
         prepared: from `prepare`.
+        controls: what is asked of the run while it goes on.
         stop_asked: asked after every step.
         checkpoint: folder to continue from, or None.
         tell: is given a sentence at each stage.
@@ -147,6 +154,8 @@ def execute(
             callbacks=[callback],
         )
     callback.attach(trainer)
+    between = BetweenSteps(folder.log, controls, stop_asked, prepared.sampler)
+    trainer.between_steps = between
     trainer.step_down = _out_of_memory(folder, recipe, prepared, trainer)
     tell("Training")
     began = time.perf_counter()
@@ -162,10 +171,10 @@ def execute(
     folder.log.append(
         FinishedEvent(
             step=trainer.state.global_step,
-            reason="stopped" if callback.stopped else "completed",
+            reason="stopped" if callback.stopped or between.stopped else "completed",
             first_loss=history[0].loss if history else None,
             last_loss=history[-1].loss if history else None,
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - began - between.paused_seconds,
             peak=callback.meter.peak or None,
         )
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tunebook.widgets._forecasting import ForecastBar, forecast
 from tunebook.widgets.chat import TryPanel
+from tunebook.widgets.compare import Comparison, compare
 from tunebook.widgets.data import DataPanel, preview
 from tunebook.widgets.guide import Guide
 from tunebook.widgets.method import MethodPanel
@@ -16,6 +17,7 @@ from tunebook.widgets.takeaway import TakeAwayPanel
 from tunebook.widgets.train import TrainPanel, watch
 
 __all__ = [
+    "Comparison",
     "DataPanel",
     "ForecastBar",
     "Guide",
@@ -24,6 +26,7 @@ __all__ = [
     "TakeAwayPanel",
     "TrainPanel",
     "TryPanel",
+    "compare",
     "forecast",
     "preview",
     "watch",

@@ -19,6 +19,11 @@ def _known() -> dict[str, FieldInfo]:
     return {info.path: info for info in recipe_fields()}
 
 
+def field_titles() -> dict[str, str]:
+    """What each field is called, by its dotted name."""
+    return {path: info.title for path, info in _known().items()}
+
+
 def field_dicts(parts: tuple[str, ...], without: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """The fields of some parts as plain data, in the order of the form.
 

@@ -20,6 +20,7 @@ _KNOBS = {
     "training.lr_scheduler_type": "cosine",
     "training.warmup_steps": 10,
     "training.weight_decay": 0.0,
+    "samples.sample_steps": 40,
 }
 
 
