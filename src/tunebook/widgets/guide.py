@@ -11,7 +11,8 @@ import ipywidgets
 import traitlets as t
 
 from tunebook.recipe import Recipe
-from tunebook.widgets._panel import Panel, text_bundle
+from tunebook.widgets import _static
+from tunebook.widgets._panel import Panel
 from tunebook.widgets._state import Studio
 from tunebook.widgets.chat import TryPanel
 from tunebook.widgets.data import DataPanel
@@ -117,6 +118,12 @@ class Guide(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         cards = [f"{at}. {panel.as_text()}" for at, panel in enumerate(self._panels, 1)]
         return "\n\n".join(["Tunebook: fine-tune a model", *cards])
 
+    def as_html(self) -> str:
+        """The guide as small static HTML, every text escaped."""
+        return _static.section(
+            "Tunebook: fine-tune a model", *(panel.as_html() for panel in self._panels)
+        )
+
     def close(self) -> None:
         """Take the guide and its panels away; a run goes on."""
         for panel in self.children:
@@ -126,5 +133,5 @@ class Guide(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)
         if isinstance(bundle, dict):
-            return {**bundle, **text_bundle(self.as_text())}
+            return {**bundle, "text/plain": self.as_text(), "text/html": self.as_html()}
         return bundle
