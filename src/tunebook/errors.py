@@ -123,6 +123,10 @@ class RunMissing(TunebookError):
     """A path is not a run folder."""
 
 
+class CaseInvalid(TunebookError):
+    """A test case asks or expects nothing, or a line of a file of cases is none."""
+
+
 class CheckpointUnsuitable(TunebookError):
     """A checkpoint was made with another adapter or optimizer than the run that resumes it."""
 

@@ -1,6 +1,7 @@
 """The commands and their arguments; each does its work in a function named after it.
 
-Exit codes: 0 done, 1 findings of `check` that are errors, 2 a named error, 130 interrupted.
+Exit codes: 0 done, 1 findings of `check` that are errors or test cases that fail, 2 a named error,
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -9,12 +10,21 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunebook import __version__
 from tunebook.cli import show
-from tunebook.cli.options import add_recipe_options, recipe_from
+from tunebook.cli.options import (
+    add_recipe_options,
+    add_sampling_options,
+    recipe_from,
+    sampling_from,
+)
 from tunebook.errors import RecipeInvalid, TunebookError
 from tunebook.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tunebook.training import Run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -142,11 +152,13 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def chat(arguments: argparse.Namespace) -> int:
-    """Talk to a run's model."""
+    """Talk to a run's model, or ask it the saved test cases."""
     from tunebook.training import open_run
 
     run = open_run(arguments.path)
-    sampling = {"max_new_tokens": arguments.max_new_tokens, "temperature": arguments.temperature}
+    if arguments.cases:
+        return _cases(run, as_json=arguments.json)
+    sampling = sampling_from(arguments).arguments()
     messages: list[dict[str, str]] = []
     if arguments.system:
         messages.append({"role": "system", "content": arguments.system})
@@ -161,6 +173,18 @@ def chat(arguments: argparse.Namespace) -> int:
         show.console.out("")
         messages.append({"role": "assistant", "content": answer})
     return 0
+
+
+def _cases(run: Run, *, as_json: bool) -> int:
+    """Ask every test case; 1 if an answer is not as expected."""
+    report = run.check_cases()
+    if as_json:
+        show.print_json(report.model_dump(mode="json"))
+    elif not report.results:
+        show.console.print(f"There are no test cases in {run.cases.path}.", markup=False)
+    else:
+        show.console.print(str(report), markup=False, highlight=False)
+    return 1 if report.failed else 0
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -219,8 +243,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--base", action="store_true", help="talk to the model without its adapter")
     sub.add_argument("--ask", metavar="TEXT", help="ask one question and leave")
     sub.add_argument("--system", metavar="TEXT", help="system message")
-    sub.add_argument("--max-new-tokens", type=int, default=256)
-    sub.add_argument("--temperature", type=float, default=0.0)
+    sub.add_argument(
+        "--cases", action="store_true", help="ask the saved test cases, and compare with before"
+    )
+    sub.add_argument("--json", action="store_true", help="print the outcome of --cases as JSON")
+    add_sampling_options(sub)
 
     sub = _command(commands, "export", export)
     sub.add_argument("path", metavar="RUN", help="run folder")

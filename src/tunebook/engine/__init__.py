@@ -6,7 +6,14 @@ Knows torch models; knows no recipe, no run and no widget.
 from tunebook.engine.apply import patch, report, unpatch
 from tunebook.engine.attention import CAUSAL
 from tunebook.engine.audit import Audit, audit_gradients
-from tunebook.engine.generation import answer, for_inference, for_training, stream_chat
+from tunebook.engine.decoding import Token
+from tunebook.engine.generation import (
+    answer,
+    for_inference,
+    for_training,
+    stream_chat,
+    stream_tokens,
+)
 from tunebook.engine.graphs import StepGraphs
 from tunebook.engine.head import LossRequest, fused_head_kept, has_fused_head
 from tunebook.engine.linear_group import LAYOUT
@@ -25,6 +32,7 @@ __all__ = [
     "Parity",
     "Report",
     "StepGraphs",
+    "Token",
     "Tolerance",
     "answer",
     "audit_gradients",
@@ -42,5 +50,6 @@ __all__ = [
     "report",
     "spend",
     "stream_chat",
+    "stream_tokens",
     "unpatch",
 ]

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunebook.cases import Case, CaseBook, CaseReport, check_cases
 from tunebook.errors import RecipeInvalid, RunBusy, TunebookError, as_tunebook_error
 from tunebook.events import EventLog, ExportEvent, FailedEvent, StepEvent
 from tunebook.recipe import Recipe
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
+    from tunebook.engine import Token
     from tunebook.plan import Plan
 
 Messages = list[dict[str, str]]
@@ -213,17 +215,37 @@ class Run:
         Args:
             messages: a conversation, or one question.
             adapter: False asks the base model instead.
-            sampling: `max_new_tokens`, `temperature`, `top_p`, `stop` of `engine.stream_chat`.
+            sampling: the knobs of `tunebook.sampling.Sampling`, and `stop`; see `engine.stream_chat`.
         """
         from tunebook.engine import stream_chat
 
-        if isinstance(messages, str):
-            messages = [{"role": "user", "content": messages}]
         return stream_chat(self.model, self.tokenizer, messages, adapter=adapter, **sampling)
+
+    def stream_tokens(
+        self, messages: Messages | str, *, adapter: bool = True, **sampling: Any
+    ) -> Iterator[Token]:
+        """Like `stream`, token by token, each with its probability and the likeliest alternatives."""
+        from tunebook.engine import stream_tokens
+
+        return stream_tokens(self.model, self.tokenizer, messages, adapter=adapter, **sampling)
 
     def answer(self, messages: Messages | str, *, adapter: bool = True, **sampling: Any) -> str:
         """The model's whole answer; see `stream`."""
         return "".join(self.stream(messages, adapter=adapter, **sampling))
+
+    @property
+    def cases(self) -> CaseBook:
+        """The test cases of the folder of runs that this one is in; `check_cases` asks them."""
+        return CaseBook(self.path.parent)
+
+    def check_cases(self, cases: Sequence[Case] | None = None, **more: Any) -> CaseReport:
+        """Ask this run every test case and compare with what the run before it answered.
+
+        Args:
+            cases: None takes all of `self.cases`.
+            more: `stop` and `progress` of `tunebook.cases.check_cases`.
+        """
+        return check_cases(self, cases, **more)
 
     def export(
         self, formats: Sequence[str] | None = None, *, folder: Path | str | None = None
