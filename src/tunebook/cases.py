@@ -190,8 +190,13 @@ class CaseBook:
 class Answers(Protocol):
     """What cases are asked of: a `Run`, or anything like it."""
 
-    name: str
-    path: Path
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def path(self) -> Path:
+        """Its folder, among those of the other runs."""
 
     def answer(self, messages: Any, **sampling: Any) -> str:
         """The whole answer."""
@@ -250,15 +255,20 @@ def _result(run: str, case: Case, answer: str, last: CaseResult | None) -> CaseR
     )
 
 
+def last_results(path: Path) -> dict[str, CaseResult]:
+    """The newest result of each case in a run's folder, by the case's id."""
+    file = path / RESULTS_NAME
+    results = [_parsed(CaseResult, line, file, at) for at, line in _lines(file)]
+    return {result.case: result for result in results}
+
+
 def _latest_of_others(path: Path) -> dict[str, CaseResult]:
     """The newest result of each case in the other runs of the same folder."""
     latest: dict[str, CaseResult] = {}
     for file in path.parent.glob(f"*/{RESULTS_NAME}"):
-        if file.parent != path:
-            for at, line in _lines(file):
-                result = _parsed(CaseResult, line, file, at)
-                if result.case not in latest or latest[result.case].time < result.time:
-                    latest[result.case] = result
+        for case, result in last_results(file.parent).items() if file.parent != path else ():
+            if case not in latest or latest[case].time < result.time:
+                latest[case] = result
     return latest
 
 

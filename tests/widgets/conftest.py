@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tunebook.cases import check_cases
 from tunebook.events import (
     BusyEvent,
     EventLog,
@@ -73,9 +76,26 @@ class FakeRun:
         self.state = "stopping"
         self.stopped.set()
 
-    def stream(self, messages: list[dict[str, str]], **sampling: Any) -> Iterator[str]:
+    def stream_tokens(self, messages: list[dict[str, str]], **sampling: Any) -> Iterator[Any]:
         self.asked.append((messages, sampling))
-        yield from ("tuned " if sampling["adapter"] else "base ", "answer")
+        for text in chain(self.says("tuned " if sampling["adapter"] else "base "), [""]):
+            if sampling["stop"].is_set():
+                return
+            piece = text or "<|end|>"
+            others = ((piece, 0.75), ("other", 0.123456))
+            yield SimpleNamespace(
+                text=text, piece=piece, probability=0.75, chance=1.0, alternatives=others
+            )
+
+    def says(self, side: str) -> Iterable[str]:
+        return (side, "answer")
+
+    def answer(self, messages: Any, **sampling: Any) -> str:
+        self.asked.append((messages, sampling))
+        return "".join(self.says("tuned "))
+
+    def check_cases(self, cases: Any = None, **more: Any) -> Any:
+        return check_cases(self, cases, **more)
 
     def export(self, formats: list[str], *, folder: Path | None = None) -> list[Path]:
         target = folder or self.path / "export"

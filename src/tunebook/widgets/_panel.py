@@ -175,13 +175,18 @@ class Panel(anywidget.AnyWidget):
 
     def refresh_code(self) -> None:
         """Write the Python and shell lines anew."""
-        self.show(code=code_lines(self.recipe, self.purpose, self._studio.run))
+        self.show(code=self.code_now())
+
+    def code_now(self) -> dict[str, str]:
+        """The lines that do what the panel shows; a panel says its own by overriding it."""
+        return code_lines(self.recipe, self.purpose, self._studio.run)
+
+    def values_now(self) -> dict[str, Any]:
+        """The values of the fields; a panel with fields outside of the recipe adds them."""
+        return flat_values(self.recipe)
 
     def _recipe_changed(self, _change: object = None) -> None:
-        self.show(
-            values=flat_values(self.recipe),
-            code=code_lines(self.recipe, self.purpose, self._studio.run),
-        )
+        self.show(values=self.values_now(), code=self.code_now())
 
     def _receive(self, _widget: object, content: Any, _buffers: object) -> None:
         if not isinstance(content, dict):
