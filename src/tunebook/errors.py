@@ -139,6 +139,18 @@ class RunFailed(TunebookError):
     """Training stopped by an error that has no better name; the cause is chained."""
 
 
+class Cancelled(TunebookError):
+    """The user stopped something that was going on; nothing half-done is kept."""
+
+
+class HubRefused(TunebookError):
+    """The hub does not accept a token, a name or what was sent."""
+
+
+class HubUnreachable(TunebookError):
+    """There is no way to the hub just now."""
+
+
 class ExtraMissing(TunebookError):
     """An optional package is needed for what was asked and is not installed."""
 

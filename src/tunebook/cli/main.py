@@ -1,7 +1,7 @@
 """The commands and their arguments; each does its work in a function named after it.
 
-Exit codes: 0 done, 1 findings of `check` that are errors or test cases that fail, 2 a named error,
-130 interrupted.
+Exit codes: 0 done, 1 findings of `check` that are errors, test cases that fail or files that differ,
+2 a named error, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tunebook.cli.options import (
     sampling_from,
 )
 from tunebook.errors import RecipeInvalid, TunebookError
+from tunebook.export.formats import FORMATS
 from tunebook.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -188,14 +189,22 @@ def _cases(run: Run, *, as_json: bool) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Write a run's model for use elsewhere."""
+    """Write a run's model for use elsewhere, check it, or put it on the hub."""
     from tunebook.training import open_run
 
     run = open_run(arguments.path)
     formats = [name for name in (arguments.formats or "").split(",") if name] or None
+    good = True
     for path in run.export(formats, folder=arguments.folder):
         show.console.print(str(path), markup=False)
-    return 0
+        if arguments.verify:
+            checked = run.verify(path)
+            good = good and checked.ok
+            show.console.print(f"  {checked.summary}", markup=False)
+        if arguments.hub and good:
+            page = run.upload(arguments.hub, folder=path, private=not arguments.public)
+            show.console.print(page, markup=False)
+    return 0 if good else 1
 
 
 def _typed() -> Iterator[str]:
@@ -252,9 +261,18 @@ def _parser() -> argparse.ArgumentParser:
     sub = _command(commands, "export", export)
     sub.add_argument("path", metavar="RUN", help="run folder")
     sub.add_argument(
-        "--formats", metavar="A,B", help="adapter, merged_16bit [default: the recipe's]"
+        "--formats", metavar="A,B", help=f"{', '.join(FORMATS)} [default: the recipe's]"
     )
     sub.add_argument("--folder", help="where to write [default: the run's own export folder]")
+    sub.add_argument(
+        "--verify", action="store_true", help="load it again and compare; 1 if it differs"
+    )
+    sub.add_argument(
+        "--hub",
+        metavar="OWNER/NAME",
+        help="upload it, with the token of `hf auth login` or HF_TOKEN; private unless --public",
+    )
+    sub.add_argument("--public", action="store_true", help="let everybody see the uploaded model")
 
     sub = _command(commands, "doctor", doctor)
     sub.add_argument("--json", action="store_true", help="print JSON")
