@@ -37,6 +37,7 @@ class FakeRun:
         self.plan: Any = None
         self.error: Any = None
         self.asked: list[Any] = []
+        self.uploads: list[Any] = []
         self.stopped = threading.Event()
 
     @property
@@ -97,12 +98,19 @@ class FakeRun:
     def check_cases(self, cases: Any = None, **more: Any) -> Any:
         return check_cases(self, cases, **more)
 
-    def export(self, formats: list[str], *, folder: Path | None = None) -> list[Path]:
+    def export(self, formats: list[str], *, folder: Path | None, **_: Any) -> list[Path]:
         target = folder or self.path / "export"
         for name in formats:
             (target / name).mkdir(parents=True)
             (target / name / "adapter_config.json").write_text("{}")
         return [target / name for name in formats]
+
+    def verify(self, path: str) -> Any:
+        return SimpleNamespace(ok=True, summary="Loaded again: the same")
+
+    def upload(self, repo: str, *, token: str | None, private: bool, **_: Any) -> str:
+        self.uploads.append((repo, token, private))
+        return f"https://hub/{repo}"
 
 
 @pytest.fixture
@@ -126,7 +134,8 @@ def eventually() -> Any:
 
 @pytest.fixture(autouse=True)
 def built_front_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests need no JavaScript: an empty module stands for each."""
+    """These tests need no JavaScript, an empty module stands for each, and no login of a hub."""
+    monkeypatch.setattr("tunebook.widgets.takeaway.saved_token", lambda: False)
     from tunebook.widgets import _panel
 
     monkeypatch.setattr(_panel, "asset", lambda name: f"/* {name} */")

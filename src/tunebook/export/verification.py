@@ -71,7 +71,7 @@ def verify(
         path: a folder that `save_adapter` or `save_merged` wrote.
         model: the live one, with its adapter.
         recipe: names the base model that an adapter is put on.
-        device: for the model that is loaded; None takes the live one's.
+        device: for the model that is loaded; None takes the live one's, or the CPU if it is full.
 
     Raises:
         ModelMissing, ModelInvalid: what was written cannot be loaded.
@@ -80,13 +80,25 @@ def verify(
 
     conversations = [_said(model, tokenizer, prompt) for prompt in prompts]
     live = [_logits(model, ids, start) for ids, start in conversations]
-    place = device or str(model.get_input_embeddings().weight.device)
-    loaded = _load(Path(path), recipe, place)
+    loaded = _load(Path(path), recipe, device or _place(model, Path(path)))
     try:
         saved = [_logits(loaded, ids, start) for ids, start in conversations]
     finally:
         del loaded
     return _compared(torch.cat(live), torch.cat(saved))
+
+
+def _place(model: Any, path: Path) -> str:
+    """The live model's device if a second model fits beside it, else the CPU."""
+    import torch
+
+    device: torch.device = model.get_input_embeddings().weight.device
+    if device.type != "cuda":
+        return str(device)
+    files = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    needed = max(files, model.get_memory_footprint())
+    free, _ = torch.cuda.mem_get_info(device)
+    return str(device) if free > 1.3 * needed else "cpu"
 
 
 def _load(path: Path, recipe: Recipe, device: str) -> Any:

@@ -67,6 +67,30 @@ def chat_lines(
     return {"python": "\n".join(python), "shell": " ".join(words)}
 
 
+def takeaway_lines(
+    recipe: Recipe, run: Any, *, check: bool, hub: tuple[str, bool] = ("", True)
+) -> dict[str, str]:
+    """How what the take-away panel does is done without it; a token is never among the lines.
+
+    Args:
+        check: whether what is written is loaded again and compared.
+        hub: repository and whether it is private; an empty name uploads nothing.
+    """
+    repo, private = hub
+    folder = None if run is None else Path(run.path)
+    python = [
+        *_begin(recipe, "takeaway", folder),
+        f"for path in run.export({literal(list(recipe.export.formats))}):",
+        "    print(path)" if not check else "    print(path, run.verify(path).summary)",
+    ]
+    words = _shell(recipe, "takeaway", folder) + ["--verify"] * check
+    if repo:
+        public = "" if private else ", private=False"
+        python.append(f"print(run.upload({literal(repo)}{public}))  # after `hf auth login`")
+        words += ["--hub", shlex.quote(repo)] + ["--public"] * (not private)
+    return {"python": "\n".join(python), "shell": " ".join(words)}
+
+
 def literal(value: Any) -> str:
     """A value as Python source, with double quotes as in the rest of the code shown."""
     if isinstance(value, str):
@@ -111,11 +135,9 @@ def _begin(recipe: Recipe, purpose: str, folder: Path | None) -> list[str]:
 
 def _python(recipe: Recipe, purpose: str, folder: Path | None) -> list[str]:
     begin = _begin(recipe, purpose, folder)
-    formats = list(recipe.export.formats)
     verbs = {
         "data": ["print(tunebook.check(recipe))"],
         "method": ["print(tunebook.make_plan(recipe))"],
-        "takeaway": [f"print(run.export({literal(formats)}))"],
     }
     return [*begin, *verbs.get(purpose, [])]
 

@@ -84,6 +84,10 @@ class Studio(t.HasTraits):
             self._shapes[key] = load_shape(part)
         return self._shapes[key]
 
+    def known_shape(self, part: ModelPart) -> Any:
+        """The model's shape if it has been read, else None."""
+        return self._shapes.get((part.name, part.revision))
+
     def tokenizer(self) -> Any:
         """The model's tokenizer with its own template, loaded once (seconds)."""
         from tunebook.models.loading import load_tokenizer
