@@ -147,6 +147,10 @@ class HubRefused(TunebookError):
     """The hub does not accept a token, a name or what was sent."""
 
 
+class HubTokenRefused(HubRefused):
+    """The hub knows no such token, or none was given."""
+
+
 class HubUnreachable(TunebookError):
     """There is no way to the hub just now."""
 

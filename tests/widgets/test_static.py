@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html.parser
+import math
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -19,6 +21,7 @@ from tunebook.widgets import (
     TryPanel,
     _static,
 )
+from tunebook.widgets._curve import loss_svg
 
 PANELS = [ModelPanel, DataPanel, MethodPanel, TrainPanel, TryPanel, TakeAwayPanel]
 
@@ -59,6 +62,26 @@ def test_the_guides_static_view_names_every_step() -> None:
     assert Outline(page).open == []
     for at, panel in enumerate(PANELS, 1):
         assert f"{at}. {panel().heading}" in page
+
+
+def test_a_runs_static_view_has_its_loss_curve(fake_run: Any) -> None:
+    fake_run.begin(total=3)
+    for step, loss in enumerate([2.0, 1.0, 0.5], 1):
+        fake_run.step(step, loss)
+    fake_run.finish(3)
+    page = TrainPanel(run=fake_run).as_html()
+    assert Outline(page).open == []
+    assert page.count("<polyline") == 2
+    assert "from 2 to 0.5" in page
+    assert "2.0000 → 0.5000" in page
+
+
+def test_a_curve_is_bounded_and_leaves_out_what_is_no_number() -> None:
+    svg = loss_svg([(step, 1 / step, 1 / step) for step in range(1, 100_001)])
+    assert len(svg) < 30_000
+    assert loss_svg([(1, math.nan, math.nan)]) == loss_svg([]) == ""
+    assert "nan" not in loss_svg([(1, 2.0, 2.0), (2, math.inf, 2.0)], [(2, 1.5)])
+    assert ElementTree.fromstring(loss_svg([(1, 0.0, 0.0)])).tag.endswith("svg")
 
 
 def test_pieces_escape_and_leave_out_what_is_empty() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tunebook.errors import Cancelled, HubRefused
+from tunebook.errors import Cancelled, HubTokenRefused
 from tunebook.recipe import Recipe
 from tunebook.widgets import TakeAwayPanel, TryPanel
 
@@ -114,12 +114,13 @@ def test_a_token_is_in_no_state_page_or_file(fake_run: Any, eventually: Any, fai
     if fails:
 
         def refuse(*_: Any, **__: Any) -> None:
-            raise HubRefused("The hub does not know you.", "no.", "make a token.")
+            raise HubTokenRefused("The hub does not know you.", "no.", "make a token.")
 
         fake_run.upload = refuse
     panel = TakeAwayPanel(Recipe(), run=fake_run)
     panel.handle({"type": "upload", "repo": "me/pirate", "token": TOKEN})
     eventually(lambda: (panel.error if fails else panel.page) and not panel.working)
+    assert panel.token_from == ("" if fails else "memory")  # a wrong one is not kept
     state = {name: repr(value) for name, value in panel.get_state().items()}
     data, metadata = panel._repr_mimebundle_()
     everything = json.dumps([state, repr(data), repr(metadata), panel.as_text(), panel.as_html()])

@@ -18,8 +18,9 @@ const TOKENS = 'https://huggingface.co/settings/tokens';
 export function hub(model: TakeAwayModel, cleanup: Cleanup): HTMLElement {
   const repo = repoField(model, cleanup);
   const token = tokenField(model, cleanup);
+  const which = whichField(model, cleanup);
   const send = (): void => {
-    model.send({ type: 'upload', repo: repo.input.value, token: token.input.value });
+    model.send({ type: 'upload', repo: repo.input.value, token: token.input.value, form: which.input.value });
     token.input.value = '';
   };
   const upload = button('Upload', send, { class: 'tb-button', 'data-do': 'upload' });
@@ -37,8 +38,26 @@ export function hub(model: TakeAwayModel, cleanup: Cleanup): HTMLElement {
     'details',
     { class: 'tb-hub' },
     h('summary', {}, 'Put it on the Hugging Face hub'),
-    h('div', { class: 'tb-hub-body' }, repo.node, visibility(model, cleanup), token.node, h('div', { class: 'tb-buttons' }, upload), page)
+    h('div', { class: 'tb-hub-body' }, which.node, repo.node, visibility(model, cleanup), token.node, h('div', { class: 'tb-buttons' }, upload), page)
   );
+}
+
+/** Which of the saved formats goes up; asked only where there is a choice. */
+function whichField(model: TakeAwayModel, cleanup: Cleanup): { node: HTMLElement; input: HTMLSelectElement } {
+  const id = freshId('which');
+  const input = h('select', { id, class: 'tb-input' });
+  const node = h('div', { class: 'tb-field' }, h('label', { class: 'tb-label', for: id }, 'What to upload'), h('div', { class: 'tb-control tb-select' }, input));
+  const draw = (): void => {
+    const files = model.get('files');
+    const before = input.value;
+    input.replaceChildren(...files.map(file => h('option', { value: file.form }, `${file.title}, ${file.size}`)));
+    if (files.some(file => file.form === before)) {
+      input.value = before;
+    }
+    toggle(node, files.length > 1);
+  };
+  follow(model, ['files'], draw, cleanup);
+  return { node, input };
 }
 
 function repoField(model: TakeAwayModel, cleanup: Cleanup): { node: HTMLElement; input: HTMLInputElement } {

@@ -10,7 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tunebook.errors import HubRefused, HubUnreachable, RecipeInvalid, TunebookError
+from tunebook.errors import (
+    HubRefused,
+    HubTokenRefused,
+    HubUnreachable,
+    RecipeInvalid,
+    TunebookError,
+)
 from tunebook.export.card import model_card, portable_recipe
 from tunebook.export.progress import Progress
 from tunebook.recipe import Recipe
@@ -168,7 +174,7 @@ def _refused(repo: str, status: int, said: str) -> HubRefused | HubUnreachable:
     """What each answer of the hub means here, and what helps."""
     owner = repo.split("/")[0] if "/" in repo else ""
     if status == 401:
-        return HubRefused(
+        return HubTokenRefused(
             "The hub does not know you.",
             "no token was given, or it is wrong or no longer valid.",
             f"make one with the right to write at {_SETTINGS} and paste it here.",

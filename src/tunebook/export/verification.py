@@ -52,7 +52,9 @@ class Verification(BaseModel):
     def summary(self) -> str:
         """The outcome in one sentence."""
         choices = f"the same next token in {self.same_choice} of {self.tokens} places"
-        largest = f"logits differ by at most {self.max_difference:.2g}"
+        largest = "every logit equal"
+        if self.max_difference:
+            largest = f"logits differ by at most {self.max_difference:.2g}"
         return f"{'Loaded again' if self.ok else 'Not the same'}: {choices}, {largest}"
 
 

@@ -65,7 +65,8 @@ def table(
 
 def code(value: object) -> str:
     """Lines of code as they are."""
-    return f'<pre style="margin:4px 0;overflow-x:auto;white-space:pre-wrap">{text(value)}</pre>'
+    style = "margin:4px 0;font-family:monospace;white-space:pre-wrap"
+    return f'<pre style="{style}">{text(value)}</pre>'
 
 
 def error(parts: Mapping[str, str]) -> str:

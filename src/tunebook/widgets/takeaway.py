@@ -14,7 +14,14 @@ from typing import Any
 
 import traitlets as t
 
-from tunebook.errors import Cancelled, RecipeInvalid, RunBusy, RunMissing, TunebookError
+from tunebook.errors import (
+    Cancelled,
+    HubTokenRefused,
+    RecipeInvalid,
+    RunBusy,
+    RunMissing,
+    TunebookError,
+)
 from tunebook.export.commands import usage
 from tunebook.export.formats import FORMATS, predicted_sizes
 from tunebook.export.hub import saved_token
@@ -113,10 +120,13 @@ class TakeAwayPanel(Panel):
         self.show(summary=self._saved_line())
         return written
 
-    def upload(self, repo: str, *, token: str | None = None, private: bool = True) -> str:
-        """Put the first of the saved folders, or else the adapter, on the hub.
+    def upload(
+        self, repo: str, *, form: str = "", token: str | None = None, private: bool = True
+    ) -> str:
+        """Put one of the saved folders on the hub, or else the adapter, which is then saved first.
 
         Args:
+            form: name of the format to upload; empty takes the first that was saved.
             token: kept in memory for the next time; None takes that one, or the machine's login.
 
         Raises:
@@ -124,7 +134,8 @@ class TakeAwayPanel(Panel):
         """
         run = self._finished_run()
         self._remember(token)
-        folder = self.files[0]["path"] if self.files else None
+        saved = [item["path"] for item in self.files if form in ("", item["form"])]
+        folder = saved[0] if saved else None
         self._stop.clear()
         self.show(working="upload", repo=repo, private=private, page="")
         try:
@@ -136,6 +147,9 @@ class TakeAwayPanel(Panel):
                 progress=lambda done, total: self._tell("Uploading", done, total),
                 stop=self._stop,
             )
+        except HubTokenRefused:
+            self.do_forget()
+            raise
         finally:
             self.show(working="", progress={})
         self.show(page=page, summary=f"Uploaded to {page}")
@@ -146,11 +160,13 @@ class TakeAwayPanel(Panel):
         self.show(folder=folder.strip())
         self._start(self.save, "save the model")
 
-    def do_upload(self, repo: str, token: str = "") -> None:
+    def do_upload(self, repo: str, token: str = "", form: str = "") -> None:
         """The Upload button; the token came with this one message."""
         self._remember(token)
         self.show(repo=repo.strip())
-        self._start(lambda: self.upload(self.repo, private=self.private), "upload the model")
+        self._start(
+            lambda: self.upload(self.repo, form=form, private=self.private), "upload the model"
+        )
 
     def do_forget(self) -> None:
         """Forget the token that was typed."""
