@@ -1,11 +1,12 @@
 /** The try panel: one question, the tuned and the base model side by side. */
 
 import { testCases } from '../ui/chat/cases.ts';
-import { conversation, onEnter } from '../ui/chat/conversation.ts';
+import { conversation } from '../ui/chat/conversation.ts';
 import type { ChatModel, ChatState } from '../ui/chat/state.ts';
 import { button, debounce, freshId, h, toggle } from '../ui/dom.ts';
 import { form } from '../ui/form.ts';
 import { definePanel } from '../ui/frame.ts';
+import { onEnter } from '../ui/keys.ts';
 import { follow, type Cleanup } from '../ui/model.ts';
 
 export default definePanel<ChatState>('chat', ({ model, body, cleanup }) => {
@@ -75,6 +76,7 @@ function settings(model: ChatModel, cleanup: Cleanup): HTMLElement {
     model.set('system', input.value);
     model.save_changes();
   }, 300);
+  onEnter(input);
   input.addEventListener('input', () => keep());
   input.addEventListener('change', () => keep.flush());
   const show = (): void => {

@@ -13,7 +13,7 @@ export default definePanel<TakeAwayState>('takeaway', ({ model, body, cleanup })
 /** One row for each format: what it is for and how large it will be. */
 function formats(model: TakeAwayModel, cleanup: Cleanup): HTMLElement {
   const id = freshId('formats');
-  const rows = h('div', { class: 'tb-formats', role: 'group', 'aria-labelledby': id });
+  const rows = h('div', { class: 'tb-take-formats', role: 'group', 'aria-labelledby': id });
   const inputs = new Map<string, HTMLInputElement>();
   const sizes = new Map<string, HTMLElement>();
   const send = (): void => {
@@ -23,12 +23,12 @@ function formats(model: TakeAwayModel, cleanup: Cleanup): HTMLElement {
   for (const form of model.get('formats')) {
     const about = freshId('about');
     const input = h('input', { type: 'checkbox', class: 'tb-check', id: freshId('format'), 'data-format': form.name, 'aria-describedby': about });
-    const size = h('span', { class: 'tb-format-size tb-muted' });
+    const size = h('span', { class: 'tb-take-size tb-muted' });
     input.addEventListener('change', send);
     inputs.set(form.name, input);
     sizes.set(form.name, size);
     rows.append(
-      h('div', { class: 'tb-format' }, input, h('label', { class: 'tb-format-title', for: input.id }, form.title), size, h('p', { class: 'tb-muted', id: about }, form.description))
+      h('div', { class: 'tb-take-format' }, input, h('label', { class: 'tb-take-title', for: input.id }, form.title), size, h('p', { class: 'tb-muted', id: about }, form.description))
     );
   }
   const draw = (): void => {
@@ -74,9 +74,9 @@ function saving(model: TakeAwayModel, cleanup: Cleanup): HTMLElement {
 /** What goes on, how far it is, and Stop. */
 function progress(model: TakeAwayModel, cleanup: Cleanup): HTMLElement {
   const text = h('span', { id: freshId('progress') });
-  const meter = h('progress', { class: 'tb-progress', 'aria-labelledby': text.id });
+  const meter = h('progress', { class: 'tb-take-progress', 'aria-labelledby': text.id });
   const stop = button('Stop', () => model.send({ type: 'stop' }), { class: 'tb-button tb-small tb-danger', 'data-do': 'stop-saving' });
-  const line = h('div', { class: 'tb-progress-line' }, text, meter, stop);
+  const line = h('div', { class: 'tb-take-line' }, text, meter, stop);
   const draw = (): void => {
     const { text: said, done, total } = model.get('progress');
     setText(text, said ?? 'Working …');

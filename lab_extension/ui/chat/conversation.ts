@@ -1,6 +1,7 @@
 /** The turns of the conversation, and what can be done with the last one. */
 
 import { button, freshId, h, setText, toggle } from '../dom.ts';
+import { onEnter } from '../keys.ts';
 import { follow, type Cleanup } from '../model.ts';
 import { allTurns, type Answer, type ChatModel, type Turn } from './state.ts';
 import { chanceLegend, probabilityView } from './tokens.ts';
@@ -144,20 +145,6 @@ function lastTurn(model: ChatModel, cleanup: Cleanup): HTMLElement {
   };
   follow(model, ['answering', 'turns'], draw, cleanup);
   return h('div', {}, tools, editor);
-}
-
-/** Enter does it, Shift and Enter begin a new line, and Enter that ends a composed word does neither. */
-export function onEnter(input: HTMLTextAreaElement, action: () => void): void {
-  let composed = 0;
-  // Safari ends the composition before it sends the Enter that ended it
-  input.addEventListener('compositionend', event => (composed = event.timeStamp));
-  input.addEventListener('keydown', event => {
-    const composing = event.isComposing || event.keyCode === 229 || event.timeStamp - composed < 50;
-    if (event.key === 'Enter' && !event.shiftKey && !composing) {
-      event.preventDefault();
-      action();
-    }
-  });
 }
 
 async function copyText(text: string, from: HTMLButtonElement): Promise<void> {
