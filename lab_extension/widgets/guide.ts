@@ -1,6 +1,6 @@
 /** The guide's head: each step in one line with how far it is, and the one to take now. */
 
-import { button, h, setText, toggle } from '../ui/dom.ts';
+import { button, freshId, h, setText, toggle } from '../ui/dom.ts';
 import { Cleanup, follow, type PanelState, type RenderProps } from '../ui/model.ts';
 
 interface Step {
@@ -25,10 +25,11 @@ function render({ model, el }: RenderProps<GuideState>): () => void {
   const views = model.get('steps').map(step => new StepView(step));
   const hint = h('p', { class: 'tb-hint', role: 'status' });
   const go = button('', () => goTo(go, model.get('next_step')), { class: 'tb-button tb-primary', 'data-do': 'next-step' });
+  const heading = freshId('heading');
   const head = h(
-    'header',
-    { class: 'tunebook-panel tb-overview', 'data-panel': 'guide', 'data-lm-suppress-shortcuts': 'true' },
-    h('h2', {}, model.get('heading')),
+    'section',
+    { class: 'tunebook-panel tb-overview', 'data-panel': 'guide', 'aria-labelledby': heading, 'data-lm-suppress-shortcuts': 'true' },
+    h('h2', { id: heading }, model.get('heading')),
     h('p', { class: 'tb-lead' }, model.get('lead')),
     h('nav', { 'aria-label': 'Steps' }, h('ol', { class: 'tb-steps' }, ...views.map(view => view.node))),
     h('div', { class: 'tb-next' }, hint, go)
