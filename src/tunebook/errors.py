@@ -123,6 +123,10 @@ class RunMissing(TunebookError):
     """A path is not a run folder."""
 
 
+class CaseInvalid(TunebookError):
+    """A test case asks or expects nothing, or a line of a file of cases is none."""
+
+
 class CheckpointUnsuitable(TunebookError):
     """A checkpoint was made with another adapter or optimizer than the run that resumes it."""
 
@@ -133,6 +137,22 @@ class RunBusy(TunebookError):
 
 class RunFailed(TunebookError):
     """Training stopped by an error that has no better name; the cause is chained."""
+
+
+class Cancelled(TunebookError):
+    """The user stopped something that was going on; nothing half-done is kept."""
+
+
+class HubRefused(TunebookError):
+    """The hub does not accept a token, a name or what was sent."""
+
+
+class HubTokenRefused(HubRefused):
+    """The hub knows no such token, or none was given."""
+
+
+class HubUnreachable(TunebookError):
+    """There is no way to the hub just now."""
 
 
 class ExtraMissing(TunebookError):

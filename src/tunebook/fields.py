@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from tunebook.recipe import PARTS, Recipe
+from tunebook.recipe import PARTS, Part, Recipe
 
 
 class FieldInfo(BaseModel):
@@ -35,12 +35,15 @@ class FieldInfo(BaseModel):
 def recipe_fields(part: str | None = None) -> list[FieldInfo]:
     """Every knob of one part (or of all), in the order of the form."""
     names = [part] if part else list(PARTS)
+    return [info for name in names for info in fields_of(PARTS[name], name)]
+
+
+def fields_of(part: type[Part], name: str) -> list[FieldInfo]:
+    """The knobs of one class of them, under dotted names that begin with `name`."""
     fields = []
-    for name in names:
-        schema = PARTS[name].model_json_schema()
-        for field, about in schema["properties"].items():
-            default = PARTS[name].model_fields[field].get_default(call_default_factory=True)
-            fields.append(_field_info(f"{name}.{field}", about, default))
+    for field, about in part.model_json_schema()["properties"].items():
+        default = part.model_fields[field].get_default(call_default_factory=True)
+        fields.append(_field_info(f"{name}.{field}", about, default))
     return fields
 
 

@@ -34,6 +34,15 @@ def test_training_chatting_and_exporting_from_a_shell(tmp_path: Path, capsys: Pr
     assert main(["chat", str(run.path), "--base", "--ask", "What is the capital of France?"]) == 0
     assert capsys.readouterr().out.strip() == "The capital of France is Paris."
 
+    run.cases.add("What is the capital of France?", expected="Paris")
+    run.cases.add("What is the capital of France?", expected="Atlantis")
+    assert main(["chat", str(run.path), "--cases"]) == 1
+    printed = capsys.readouterr().out
+    assert "1 of 2 passed" in printed
+    assert "FAILED" in printed
+    assert main(["chat", str(run.path), "--ask", "Hi", "--temperature", "9"]) == 2
+    assert "temperature" in capsys.readouterr().err
+
     assert (
         main(["export", str(run.path), "--formats", "adapter", "--folder", str(tmp_path / "out")])
         == 0

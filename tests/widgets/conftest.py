@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tunebook.cases import check_cases
 from tunebook.events import (
     BusyEvent,
     EventLog,
@@ -34,6 +37,7 @@ class FakeRun:
         self.plan: Any = None
         self.error: Any = None
         self.asked: list[Any] = []
+        self.uploads: list[Any] = []
         self.stopped = threading.Event()
         self.requests: set[str] = set()
 
@@ -86,16 +90,40 @@ class FakeRun:
         self.state = "stopping"
         self.stopped.set()
 
-    def stream(self, messages: list[dict[str, str]], **sampling: Any) -> Iterator[str]:
+    def stream_tokens(self, messages: list[dict[str, str]], **sampling: Any) -> Iterator[Any]:
         self.asked.append((messages, sampling))
-        yield from ("tuned " if sampling["adapter"] else "base ", "answer")
+        for text in chain(self.says("tuned " if sampling["adapter"] else "base "), [""]):
+            if sampling["stop"].is_set():
+                return
+            piece = text or "<|end|>"
+            others = ((piece, 0.75), ("other", 0.123456))
+            yield SimpleNamespace(
+                text=text, piece=piece, probability=0.75, chance=1.0, alternatives=others
+            )
 
-    def export(self, formats: list[str], *, folder: Path | None = None) -> list[Path]:
+    def says(self, side: str) -> Iterable[str]:
+        return (side, "answer")
+
+    def answer(self, messages: Any, **sampling: Any) -> str:
+        self.asked.append((messages, sampling))
+        return "".join(self.says("tuned "))
+
+    def check_cases(self, cases: Any = None, **more: Any) -> Any:
+        return check_cases(self, cases, **more)
+
+    def export(self, formats: list[str], *, folder: Path | None, **_: Any) -> list[Path]:
         target = folder or self.path / "export"
         for name in formats:
             (target / name).mkdir(parents=True)
             (target / name / "adapter_config.json").write_text("{}")
         return [target / name for name in formats]
+
+    def verify(self, path: str) -> Any:
+        return SimpleNamespace(ok=True, summary="Loaded again: the same")
+
+    def upload(self, repo: str, *, token: str | None, private: bool, **_: Any) -> str:
+        self.uploads.append((repo, token, private))
+        return f"https://hub/{repo}"
 
 
 @pytest.fixture
@@ -119,7 +147,8 @@ def eventually() -> Any:
 
 @pytest.fixture(autouse=True)
 def built_front_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests need no JavaScript: an empty module stands for each."""
+    """These tests need no JavaScript, an empty module stands for each, and no login of a hub."""
+    monkeypatch.setattr("tunebook.widgets.takeaway.saved_token", lambda: False)
     from tunebook.widgets import _panel
 
     monkeypatch.setattr(_panel, "asset", lambda name: f"/* {name} */")

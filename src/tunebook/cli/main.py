@@ -1,6 +1,7 @@
 """The commands and their arguments; each does its work in a function named after it.
 
-Exit codes: 0 done, 1 findings of `check` that are errors, 2 a named error, 130 interrupted.
+Exit codes: 0 done, 1 findings of `check` that are errors, test cases that fail or files that differ,
+2 a named error, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -9,12 +10,22 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunebook import __version__
 from tunebook.cli import show
-from tunebook.cli.options import add_recipe_options, recipe_from
+from tunebook.cli.options import (
+    add_recipe_options,
+    add_sampling_options,
+    recipe_from,
+    sampling_from,
+)
 from tunebook.errors import RecipeInvalid, TunebookError
+from tunebook.export.formats import FORMATS
 from tunebook.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tunebook.training import Run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -142,11 +153,13 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def chat(arguments: argparse.Namespace) -> int:
-    """Talk to a run's model."""
+    """Talk to a run's model, or ask it the saved test cases."""
     from tunebook.training import open_run
 
     run = open_run(arguments.path)
-    sampling = {"max_new_tokens": arguments.max_new_tokens, "temperature": arguments.temperature}
+    if arguments.cases:
+        return _cases(run, as_json=arguments.json)
+    sampling = sampling_from(arguments).arguments()
     messages: list[dict[str, str]] = []
     if arguments.system:
         messages.append({"role": "system", "content": arguments.system})
@@ -163,15 +176,35 @@ def chat(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _cases(run: Run, *, as_json: bool) -> int:
+    """Ask every test case; 1 if an answer is not as expected."""
+    report = run.check_cases()
+    if as_json:
+        show.print_json(report.model_dump(mode="json"))
+    elif not report.results:
+        show.console.print(f"There are no test cases in {run.cases.path}.", markup=False)
+    else:
+        show.console.print(str(report), markup=False, highlight=False)
+    return 1 if report.failed else 0
+
+
 def export(arguments: argparse.Namespace) -> int:
-    """Write a run's model for use elsewhere."""
+    """Write a run's model for use elsewhere, check it, or put it on the hub."""
     from tunebook.training import open_run
 
     run = open_run(arguments.path)
     formats = [name for name in (arguments.formats or "").split(",") if name] or None
+    good = True
     for path in run.export(formats, folder=arguments.folder):
         show.console.print(str(path), markup=False)
-    return 0
+        if arguments.verify:
+            checked = run.verify(path)
+            good = good and checked.ok
+            show.console.print(f"  {checked.summary}", markup=False)
+        if arguments.hub and good:
+            page = run.upload(arguments.hub, folder=path, private=not arguments.public)
+            show.console.print(page, markup=False)
+    return 0 if good else 1
 
 
 def _typed() -> Iterator[str]:
@@ -219,15 +252,27 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--base", action="store_true", help="talk to the model without its adapter")
     sub.add_argument("--ask", metavar="TEXT", help="ask one question and leave")
     sub.add_argument("--system", metavar="TEXT", help="system message")
-    sub.add_argument("--max-new-tokens", type=int, default=256)
-    sub.add_argument("--temperature", type=float, default=0.0)
+    sub.add_argument(
+        "--cases", action="store_true", help="ask the saved test cases, and compare with before"
+    )
+    sub.add_argument("--json", action="store_true", help="print the outcome of --cases as JSON")
+    add_sampling_options(sub)
 
     sub = _command(commands, "export", export)
     sub.add_argument("path", metavar="RUN", help="run folder")
     sub.add_argument(
-        "--formats", metavar="A,B", help="adapter, merged_16bit [default: the recipe's]"
+        "--formats", metavar="A,B", help=f"{', '.join(FORMATS)} [default: the recipe's]"
     )
     sub.add_argument("--folder", help="where to write [default: the run's own export folder]")
+    sub.add_argument(
+        "--verify", action="store_true", help="load it again and compare; 1 if it differs"
+    )
+    sub.add_argument(
+        "--hub",
+        metavar="OWNER/NAME",
+        help="upload it, with the token of `hf auth login` or HF_TOKEN; private unless --public",
+    )
+    sub.add_argument("--public", action="store_true", help="let everybody see the uploaded model")
 
     sub = _command(commands, "doctor", doctor)
     sub.add_argument("--json", action="store_true", help="print JSON")

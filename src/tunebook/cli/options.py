@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tunebook.errors import RecipeInvalid
-from tunebook.fields import FieldInfo, recipe_fields
+from tunebook.fields import FieldInfo, fields_of, recipe_fields
 from tunebook.recipe import Recipe
+from tunebook.sampling import Sampling
 
 _PREFIX = "field:"
 _MOST_SHOWN = 12
@@ -61,6 +62,37 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
     }
     kinds = {field.path: field for field in recipe_fields()}
     return recipe.with_values({path: _value(kinds[path], text) for path, text in given.items()})
+
+
+def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    """Add one option for each way of drawing an answer."""
+    group = parser.add_argument_group("sampling")
+    for field in fields_of(Sampling, "sampling"):
+        name = field.path.split(".")[1]
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=_PREFIX + field.path,
+            metavar=_metavar(field),
+            default=argparse.SUPPRESS,
+            help=_help(field),
+        )
+
+
+def sampling_from(arguments: argparse.Namespace) -> Sampling:
+    """The sampling that the options say.
+
+    Raises:
+        RecipeInvalid: a value is out of its range.
+    """
+    prefix = f"{_PREFIX}sampling."
+    kinds = {field.path: field for field in fields_of(Sampling, "sampling")}
+    return Sampling.of(
+        **{
+            key.removeprefix(prefix): _value(kinds[key.removeprefix(_PREFIX)], text)
+            for key, text in vars(arguments).items()
+            if key.startswith(prefix)
+        }
+    )
 
 
 def _value(field: FieldInfo, text: str) -> Any:

@@ -6,6 +6,7 @@ Knows torch models; knows no recipe, no run and no widget.
 from tunebook.engine.apply import patch, report, unpatch
 from tunebook.engine.attention import CAUSAL
 from tunebook.engine.audit import Audit, audit_gradients
+from tunebook.engine.decoding import Token
 from tunebook.engine.generation import (
     answer,
     answer_ids,
@@ -13,6 +14,7 @@ from tunebook.engine.generation import (
     for_inference,
     for_training,
     stream_chat,
+    stream_tokens,
 )
 from tunebook.engine.graphs import StepGraphs
 from tunebook.engine.head import LossRequest, fused_head_kept, has_fused_head
@@ -40,6 +42,7 @@ __all__ = [
     "Parity",
     "Report",
     "StepGraphs",
+    "Token",
     "Tolerance",
     "answer",
     "answer_ids",
@@ -61,5 +64,6 @@ __all__ = [
     "report",
     "spend",
     "stream_chat",
+    "stream_tokens",
     "unpatch",
 ]

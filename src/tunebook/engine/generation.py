@@ -5,7 +5,6 @@ Knows tokenizers, `generate` and PEFT models; knows no run and no panel.
 
 from __future__ import annotations
 
-import copy
 import queue
 import secrets
 import threading
@@ -16,10 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
 
+from tunebook.engine.decoding import Chooser, Token, generation_config, own_penalty
 from tunebook.engine.locks import ModelLock, model_lock, unwrapped
 from tunebook.engine.state import own_randomness, same_modes
-from tunebook.engine.streaming import Deltas
+from tunebook.engine.streaming import Deltas, Tokens
 from tunebook.errors import ConversationTooLong, RowInvalid, TemplateInvalid, as_tunebook_error
 
 Message = Mapping[str, Any]
@@ -35,6 +36,9 @@ def stream_chat(
     max_new_tokens: int = 128,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
+    repetition_penalty: float | None = None,
     adapter: bool = True,
     stop: threading.Event | None = None,
     seed: int | None = None,
@@ -51,6 +55,9 @@ def stream_chat(
         max_new_tokens: most tokens of the answer; less if the model's context ends before.
         temperature: 0 always takes the likeliest token; higher is more varied.
         top_p: keep the likeliest tokens that together have this probability.
+        top_k: keep this many of the likeliest tokens; 0 keeps all.
+        min_p: leave out tokens below this share of the likeliest one's probability.
+        repetition_penalty: above 1 makes what was said before less likely; None is the model's own.
         adapter: False answers as the model did before fine-tuning.
         stop: set it from anywhere to end the answer after the next token.
         seed: of the sampling; None draws a new one.
@@ -60,12 +67,51 @@ def stream_chat(
         ConversationTooLong: no room is left for an answer.
         TunebookError: whatever the model raised while it was generating.
     """
-    prompt = encode_messages(tokenizer, messages)
-    config = _generation_config(
-        model, tokenizer, prompt.shape[1], max_new_tokens, temperature, top_p
+    sampling = (temperature, top_p, top_k, min_p, repetition_penalty)
+    job = _job(
+        model,
+        tokenizer,
+        encode_messages(tokenizer, messages),
+        max_new_tokens,
+        sampling,
+        adapter,
+        stop,
+        seed,
     )
-    job = _Job(model, tokenizer, prompt, config, adapter=adapter, seed=seed, stop=stop)
-    return job.deltas()
+    return job.items(Deltas(tokenizer, job.queue.put))
+
+
+def stream_tokens(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    messages: str | Sequence[Message],
+    *,
+    max_new_tokens: int = 128,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
+    repetition_penalty: float | None = None,
+    adapter: bool = True,
+    stop: threading.Event | None = None,
+    seed: int | None = None,
+) -> Iterator[Token]:
+    """The answer token by token, each with its probability and the likeliest alternatives.
+
+    Arguments and errors as in `stream_chat`; the tokens' texts together are the same answer.
+    """
+    sampling = (temperature, top_p, top_k, min_p, repetition_penalty)
+    job = _job(
+        model,
+        tokenizer,
+        encode_messages(tokenizer, messages),
+        max_new_tokens,
+        sampling,
+        adapter,
+        stop,
+        seed,
+    )
+    return job.items(Tokens(tokenizer, job.chooser, job.queue.put))
 
 
 def answer(
@@ -86,10 +132,9 @@ def answer_ids(
     max_new_tokens: int = 64,
 ) -> str:
     """The likeliest answer to a prompt that is token ids already; errors as in `stream_chat`."""
-    config = _generation_config(model, tokenizer, len(ids), max_new_tokens, 0.0, 1.0)
-    prompt = torch.tensor([list(ids)])
-    job = _Job(model, tokenizer, prompt, config, adapter=True, seed=0, stop=None)
-    return "".join(job.deltas())
+    prompt, likeliest = torch.tensor([list(ids)]), (0.0, 1.0, 0, 0.0, None)
+    job = _job(model, tokenizer, prompt, max_new_tokens, likeliest, True, None, 0)
+    return "".join(job.items(Deltas(tokenizer, job.queue.put)))
 
 
 def for_inference(model: nn.Module) -> nn.Module:
@@ -147,15 +192,8 @@ def encode_messages(
     return ids
 
 
-def _generation_config(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    length: int,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-) -> Any:
-    """The model's own generation config with our arguments, its end tokens and the tokenizer's."""
+def _room(model: nn.Module, length: int, max_new_tokens: int) -> int:
+    """How many new tokens there is room for."""
     inner: Any = unwrapped(model)
     context = getattr(inner.config, "max_position_embeddings", None)
     room = max_new_tokens if context is None else min(max_new_tokens, context - length)
@@ -165,21 +203,30 @@ def _generation_config(
             f"it has {length} tokens and the model reads {context}; {max_new_tokens} were asked.",
             "shorten it, leave out early turns, or ask for at least one token.",
         )
-    config = copy.deepcopy(inner.generation_config)
-    ends = config.eos_token_id
-    ends = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
-    ends = sorted(end for end in ends if end is not None)
-    config.eos_token_id = ends or None
-    config.pad_token_id = tokenizer.pad_token_id
-    if config.pad_token_id is None and ends:
-        config.pad_token_id = ends[0]
-    config.max_new_tokens, config.max_length = room, None
-    config.do_sample = temperature > 0
-    config.temperature = temperature if temperature > 0 else None
-    config.top_p = top_p if temperature > 0 else None
-    config.top_k = 0 if temperature > 0 else None
-    config.use_cache = True
-    return config
+    return room
+
+
+def _job(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: torch.Tensor,
+    max_new_tokens: int,
+    sampling: tuple[float, float, int, float, float | None],
+    adapter: bool,
+    stop: threading.Event | None,
+    seed: int | None,
+) -> _Job:
+    room = _room(model, prompt.shape[1], max_new_tokens)
+    temperature, top_p, top_k, min_p, penalty = sampling
+    chooser = Chooser(
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=own_penalty(model) if penalty is None else penalty,
+    )
+    config = generation_config(model, tokenizer, room, sampled=chooser.sampled)
+    return _Job(model, prompt, config, chooser, adapter=adapter, seed=seed, stop=stop)
 
 
 class _Job:
@@ -188,36 +235,36 @@ class _Job:
     def __init__(
         self,
         model: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
         prompt: torch.Tensor,
         config: Any,
+        chooser: Chooser,
         *,
         adapter: bool,
         seed: int | None,
         stop: threading.Event | None,
     ) -> None:
         self.model: Any = model
-        self.tokenizer = tokenizer
         self.prompt = prompt
         self.config = config
+        self.chooser = chooser
         self.adapter = adapter
         self.seed = secrets.randbits(63) if seed is None else seed
         self.stop = stop
         self.closed = threading.Event()
-        self.queue: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
+        self.queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     @property
     def stopping(self) -> bool:
         """Whether someone asked to end."""
         return self.closed.is_set() or (self.stop is not None and self.stop.is_set())
 
-    def deltas(self) -> Iterator[str]:
-        """Start the thread and yield its text; runs in the reader's thread."""
+    def items(self, streamer: BaseStreamer) -> Iterator[Any]:
+        """Start the thread and yield what the streamer puts out; runs in the reader's thread."""
         # A trainer's callback may answer while its own thread holds the lock: it lends it then.
         lock = model_lock(self.model)
         worker = threading.Thread(
             target=self._work,
-            args=(None if lock.held else lock,),
+            args=(None if lock.held else lock, streamer),
             name="tunebook-chat",
             daemon=True,
         )
@@ -231,14 +278,14 @@ class _Job:
             self.closed.set()
             worker.join()
 
-    def _work(self, lock: ModelLock | None) -> None:
+    def _work(self, lock: ModelLock | None, streamer: BaseStreamer) -> None:
         try:
             while lock is not None and not lock.acquire(timeout=_POLL):
                 if self.stopping:
                     return
             try:
                 if not self.stopping:
-                    self._generate()
+                    self._generate(streamer)
             finally:
                 if lock is not None:
                     lock.release()
@@ -247,7 +294,7 @@ class _Job:
         finally:
             self.queue.put(None)
 
-    def _generate(self) -> None:
+    def _generate(self, streamer: BaseStreamer) -> None:
         device = self.model.get_input_embeddings().weight.device
         prompt = self.prompt.to(device)
         with ExitStack() as stack:
@@ -261,7 +308,8 @@ class _Job:
                 input_ids=prompt,
                 attention_mask=torch.ones_like(prompt),
                 generation_config=self.config,
-                streamer=Deltas(self.tokenizer, self.queue.put),
+                streamer=streamer,
+                logits_processor=self.chooser.processors,
                 stopping_criteria=StoppingCriteriaList([_Stop(self)]),
             )
 

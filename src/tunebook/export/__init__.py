@@ -1,9 +1,41 @@
-"""Take a tuned model away: adapter folders and merged weights.
+"""Take a tuned model away: adapter folders and merged weights, proved, and put on the hub.
 
-This layer knows models and files; it knows nothing of training or panels.
+This layer knows models and files; it knows nothing of training or panels. Importing it imports
+neither torch nor transformers.
 """
 
-from tunebook.export.adapter import save_adapter
-from tunebook.export.merge import save_merged
+from __future__ import annotations
 
-__all__ = ["save_adapter", "save_merged"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_NAMES = {
+    "FORMATS": "formats",
+    "predicted_sizes": "formats",
+    "Progress": "progress",
+    "save_adapter": "adapter",
+    "save_merged": "merge",
+    "usage": "commands",
+    "Verification": "verification",
+    "verify": "verification",
+    "upload": "hub",
+    "saved_token": "hub",
+}
+
+__all__ = [*_NAMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module 'tunebook.export' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tunebook.export.{_NAMES[name]}"), name)
+
+
+if TYPE_CHECKING:
+    from tunebook.export.adapter import save_adapter as save_adapter
+    from tunebook.export.commands import usage as usage
+    from tunebook.export.formats import FORMATS as FORMATS, predicted_sizes as predicted_sizes
+    from tunebook.export.hub import saved_token as saved_token, upload as upload
+    from tunebook.export.merge import save_merged as save_merged
+    from tunebook.export.progress import Progress as Progress
+    from tunebook.export.verification import Verification as Verification, verify as verify

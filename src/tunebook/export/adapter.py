@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunebook.errors import FolderExists, require_disk_space
+from tunebook.export.progress import Progress
 from tunebook.models.loading import portable_name
 from tunebook.recipe import Recipe
 
@@ -32,6 +33,7 @@ def save_adapter(
     *,
     recipe: Recipe | None = None,
     replace: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Write the adapter of a PEFT model so that PEFT and Tunebook load it again.
 
@@ -41,19 +43,24 @@ def save_adapter(
         folder: must not exist, or be empty, unless `replace`.
         recipe: saved as `recipe.yaml` if given.
         replace: whether model files in a folder that exists are replaced; other files there stay.
+        progress: told of the bytes of the weights.
 
     Raises:
         FolderExists: the folder holds something and `replace` is off.
         DiskFull: there is not enough room.
+        Cancelled: a stop was asked for.
     """
     folder = Path(folder)
-    size = parameter_bytes(model, trainable=True) + _SPARE
-    with new_folder(folder, size, purpose="the adapter", replace=replace) as temporary:
+    size = parameter_bytes(model, trainable=True)
+    progress = progress or Progress()
+    progress.begin(size)
+    with new_folder(folder, size + _SPARE, purpose="the adapter", replace=replace) as temporary:
         model.save_pretrained(str(temporary))
         _name_base_portably(temporary / "adapter_config.json")
         tokenizer.save_pretrained(str(temporary))
         if recipe is not None:
             recipe.save(temporary / "recipe.yaml")
+        progress.finish()
     return folder
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tunebook.errors import ModelInvalid
 from tunebook.export.adapter import new_folder, save_adapter
+from tunebook.export.progress import Progress
 from tunebook.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def save_merged(
     method: SaveMethod = "merged_16bit",
     recipe: Recipe | None = None,
     replace: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Write a whole model (`merged_16bit`) or the adapter alone (`lora`).
 
@@ -43,9 +45,10 @@ def save_merged(
         method: "merged_16bit" or "lora".
         recipe: saved as `recipe.yaml` if given.
         replace: whether model files in a folder that exists are replaced; other files there stay.
+        progress: told of the bytes of the tensors.
 
     Raises:
-        FolderExists, DiskFull: see `save_adapter`.
+        FolderExists, DiskFull, Cancelled: see `save_adapter`.
         ModelInvalid: unknown method, or `lora` on a model without an adapter.
     """
     folder = Path(folder)
@@ -58,7 +61,12 @@ def save_merged(
                 "add one with `get_peft_model`, or save with save_method='merged_16bit'.",
             )
         return save_adapter(
-            cast("PeftModel", model), tokenizer, folder, recipe=recipe, replace=replace
+            cast("PeftModel", model),
+            tokenizer,
+            folder,
+            recipe=recipe,
+            replace=replace,
+            progress=progress,
         )
     if method != "merged_16bit":
         raise ModelInvalid(
@@ -69,10 +77,14 @@ def save_merged(
     base: Any = model.get_base_model() if adapted else model  # type: ignore[operator]
     dtype = _storage_dtype(base)
     elements = sum(_elements(_source(module)) for _, module in _plain_modules(base))
-    size = elements * dtype.itemsize + 16 * 2**20
-    with new_folder(folder, size, purpose="the merged model", replace=replace) as temporary:
-        _write_shards(base, temporary, dtype)
+    size = elements * dtype.itemsize
+    progress = progress or Progress()
+    progress.begin(size)
+    spared = size + 16 * 2**20
+    with new_folder(folder, spared, purpose="the merged model", replace=replace) as temporary:
+        _write_shards(base, temporary, dtype, progress)
         _write_config(base, temporary, dtype)
+        progress.finish()
         tokenizer.save_pretrained(str(temporary))
         if recipe is not None:
             recipe.save(temporary / "recipe.yaml")
@@ -167,7 +179,9 @@ def _storage_dtype(base: PreTrainedModel) -> torch.dtype:
     return torch.float16 if saved == torch.float16 else torch.bfloat16
 
 
-def _write_shards(base: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
+def _write_shards(
+    base: PreTrainedModel, folder: Path, dtype: torch.dtype, progress: Progress
+) -> None:
     from safetensors.torch import save_file
 
     shard: dict[str, torch.Tensor] = {}
@@ -190,6 +204,7 @@ def _write_shards(base: PreTrainedModel, folder: Path, dtype: torch.dtype) -> No
         where[name] = len(paths)
         size += bytes_
         total += bytes_
+        progress.add(bytes_)
     flush()
     if len(paths) == 1:
         paths[0].rename(folder / "model.safetensors")

@@ -10,15 +10,15 @@ import contextvars
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook.errors import RecipeInvalid, RunBusy, TunebookError, as_tunebook_error
-from tunebook.events import EventLog, ExportEvent, FailedEvent, StepEvent
+from tunebook.errors import RunBusy, TunebookError, as_tunebook_error
+from tunebook.events import FailedEvent, StepEvent
 from tunebook.recipe import Recipe
 from tunebook.training.controls import Controls
 from tunebook.training.folder import Request, RunFolder, State, new_name
+from tunebook.training.results import Results
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -26,12 +26,11 @@ if TYPE_CHECKING:
 
     from tunebook.plan import Plan
 
-Messages = list[dict[str, str]]
 _WORKING = ("preparing", "running", "paused", "stopping")
 _live: dict[str, Run] = {}  # runs whose thread is alive, by folder
 
 
-class Run:
+class Run(Results):
     """One execution of a recipe. Make one with `Run.create`, or reopen one with `Run.open`.
 
     Attributes:
@@ -82,21 +81,6 @@ class Run:
             return live
         folder.require()
         return cls(folder, Recipe.load(folder.recipe_file))
-
-    @property
-    def path(self) -> Path:
-        """The run's folder."""
-        return self.folder.path
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.folder.path.name
-
-    @property
-    def log(self) -> EventLog:
-        """The run's events."""
-        return self.folder.log
 
     @property
     def plan(self) -> Plan | None:
@@ -239,64 +223,6 @@ class Run:
         if self._model is None:
             self._model = self._load_model()
         return self._model
-
-    def stream(
-        self, messages: Messages | str, *, adapter: bool = True, **sampling: Any
-    ) -> Iterator[str]:
-        """The model's answer, in pieces as it is written.
-
-        Args:
-            messages: a conversation, or one question.
-            adapter: False asks the base model instead.
-            sampling: `max_new_tokens`, `temperature`, `top_p`, `stop` of `engine.stream_chat`.
-        """
-        from tunebook.engine import stream_chat
-
-        if isinstance(messages, str):
-            messages = [{"role": "user", "content": messages}]
-        return stream_chat(self.model, self.tokenizer, messages, adapter=adapter, **sampling)
-
-    def answer(self, messages: Messages | str, *, adapter: bool = True, **sampling: Any) -> str:
-        """The model's whole answer; see `stream`."""
-        return "".join(self.stream(messages, adapter=adapter, **sampling))
-
-    def export(
-        self, formats: Sequence[str] | None = None, *, folder: Path | str | None = None
-    ) -> list[Path]:
-        """Write the tuned model for use elsewhere. Returns the folders written.
-
-        Args:
-            formats: "adapter" and/or "merged_16bit"; None takes the recipe's.
-            folder: where; None is the run's own `export/`. Each format gets a folder of its name.
-
-        Raises:
-            RecipeInvalid: unknown format.
-            RunBusy: training has not ended.
-            FolderExists, DiskFull: see `tunebook.export`.
-        """
-        from tunebook.export import save_adapter, save_merged
-        from tunebook.training.worker import folder_bytes
-
-        self._require_ended("exported")
-        target = Path(folder) if folder is not None else self.folder.exports
-        savers: dict[str, Any] = {"adapter": save_adapter, "merged_16bit": save_merged}
-        wanted = list(formats if formats is not None else self.recipe.export.formats)
-        if unknown := [name for name in wanted if name not in savers]:
-            raise RecipeInvalid(
-                f"There is no export format {unknown[0]!r}.",
-                f"known are {', '.join(savers)}.",
-                "set `export.formats` to some of these.",
-            )
-        written = []
-        for name in wanted:
-            inside = folder is None
-            path = savers[name](
-                self.model, self.tokenizer, target / name, recipe=self.recipe, replace=inside
-            )
-            shown = os.path.relpath(path, self.path) if inside else str(path.absolute())
-            self.log.append(ExportEvent(format=name, path=shown, bytes=folder_bytes(path)))
-            written.append(path)
-        return written
 
     def __repr__(self) -> str:
         done = self.history()

@@ -14,6 +14,7 @@ from typing import Any
 from tunebook.data.demo import demo_recipe
 from tunebook.errors import RecipeInvalid
 from tunebook.recipe import Recipe, resolve_field
+from tunebook.sampling import Sampling
 from tunebook.widgets._fields import flat_values
 
 _NAMED = {"model.name": "model", "data.source": "data"}
@@ -48,10 +49,54 @@ def code_lines(
     }
 
 
+def chat_lines(
+    recipe: Recipe, run: Any, question: str, sampling: Sampling, system: str = ""
+) -> dict[str, str]:
+    """How the try panel's last question is asked without it."""
+    folder = None if run is None else Path(run.path)
+    changed = sampling.model_dump(exclude_defaults=True)
+    asked: Any = question
+    if system.strip():
+        asked = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+    given = [literal(asked), *(f"{name}={literal(value)}" for name, value in changed.items())]
+    python = [*_begin(recipe, "try", folder), f"print(run.answer({', '.join(given)}))"]
+    words = [*_shell(recipe, "try", folder), f"--ask {shlex.quote(question)}"]
+    if system.strip():
+        words.append(f"--system {shlex.quote(system)}")
+    words += [f"--{name.replace('_', '-')} {value}" for name, value in changed.items()]
+    return {"python": "\n".join(python), "shell": " ".join(words)}
+
+
+def takeaway_lines(
+    recipe: Recipe, run: Any, *, check: bool, hub: tuple[str, bool] = ("", True)
+) -> dict[str, str]:
+    """How what the take-away panel does is done without it; a token is never among the lines.
+
+    Args:
+        check: whether what is written is loaded again and compared.
+        hub: repository and whether it is private; an empty name uploads nothing.
+    """
+    repo, private = hub
+    folder = None if run is None else Path(run.path)
+    python = [
+        *_begin(recipe, "takeaway", folder),
+        f"for path in run.export({literal(list(recipe.export.formats))}):",
+        "    print(path)" if not check else "    print(path, run.verify(path).summary)",
+    ]
+    words = _shell(recipe, "takeaway", folder) + ["--verify"] * check
+    if repo:
+        public = "" if private else ", private=False"
+        python.append(f"print(run.upload({literal(repo)}{public}))  # after `hf auth login`")
+        words += ["--hub", shlex.quote(repo)] + ["--public"] * (not private)
+    return {"python": "\n".join(python), "shell": " ".join(words)}
+
+
 def literal(value: Any) -> str:
     """A value as Python source, with double quotes as in the rest of the code shown."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{literal(k)}: {literal(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(literal(item) for item in value) + "]"
     return repr(value)
@@ -76,19 +121,23 @@ def recipe_lines(recipe: Recipe) -> list[str]:
     return [*lines, ")"]
 
 
-def _python(recipe: Recipe, purpose: str, folder: Path | None) -> list[str]:
+def _begin(recipe: Recipe, purpose: str, folder: Path | None) -> list[str]:
+    """The lines up to the recipe or the run."""
     if folder is not None and purpose in ("try", "takeaway"):
         begin = ["import tunebook", "", f"run = tunebook.open_run({literal(str(folder))})"]
     else:
         begin = ["import tunebook", "", *recipe_lines(recipe)]
         if purpose in ("train", "try", "takeaway"):
-            begin.append("run = tunebook.train(recipe)")
-    formats = list(recipe.export.formats)
+            wait = "" if purpose == "train" else ", wait=True"
+            begin.append(f"run = tunebook.train(recipe{wait})")
+    return begin
+
+
+def _python(recipe: Recipe, purpose: str, folder: Path | None) -> list[str]:
+    begin = _begin(recipe, purpose, folder)
     verbs = {
         "data": ["print(tunebook.check(recipe))"],
         "method": ["print(tunebook.make_plan(recipe))"],
-        "try": ['print(run.answer("What have you learned?"))'],
-        "takeaway": [f"print(run.export({literal(formats)}))"],
     }
     return [*begin, *verbs.get(purpose, [])]
 

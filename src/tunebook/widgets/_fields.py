@@ -10,13 +10,16 @@ import math
 from typing import Any
 
 from tunebook.errors import RecipeInvalid
-from tunebook.fields import FieldInfo, recipe_fields
+from tunebook.fields import FieldInfo, fields_of, recipe_fields
 from tunebook.recipe import PARTS, Recipe, columns_as_text
+from tunebook.sampling import Sampling
+
+_SAMPLING = "sampling"  # not of the recipe: how the Try panel's answers are drawn
 
 
 @functools.cache
 def _known() -> dict[str, FieldInfo]:
-    return {info.path: info for info in recipe_fields()}
+    return {info.path: info for info in [*recipe_fields(), *fields_of(Sampling, _SAMPLING)]}
 
 
 def field_titles() -> dict[str, str]:
@@ -35,9 +38,9 @@ def field_dicts(parts: tuple[str, ...], without: tuple[str, ...] = ()) -> list[d
     for info in _known().values():
         part = info.path.split(".")[0]
         if (part in parts or info.path in parts) and info.path not in without:
-            group = PARTS[part].__doc__ or ""
-            title = Recipe.model_fields[part].title or part
-            chosen.append({**info.model_dump(mode="json"), "group": title, "about": group})
+            about = (Sampling if part == _SAMPLING else PARTS[part]).__doc__ or ""
+            title = "Sampling" if part == _SAMPLING else Recipe.model_fields[part].title or part
+            chosen.append({**info.model_dump(mode="json"), "group": title, "about": about})
     return chosen
 
 

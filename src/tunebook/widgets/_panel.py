@@ -7,7 +7,6 @@ below to change them. This module knows no single panel and no tensor.
 from __future__ import annotations
 
 import contextvars
-import html
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import traitlets as t
 
 from tunebook.errors import RecipeInvalid, as_tunebook_error
 from tunebook.recipe import Recipe
+from tunebook.widgets import _static
 from tunebook.widgets._assets import asset
 from tunebook.widgets._code import code_lines
 from tunebook.widgets._fields import field_dicts, flat_values, parse_typed
@@ -163,15 +163,30 @@ class Panel(anywidget.AnyWidget):
         """What `as_text` says below the heading; a panel says more by overriding it."""
         return [self.summary]
 
+    def as_html(self) -> str:
+        """The panel's state as small static HTML, every text escaped; see `html_body`."""
+        heading = f"{self.number}. {self.heading}" if self.number else self.heading
+        return _static.section(heading, self.html_body(), _static.error(self.error))
+
+    def html_body(self) -> str:
+        """What `as_html` says below the heading; a panel overrides it with pieces of `_static`."""
+        summary, *more = self.text_lines() or [""]
+        return _static.paragraph(summary) + _static.items(line.strip() for line in more)
+
     def refresh_code(self) -> None:
         """Write the Python and shell lines anew."""
-        self.show(code=code_lines(self.recipe, self.purpose, self._studio.run))
+        self.show(code=self.code_now())
+
+    def code_now(self) -> dict[str, str]:
+        """The lines that do what the panel shows; a panel says its own by overriding it."""
+        return code_lines(self.recipe, self.purpose, self._studio.run)
+
+    def values_now(self) -> dict[str, Any]:
+        """The values of the fields; a panel with fields outside of the recipe adds them."""
+        return flat_values(self.recipe)
 
     def _recipe_changed(self, _change: object = None) -> None:
-        self.show(
-            values=flat_values(self.recipe),
-            code=code_lines(self.recipe, self.purpose, self._studio.run),
-        )
+        self.show(values=self.values_now(), code=self.code_now())
 
     def _receive(self, _widget: object, content: Any, _buffers: object) -> None:
         if not isinstance(content, dict):
@@ -193,9 +208,4 @@ class Panel(anywidget.AnyWidget):
         if bundle is None:
             return None
         data, metadata = bundle
-        return {**data, **text_bundle(self.as_text())}, metadata
-
-
-def text_bundle(text: str) -> dict[str, str]:
-    """A text as the two MIME types that GitHub and nbconvert show; nothing in it is markup."""
-    return {"text/plain": text, "text/html": f"<pre>{html.escape(text)}</pre>"}
+        return {**data, "text/plain": self.as_text(), "text/html": self.as_html()}, metadata

@@ -11,8 +11,10 @@ import ipywidgets
 import traitlets as t
 
 from tunebook.recipe import Recipe
-from tunebook.widgets._panel import Panel, text_bundle
+from tunebook.widgets import _static
+from tunebook.widgets._panel import Panel
 from tunebook.widgets._state import Studio
+from tunebook.widgets._steps import next_step, standings
 from tunebook.widgets.chat import TryPanel
 from tunebook.widgets.data import DataPanel
 from tunebook.widgets.method import MethodPanel
@@ -35,7 +37,11 @@ class Overview(Panel):
 
     module = "guide"
 
-    steps: t.List[Any] = t.List(help="number, heading, summary of each step.").tag(sync=True)
+    steps: t.List[Any] = t.List(help="number, heading, summary, state, note of each step.").tag(
+        sync=True
+    )
+    next_step = t.Int(0, help="Number of the step to take now, 0 at the end.").tag(sync=True)
+    hint = t.Unicode(help="What to do now, in a sentence.").tag(sync=True)
 
     def __init__(self, panels: list[Panel], *, studio: Studio):
         self._panels = panels
@@ -45,15 +51,26 @@ class Overview(Panel):
             lead="Six steps from a model to your model. Each shows the code that does the same.",
         )
         for panel in panels:
-            panel.observe(self._told, "summary")
+            seen = {"summary", "error", "findings", "state", "turns", "files"}
+            panel.observe(self._told, sorted(seen & set(panel.trait_names())))
+        studio.observe(self._told, ["plan", "plan_error", "data_size", "run"])
         self._told()
 
     def _told(self, _change: object = None) -> None:
+        found = standings(self.studio, {panel.purpose: panel for panel in self._panels})
+        following, hint = next_step(found)
         steps = [
-            {"number": panel.number, "heading": panel.heading, "summary": panel.summary}
+            {
+                "number": panel.number,
+                "heading": panel.heading,
+                "summary": panel.summary,
+                "state": found[panel.purpose].state,
+                "note": found[panel.purpose].note,
+            }
             for panel in self._panels
         ]
-        self.show(steps=steps)
+        numbers = {panel.purpose: panel.number for panel in self._panels}
+        self.show(steps=steps, next_step=numbers.get(following, 0), hint=hint)
 
 
 class Guide(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
@@ -117,6 +134,12 @@ class Guide(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         cards = [f"{at}. {panel.as_text()}" for at, panel in enumerate(self._panels, 1)]
         return "\n\n".join(["Tunebook: fine-tune a model", *cards])
 
+    def as_html(self) -> str:
+        """The guide as small static HTML, every text escaped."""
+        return _static.section(
+            "Tunebook: fine-tune a model", *(panel.as_html() for panel in self._panels)
+        )
+
     def close(self) -> None:
         """Take the guide and its panels away; a run goes on."""
         for panel in self.children:
@@ -126,5 +149,5 @@ class Guide(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)
         if isinstance(bundle, dict):
-            return {**bundle, **text_bundle(self.as_text())}
+            return {**bundle, "text/plain": self.as_text(), "text/html": self.as_html()}
         return bundle

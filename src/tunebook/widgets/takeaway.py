@@ -1,21 +1,38 @@
-"""The take-away panel: write the adapter or a whole model, and say how to load it again.
+"""The take-away panel: write the adapter or a whole model, prove it, load it again, put it on the hub.
 
-Knows a run's `export` and nothing of file formats.
+Knows a run's `export`, `verify` and `upload`, and nothing of file formats. A token typed here is kept
+in this process's memory, never in a trait.
 """
 
 from __future__ import annotations
 
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import traitlets as t
 
-from tunebook.errors import RecipeInvalid, RunBusy, RunMissing
+from tunebook.errors import (
+    Cancelled,
+    HubTokenRefused,
+    RecipeInvalid,
+    RunBusy,
+    RunMissing,
+    TunebookError,
+)
+from tunebook.export.commands import usage
+from tunebook.export.formats import FORMATS, predicted_sizes
+from tunebook.export.hub import saved_token
 from tunebook.recipe import Recipe
-from tunebook.widgets._code import literal
+from tunebook.widgets import _static
+from tunebook.widgets._code import takeaway_lines
 from tunebook.widgets._panel import Panel
 from tunebook.widgets._state import Studio
 from tunebook.widgets._text import bytes_text
+
+SHORTEST = 0.2  # seconds between two updates of the progress
 
 
 class TakeAwayPanel(Panel):
@@ -27,11 +44,22 @@ class TakeAwayPanel(Panel):
 
     module = "takeaway"
     purpose = "takeaway"
-    parts = ("export",)
 
+    formats: t.List[Any] = t.List(help="name, title, description, predicted size.").tag(sync=True)
     folder = t.Unicode(help="Where to; empty: inside the run's folder.").tag(sync=True)
+    check = t.Bool(True, help="Load what was written again and compare.").tag(sync=True)
     ready = t.Bool(False, help="Whether there is something to save.").tag(sync=True)
-    files: t.List[Any] = t.List(help="What was written: path, bytes, kind, code.").tag(sync=True)
+    working = t.Unicode(help="`save`, `check` or `upload` while it goes on.").tag(sync=True)
+    progress = t.Dict(help="text, done and total of what goes on; or empty.").tag(sync=True)
+    files: t.List[Any] = t.List(
+        help="What was written: path, size, form, title, verified, usage."
+    ).tag(sync=True)
+    repo = t.Unicode(help="owner/name on the hub.").tag(sync=True)
+    private = t.Bool(True, help="Whether only its owner sees the repository.").tag(sync=True)
+    token_from = t.Unicode(help="`login`, `memory` or nothing: where a token is known from.").tag(
+        sync=True
+    )
+    page = t.Unicode(help="Address of what was uploaded last.").tag(sync=True)
 
     def __init__(
         self,
@@ -43,20 +71,32 @@ class TakeAwayPanel(Panel):
     ):
         traits.setdefault("heading", "Take away")
         traits.setdefault("lead", "Save what was learned, to use it anywhere.")
+        self._stop = threading.Event()
+        self._token = ""
+        self._told = 0.0
         super().__init__(recipe, studio=studio, **traits)
         self.studio.observe(self._run_changed, "run")
+        self.studio.observe(self._say_sizes, "plan")
         if run is not None:
             self.studio.run = run
         self._run_changed()
 
     def save(
-        self, formats: list[str] | None = None, *, folder: str | Path | None = None
+        self,
+        formats: list[str] | None = None,
+        *,
+        folder: str | Path | None = None,
+        check: bool | None = None,
     ) -> list[Path]:
-        """Write the chosen formats and show what was written.
+        """Write the chosen formats, prove them, and show what was written.
+
+        Args:
+            check: whether to load them again and compare; None does as the panel says.
 
         Raises:
             RunMissing: nothing has been trained yet.
             RunBusy: training goes on.
+            Cancelled: Stop was pressed.
         """
         run = self._finished_run()
         chosen = list(self.recipe.export.formats) if formats is None else formats
@@ -65,19 +105,161 @@ class TakeAwayPanel(Panel):
                 "There is nothing to save.", "no format is ticked.", "tick Adapter or Merged first."
             )
         target = None if folder is None and not self.folder else Path(folder or self.folder)
-        paths = [Path(path) for path in run.export(chosen, folder=target)]
-        self.show(files=[_file(path) for path in paths], summary=_saved(paths))
-        return paths
+        self._stop.clear()
+        self.show(working="save", files=[], page="")
+        try:
+            paths = run.export(chosen, folder=target, progress=self._tell_saving, stop=self._stop)
+            written = [Path(path) for path in paths]
+            self.show(
+                files=[_file(*pair, run.recipe) for pair in zip(chosen, written, strict=True)]
+            )
+            if self.check if check is None else check:
+                self._verify(run)
+        finally:
+            self.show(working="", progress={})
+        self.show(summary=self._saved_line())
+        return written
+
+    def upload(
+        self, repo: str, *, form: str = "", token: str | None = None, private: bool = True
+    ) -> str:
+        """Put one of the saved folders on the hub, or else the adapter, which is then saved first.
+
+        Args:
+            form: name of the format to upload; empty takes the first that was saved.
+            token: kept in memory for the next time; None takes that one, or the machine's login.
+
+        Raises:
+            RunMissing, RunBusy: see `save`. HubRefused, HubUnreachable: see `Run.upload`.
+        """
+        run = self._finished_run()
+        self._remember(token)
+        saved = [item["path"] for item in self.files if form in ("", item["form"])]
+        folder = saved[0] if saved else None
+        self._stop.clear()
+        self.show(working="upload", repo=repo, private=private, page="")
+        try:
+            page: str = run.upload(
+                repo,
+                folder=folder,
+                token=self._token or None,
+                private=private,
+                progress=lambda done, total: self._tell("Uploading", done, total),
+                stop=self._stop,
+            )
+        except HubTokenRefused:
+            self.do_forget()
+            raise
+        finally:
+            self.show(working="", progress={})
+        self.show(page=page, summary=f"Uploaded to {page}")
+        return page
 
     def do_save(self, folder: str = "") -> None:
         """The Save button."""
         self.show(folder=folder.strip())
-        self._finished_run()
-        self.work(self.save, during="save the model", busy="Saving …")
+        self._start(self.save, "save the model")
+
+    def do_upload(self, repo: str, token: str = "", form: str = "") -> None:
+        """The Upload button; the token came with this one message."""
+        self._remember(token)
+        self.show(repo=repo.strip())
+        self._start(
+            lambda: self.upload(self.repo, form=form, private=self.private), "upload the model"
+        )
+
+    def do_forget(self) -> None:
+        """Forget the token that was typed."""
+        self._token = ""
+        self._say_token()
+
+    def do_stop(self) -> None:
+        """The Stop button: end at the next tensor or file; nothing half-written stays."""
+        self._stop.set()
+
+    def code_now(self) -> dict[str, str]:
+        """The same in Python and in a shell; a token is never among the lines."""
+        hub = (self.repo, self.private)
+        return takeaway_lines(self.recipe, self.studio.run, check=self.check, hub=hub)
 
     def text_lines(self) -> list[str]:
         """What was written and where."""
-        return [self.summary, *(f"  {item['path']} ({item['size']})" for item in self.files)]
+        lines = [self.summary]
+        for item in self.files:
+            lines.append(f"  {item['path']} ({item['size']})")
+            lines.append(f"    {item['verified'].get('summary', '')}".rstrip())
+        return [*lines, self.page]
+
+    def html_body(self) -> str:
+        """What was written, how it was proved, and how it is loaded."""
+        rows = [
+            (item["title"], item["size"], item["path"], item["verified"].get("summary", ""))
+            for item in self.files
+        ]
+        code = "".join(
+            _static.subheading(title) + _static.code(lines)
+            for item in self.files
+            for title, lines in item["usage"]
+        )
+        columns = ["Format", "Size", "Folder", "Checked"]
+        table = _static.table(rows, columns, headed=True)
+        return _static.paragraph(self.summary, muted=True) + table + code
+
+    def _start(self, task: Any, during: str) -> None:
+        self._finished_run()
+        if self.working:
+            return
+        self.show(working=during.split()[0])
+
+        def kindly() -> None:
+            try:
+                task()
+            except Cancelled as stopped:
+                self.show(summary=f"{stopped.what} {stopped.why.capitalize()}")
+            finally:
+                self.show(working="", progress={})
+
+        self.work(kindly, during=during)
+
+    def _verify(self, run: Any) -> None:
+        for at, item in enumerate(self.files):
+            if self._stop.is_set():
+                return
+            self.show(working="check", progress={"text": f"Loading the {item['title']} again …"})
+            outcome = run.verify(item["path"])
+            verified = {"ok": outcome.ok, "summary": outcome.summary}
+            self.show(
+                files=[*self.files[:at], {**item, "verified": verified}, *self.files[at + 1 :]]
+            )
+
+    def _tell_saving(self, form: str, done: int, total: int) -> None:
+        self._tell(f"Saving the {FORMATS[form].title.lower()}", done, total)
+
+    def _tell(self, text: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._told > SHORTEST or done == total:
+            self._told = now
+            said = f"{text}: {bytes_text(done)} of {bytes_text(total)}"
+            self.show(progress={"text": said, "done": done, "total": total})
+
+    def _remember(self, token: str | None) -> None:
+        if token and token.strip():
+            self._token = token.strip()
+        self._say_token()
+
+    def _say_token(self) -> None:
+        known = "memory" if self._token else "login" if saved_token() else ""
+        self.show(token_from=known)
+
+    def _saved_line(self) -> str:
+        names = " and ".join(Path(item["path"]).name for item in self.files)
+        verified = [item["verified"] for item in self.files if item["verified"]]
+        if not verified:
+            return f"Saved {names}"
+        good = all(item["ok"] for item in verified)
+        return (
+            f"Saved {names} · {'loaded again, the same' if good else 'not the same as the model'}"
+        )
 
     def _finished_run(self) -> Any:
         run = self.studio.run
@@ -95,11 +277,43 @@ class TakeAwayPanel(Panel):
             )
         return run
 
+    @t.observe("repo", "private", "check")
+    def _code_changed(self, _change: object) -> None:
+        self.refresh_code()
+
+    def _recipe_changed(self, change: object = None) -> None:
+        super()._recipe_changed(change)
+        self._say_sizes()
+
+    def _say_sizes(self, _change: object = None) -> None:
+        run = self.studio.run
+        recipe = self.recipe if run is None else run.recipe
+        shape = self.studio.known_shape()
+        sizes = {} if shape is None else predicted_sizes(recipe, shape)
+        shown = [
+            {
+                "name": form.name,
+                "title": form.title,
+                "description": form.description,
+                "size": f"about {bytes_text(sizes[form.name])}" if form.name in sizes else "",
+            }
+            for form in FORMATS.values()
+        ]
+        self.show(formats=shown)
+
     def _run_changed(self, _change: object = None) -> None:
         run = self.studio.run
         summary = "Nothing trained yet" if run is None else f"Ready to save {run.name}"
-        self.show(ready=run is not None, files=[], summary=summary)
+        self.show(ready=run is not None, files=[], page="", summary=summary)
         self.refresh_code()
+        if run is not None:
+            self._say_token()
+            self.studio.thread(self._read_shape)
+
+    def _read_shape(self) -> None:
+        with suppress(TunebookError):  # a size that cannot be known is not shown
+            self.studio.shape(self.studio.run.recipe.model)
+        self._say_sizes()
 
 
 def size_of(path: Path) -> int:
@@ -109,28 +323,12 @@ def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _file(path: Path) -> dict[str, Any]:
-    kind = "adapter" if (path / "adapter_config.json").is_file() else "merged_16bit"
+def _file(form: str, path: Path, recipe: Recipe) -> dict[str, Any]:
     return {
         "path": str(path),
         "size": bytes_text(size_of(path)),
-        "kind": "Adapter" if kind == "adapter" else "Merged model, 16 bit",
-        "code": _loading_code(path, kind),
+        "form": form,
+        "title": FORMATS[form].title,
+        "verified": {},
+        "usage": [list(pair) for pair in usage(form, str(path), recipe)],
     }
-
-
-def _loading_code(path: Path, kind: str) -> str:
-    if kind == "adapter":
-        return (  # finds the base model too, also the one that ships inside
-            "from tunebook import FastLanguageModel\n\n"
-            f"model, tokenizer = FastLanguageModel.from_pretrained({literal(str(path))})"
-        )
-    return (
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f"model = AutoModelForCausalLM.from_pretrained({literal(str(path))})\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({literal(str(path))})"
-    )
-
-
-def _saved(paths: list[Path]) -> str:
-    return "Saved " + " and ".join(path.name for path in paths)

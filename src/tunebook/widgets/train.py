@@ -13,6 +13,8 @@ from typing import Any
 import traitlets as t
 
 from tunebook.recipe import Recipe
+from tunebook.widgets import _static
+from tunebook.widgets._curve import loss_svg
 from tunebook.widgets._figure import run_figure
 from tunebook.widgets._follow import RunView
 from tunebook.widgets._overlay import Overlays
@@ -199,6 +201,24 @@ class TrainPanel(Panel):
         ]
         said = [f"  step {m['step']}: {m['text']} {m['do']}".rstrip() for m in self.messages[-5:]]
         return [self.summary, losses, busy, plan, self.run_path, *asked, *said]
+
+    def html_body(self) -> str:
+        """State, loss curve and the last messages, for a notebook without a kernel."""
+        view = self._folded()
+        facts = {
+            "Loss": f"{self.first_loss:.4f} → {self.last_loss:.4f}"
+            if self.first_loss is not None and self.last_loss is not None
+            else "",
+            "Time in steps": duration_text(self.seconds) if self.seconds else "",
+            "Device": self.device,
+            "GPU busy": self.gpu_busy,
+            "Plan": ", ".join(self.strategy),
+            "Folder": self.run_path,
+        }
+        said = [f"step {m['step']}: {m['text']} {m['do']}".rstrip() for m in self.messages[-5:]]
+        curve = loss_svg(view.losses(), view.evaluations())
+        parts = (_static.paragraph(self.summary), curve, _static.facts(facts), _static.items(said))
+        return "".join(parts)
 
     def close(self) -> None:
         """Stop watching and take the view away; the run goes on."""

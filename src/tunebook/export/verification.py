@@ -1,0 +1,149 @@
+"""Proof that files on the disk are the model that was trained: load them again and compare.
+
+Both models read the same words, which the live one has just said; logits and choices are compared
+at every token. Knows models and files, no run and no panel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from tunebook.engine import model_lock, stream_tokens
+from tunebook.engine.state import same_modes
+from tunebook.models.adapters import load_adapter
+from tunebook.models.loading import load_model
+from tunebook.models.quiet import quiet
+from tunebook.recipe import ModelPart, QuantizationPart, Recipe
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+PROMPTS = ("Hello!", "What is the capital of France?", "Write one sentence about the sea.")
+_TOKENS = 24  # of each answer
+_DIVERGENCE = 0.01  # nats; rounding each weight to bfloat16 once stays well below it
+_AGREEMENT = 0.98
+
+
+class Verification(BaseModel):
+    """How far a saved model is from the live one.
+
+    `ok` if it chooses the same next token in at least 98 % of the places and its probabilities
+    differ by less than 0.01 nats (Kullback-Leibler) on average.
+    """
+
+    tokens: int
+    same_choice: int
+    max_difference: float
+    """Of two logits."""
+    divergence: float
+    """Mean over the places, in nats."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the files are the model."""
+        return self.same_choice >= _AGREEMENT * self.tokens and self.divergence < _DIVERGENCE
+
+    @property
+    def summary(self) -> str:
+        """The outcome in one sentence."""
+        choices = f"the same next token in {self.same_choice} of {self.tokens} places"
+        largest = "every logit equal"
+        if self.max_difference:
+            largest = f"logits differ by at most {self.max_difference:.2g}"
+        return f"{'Loaded again' if self.ok else 'Not the same'}: {choices}, {largest}"
+
+
+def verify(
+    path: Path | str,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    *,
+    prompts: Sequence[str] = PROMPTS,
+    device: str | None = None,
+) -> Verification:
+    """Load a saved adapter or merged model from its folder and compare it with the live model.
+
+    Args:
+        path: a folder that `save_adapter` or `save_merged` wrote.
+        model: the live one, with its adapter.
+        recipe: names the base model that an adapter is put on.
+        device: for the model that is loaded; None takes the live one's, or the CPU if it is full.
+
+    Raises:
+        ModelMissing, ModelInvalid: what was written cannot be loaded.
+    """
+    import torch
+
+    conversations = [_said(model, tokenizer, prompt) for prompt in prompts]
+    live = [_logits(model, ids, start) for ids, start in conversations]
+    loaded = _load(Path(path), recipe, device or _place(model, Path(path)))
+    try:
+        saved = [_logits(loaded, ids, start) for ids, start in conversations]
+    finally:
+        del loaded
+    return _compared(torch.cat(live), torch.cat(saved))
+
+
+def _place(model: Any, path: Path) -> str:
+    """The live model's device if a second model fits beside it, else the CPU."""
+    import torch
+
+    device: torch.device = model.get_input_embeddings().weight.device
+    if device.type != "cuda":
+        return str(device)
+    files = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    needed = max(files, model.get_memory_footprint())
+    free, _ = torch.cuda.mem_get_info(device)
+    return str(device) if free > 1.3 * needed else "cpu"
+
+
+def _load(path: Path, recipe: Recipe, device: str) -> Any:
+    with quiet():
+        if (path / "adapter_config.json").is_file():
+            base = load_model(recipe.model, recipe.quantization, device=device)
+            return load_adapter(base, path).eval()
+        part = ModelPart(name=str(path), trust_remote_code=recipe.model.trust_remote_code)
+        return load_model(part, QuantizationPart(bits=16), device=device)
+
+
+def _said(model: Any, tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[torch.Tensor, int]:
+    """Prompt and greedy answer as ids, (1, length), and where the first compared logits are."""
+    import torch
+
+    messages = [{"role": "user", "content": prompt}]
+    asked: Any = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    ids = asked["input_ids"]
+    answer = [
+        token.id for token in stream_tokens(model, tokenizer, messages, max_new_tokens=_TOKENS)
+    ]
+    return torch.cat([ids, torch.tensor([answer], dtype=ids.dtype)], dim=1), ids.shape[1] - 1
+
+
+def _logits(model: Any, ids: torch.Tensor, start: int) -> torch.Tensor:
+    """(tokens, vocabulary), float32, on the CPU, from the last token of the prompt on."""
+    import torch
+
+    with model_lock(model), same_modes(model), torch.no_grad():
+        model.eval()
+        device = model.get_input_embeddings().weight.device
+        logits: torch.Tensor = model(input_ids=ids.to(device)).logits[0, start:]
+        return logits.float().cpu()
+
+
+def _compared(live: torch.Tensor, saved: torch.Tensor) -> Verification:
+    true = live.log_softmax(-1)
+    divergence = (true.exp() * (true - saved.log_softmax(-1))).sum(-1).mean()
+    return Verification(
+        tokens=len(live),
+        same_choice=int((live.argmax(-1) == saved.argmax(-1)).sum()),
+        max_difference=float((live - saved).abs().max()),
+        divergence=max(0.0, float(divergence)),
+    )

@@ -1,0 +1,149 @@
+"""Uploads to a stand-in of the hub: what arrives, what is refused and how, and where no token stays."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from hub_stand_in import GOOD_TOKEN, Hub, running_hub
+
+from tunebook.errors import Cancelled, HubRefused, HubUnreachable, RecipeInvalid, TunebookError
+from tunebook.export import Progress, upload
+from tunebook.export.card import model_card, portable_recipe
+from tunebook.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Hub]:
+    with running_hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(server: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
+    """The stand-in without memory, and a machine without a login."""
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # plain LFS
+    for memory in (server.repos, server.files, server.large, server.commits, server.fail):
+        memory.clear()
+    return server
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """A small folder that looks like an adapter, with a recipe that names a file of this machine."""
+    data = tmp_path / "secret folder" / "rows.jsonl"
+    data.parent.mkdir()
+    data.write_text("{}")
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(b"w" * 5000)
+    (folder / "README.md").write_text("an old card")
+    Recipe.of(model="Qwen2.5-0.5B-Instruct", data=str(data)).save(folder / "recipe.yaml")
+    return folder
+
+
+def test_an_upload_is_one_commit_with_weights_card_and_recipe(hub: Hub, adapter: Path) -> None:
+    told: list[tuple[int, int]] = []
+    page = upload(
+        adapter,
+        "maria/pirate",
+        token=GOOD_TOKEN,
+        numbers={"loss": "2.1 → 0.3"},
+        progress=Progress(lambda done, total: told.append((done, total))),
+        endpoint=hub.url,
+    )
+    assert page == f"{hub.url}/maria/pirate"
+    assert hub.repos == {"maria/pirate": True}
+    assert len(hub.commits) == 1
+    assert hub.files["adapter_model.safetensors"] == b"w" * 5000
+    card = hub.files["README.md"].decode()
+    head = yaml.safe_load(card.split("---")[1])
+    assert head["base_model"] == "Qwen/Qwen2.5-0.5B-Instruct"
+    assert head["license"] == "apache-2.0"
+    assert "2.1 → 0.3" in card
+    assert "rows.jsonl" in card
+    everything = b"".join(hub.files.values())
+    assert b"secret folder" not in everything
+    assert GOOD_TOKEN.encode() not in everything
+    assert told[0][0] == 0
+    assert told[-1][0] == told[-1][1] > 5000
+
+
+def test_a_name_alone_and_public(hub: Hub, adapter: Path) -> None:
+    upload(adapter, "pirate", token=GOOD_TOKEN, private=False, endpoint=hub.url)
+    assert hub.repos == {"me/pirate": False}
+
+
+@pytest.mark.parametrize(
+    ("place", "status", "kind", "said"),
+    [
+        ("/api/repos/create", 403, HubRefused, "may not write to maria"),
+        ("/preupload/", 404, HubRefused, "no place for maria/pirate"),
+        ("/api/repos/create", 400, HubRefused, "refused with 400"),
+        ("/commit/", 500, HubUnreachable, "answered 500"),
+    ],
+)
+def test_refusals_say_what_to_do(
+    hub: Hub, adapter: Path, place: str, status: int, kind: type[TunebookError], said: str
+) -> None:
+    hub.fail[place] = status
+    with pytest.raises(kind, match=said) as caught:
+        upload(adapter, "maria/pirate", token=GOOD_TOKEN, endpoint=hub.url)
+    assert caught.value.do
+
+
+@pytest.mark.parametrize("token", [None, "hf_wrongwrongwrongwrong"])
+def test_no_token_and_a_wrong_one_are_the_same_advice(
+    hub: Hub, adapter: Path, token: str | None
+) -> None:
+    with pytest.raises(HubRefused, match="does not know you") as caught:
+        upload(adapter, "maria/pirate", token=token, endpoint=hub.url)
+    assert "settings/tokens" in caught.value.do
+    error: BaseException | None = caught.value
+    while error is not None:  # a traceback would show the whole chain
+        assert token is None or token not in str(error)
+        error = error.__cause__
+
+
+def test_without_a_network_the_hub_is_unreachable(hub: Hub, adapter: Path) -> None:
+    with pytest.raises(HubUnreachable, match="cannot be reached"):
+        upload(adapter, "maria/pirate", token=GOOD_TOKEN, endpoint="http://127.0.0.1:9")
+
+
+def test_a_stop_commits_nothing(hub: Hub, adapter: Path) -> None:
+    stop = threading.Event()
+    progress = Progress(lambda done, _: stop.set() if done else None, stop, what="The upload")
+    with pytest.raises(Cancelled, match="upload was stopped"):
+        upload(adapter, "maria/pirate", token=GOOD_TOKEN, progress=progress, endpoint=hub.url)
+    assert hub.commits == []
+
+
+@pytest.mark.parametrize("name", ["", "a/b/c", "sp ace", "-x-", "a..b"])
+def test_names_that_no_repository_can_have(adapter: Path, name: str) -> None:
+    with pytest.raises(RecipeInvalid, match="cannot have a repository"):
+        upload(adapter, name, token=GOOD_TOKEN, endpoint="http://127.0.0.1:9")
+
+
+def test_an_empty_folder_is_nothing_to_upload(tmp_path: Path) -> None:
+    with pytest.raises(RecipeInvalid, match="nothing to upload"):
+        upload(tmp_path, "maria/pirate", token=GOOD_TOKEN, endpoint="http://127.0.0.1:9")
+
+
+def test_a_card_keeps_markup_of_names_as_text_and_names_no_folder(tmp_path: Path) -> None:
+    data = tmp_path / "a|b<script>.jsonl"
+    data.write_text("")
+    recipe = Recipe.of(model="tunebook-tiny", data=str(data))
+    card = model_card(recipe, name="maria/x", form="merged_16bit")
+    assert "a\\|b&lt;script>.jsonl" in card
+    assert str(tmp_path) not in card
+    assert "base_model" not in card.split("---")[1]
+    assert portable_recipe(recipe).data.source == data.name
+    assert json.dumps(portable_recipe(recipe).model_dump()).count(str(tmp_path)) == 0

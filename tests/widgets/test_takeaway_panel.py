@@ -1,0 +1,130 @@
+"""The take-away panel: sizes, progress, proof, the hub, and a token that stays in memory."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from tunebook.errors import Cancelled, HubTokenRefused
+from tunebook.recipe import Recipe
+from tunebook.widgets import TakeAwayPanel, TryPanel
+
+TOKEN = "hf_" + "averysecretaverysecret"
+
+
+def test_without_a_run_both_refuse_in_three_parts() -> None:
+    for panel, message in (
+        (TryPanel(), {"type": "send", "text": "hello"}),
+        (TakeAwayPanel(), {"type": "save"}),
+        (TakeAwayPanel(), {"type": "upload", "repo": "me/x", "token": TOKEN}),
+    ):
+        panel.handle(message)
+        assert panel.error["name"] == "RunMissing"
+        assert "Train" in panel.error["do"]
+
+
+def test_while_training_both_refuse(fake_run: Any) -> None:
+    fake_run.begin()
+    for panel, message in (
+        (TryPanel(run=fake_run), {"type": "send", "text": "hello"}),
+        (TakeAwayPanel(run=fake_run), {"type": "save"}),
+        (TakeAwayPanel(run=fake_run), {"type": "upload", "repo": "me/x", "token": TOKEN}),
+    ):
+        panel.handle(message)
+        assert panel.error["name"] == "RunBusy"
+
+
+def test_formats_come_with_their_predicted_sizes(fake_run: Any, eventually: Any) -> None:
+    panel = TakeAwayPanel(run=fake_run)
+    eventually(lambda: all(form["size"] for form in panel.formats))
+    assert [form["name"] for form in panel.formats] == ["adapter", "merged_16bit"]
+    assert panel.formats[0]["size"].startswith("about ")
+
+
+def test_save_shows_paths_sizes_proof_and_how_to_load(fake_run: Any, eventually: Any) -> None:
+    panel = TakeAwayPanel(run=fake_run)
+    panel.handle({"type": "save", "folder": str(fake_run.path / "there")})
+    eventually(lambda: panel.files and not panel.working)
+    (file,) = panel.files
+    assert file["path"] == str(fake_run.path / "there" / "adapter")
+    assert file["size"] == "2 B"
+    assert file["verified"] == {"ok": True, "summary": "Loaded again: the same"}
+    assert "FastLanguageModel.from_pretrained" in file["usage"][0][1]
+    assert "loaded again" in panel.summary
+    assert panel.progress == {}
+    assert "Loaded again: the same" in panel.as_html()
+
+
+def test_without_the_check_nothing_is_loaded_again(fake_run: Any) -> None:
+    panel = TakeAwayPanel(run=fake_run)
+    panel.check = False
+    panel.save()
+    assert panel.files[0]["verified"] == {}
+    assert "verify" not in panel.code["python"] + panel.code["shell"]
+
+
+def test_saving_nothing_is_refused(fake_run: Any, eventually: Any) -> None:
+    panel = TakeAwayPanel(run=fake_run)
+    panel.handle({"type": "set", "path": "export.formats", "value": []})
+    panel.handle({"type": "save"})
+    eventually(lambda: panel.error.get("what") == "There is nothing to save." and not panel.working)
+
+
+def test_stop_is_no_error(fake_run: Any, eventually: Any) -> None:
+    def export(formats: Any, *, progress: Any, stop: threading.Event, **_: Any) -> Any:
+        progress("adapter", 1, 10)
+        while not stop.is_set():
+            time.sleep(0.01)
+        raise Cancelled("Saving was stopped.", "nothing was kept.", "begin again.")
+
+    fake_run.export = export
+    panel = TakeAwayPanel(run=fake_run)
+    panel.handle({"type": "save"})
+    eventually(lambda: panel.progress.get("total") == 10)
+    assert panel.working == "save"
+    panel.handle({"type": "save"})  # a second click does nothing
+    panel.handle({"type": "stop"})
+    eventually(lambda: not panel.working)
+    assert panel.error == {}
+    assert panel.summary == "Saving was stopped. Nothing was kept."
+
+
+def test_an_upload_says_where_it_is(fake_run: Any, eventually: Any) -> None:
+    panel = TakeAwayPanel(run=fake_run)
+    panel.handle({"type": "upload", "repo": " me/pirate ", "token": TOKEN})
+    eventually(lambda: panel.page)
+    assert panel.page == "https://hub/me/pirate"
+    assert fake_run.uploads == [("me/pirate", TOKEN, True)]
+    assert panel.token_from == "memory"
+    assert 'run.upload("me/pirate")' in panel.code["python"]
+    assert "--hub me/pirate" in panel.code["shell"]
+    panel.private = False
+    panel.upload("me/other", private=False)
+    assert fake_run.uploads[-1] == ("me/other", TOKEN, False)
+    panel.handle({"type": "forget"})
+    assert panel.token_from == ""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_token_is_in_no_state_page_or_file(fake_run: Any, eventually: Any, fails: bool) -> None:
+    if fails:
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise HubTokenRefused("The hub does not know you.", "no.", "make a token.")
+
+        fake_run.upload = refuse
+    panel = TakeAwayPanel(Recipe(), run=fake_run)
+    panel.handle({"type": "upload", "repo": "me/pirate", "token": TOKEN})
+    eventually(lambda: (panel.error if fails else panel.page) and not panel.working)
+    assert panel.token_from == ("" if fails else "memory")  # a wrong one is not kept
+    state = {name: repr(value) for name, value in panel.get_state().items()}
+    data, metadata = panel._repr_mimebundle_()
+    everything = json.dumps([state, repr(data), repr(metadata), panel.as_text(), panel.as_html()])
+    assert TOKEN not in everything
+    assert TOKEN not in repr(panel) + repr(panel.trait_values())
+    for file in fake_run.path.parent.rglob("*"):
+        assert not file.is_file() or TOKEN.encode() not in file.read_bytes()
