@@ -526,8 +526,8 @@ def test_a_host_that_runs_ahead_takes_no_more_memory(large):
         step(inputs)
         torch.cuda.synchronize()
         peaks.append(torch.cuda.max_memory_allocated())
-    assert peaks[0] - peaks[1] == 6 * 2 * 2**20
-    assert peaks[2] == peaks[1]
+    assert peaks[0] - peaks[1] == pytest.approx(6 * 2 * 2**20, abs=2**16)
+    assert peaks[2] == pytest.approx(peaks[1], abs=2**16)
 
 
 @ON_A_GPU
@@ -589,7 +589,9 @@ def test_a_captured_step_peaks_no_higher_than_one_that_is_not(large):
     peaks = []
     for count in (0, 6):
         offload(large, count)
-        graphs = StepGraphs(fused_step(large), guard=lambda: LAYOUT.version)
+        step = fused_step(large)
+        step(ids)  # makes all buffers, after which nothing moves
+        graphs = StepGraphs(step, guard=lambda: LAYOUT.version)
         for _ in range(3):
             graphs(ids)
         torch.cuda.synchronize()
@@ -597,6 +599,6 @@ def test_a_captured_step_peaks_no_higher_than_one_that_is_not(large):
         graphs(ids)
         torch.cuda.synchronize()
         peaks.append(torch.cuda.max_memory_allocated())
-        assert graphs.failure is None
+        assert (graphs.failure, graphs.captures) == (None, 1)
         graphs.clear()
     assert peaks[0] - peaks[1] == pytest.approx(6 * 2 * 2**20, abs=2**20)
