@@ -163,7 +163,7 @@ def flash_attention_backward(
     """
     if not takes_attention(q, k, v):
         return _backward_in_full(dout, q, k, v, scale, softcap, window, starts)
-    q, k, v, dout = (_with_adjacent_columns(states) for states in (q, k, v, dout.to(q.dtype)))
+    q, k, v, out, dout = map(_with_adjacent_columns, (q, k, v, out, dout.to(q.dtype)))
     batch, heads, length, head_dim = q.shape
     dq, dk, dv = (_heads_inside(states) for states in (q, k, v))
     delta = torch.empty_like(lse)
