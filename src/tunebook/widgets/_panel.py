@@ -165,12 +165,16 @@ class Panel(anywidget.AnyWidget):
 
     def refresh_code(self) -> None:
         """Write the Python and shell lines anew."""
-        self.show(code=code_lines(self.recipe, self.purpose, self._studio.run))
+        self.show(code=self._code())
+
+    def _code(self) -> dict[str, str]:
+        studio = self._studio
+        return code_lines(self.recipe, self.purpose, studio.run, rows=studio.rows_name)
 
     def _recipe_changed(self, _change: object = None) -> None:
         self.show(
             values=flat_values(self.recipe),
-            code=code_lines(self.recipe, self.purpose, self._studio.run),
+            code=self._code(),
         )
 
     def _receive(self, _widget: object, content: Any, _buffers: object) -> None:
