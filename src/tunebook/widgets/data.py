@@ -22,6 +22,7 @@ from tunebook.widgets._static import rows_html
 from tunebook.widgets._text import count_text, visible
 
 _STATIC_ROWS = 3
+_UNNAMED = "rows in memory"
 
 
 class DataPanel(PickingPanel, ShapingPanel, FixingPanel):
@@ -68,6 +69,8 @@ class DataPanel(PickingPanel, ShapingPanel, FixingPanel):
         self.upload_folder = str(uploads or Path(self.studio.root) / "uploads")
         if rows is not None:
             self.studio.rows = rows
+        if self.studio.rows is not None:
+            self.rows_name = self.studio.rows_name or _UNNAMED
         self.show(summary=self._source())
         if load:
             self.do_load()
@@ -234,7 +237,7 @@ class DataPanel(PickingPanel, ShapingPanel, FixingPanel):
         given = self.studio.rows is not None
         name = self.recipe.data.source
         if given:
-            name = self.rows_name or "rows in memory" if not self.fixes else f"{name}, fixed"
+            name = f"{self.rows_name or name}, fixed" if self.fixes else self.rows_name or _UNNAMED
         if not statistics:
             return name
         share = statistics.get("trained_share", 0.0)
