@@ -45,7 +45,7 @@ SCROLL = """async seconds => {
 def write_file(path: Path, size: int) -> int:
     """Conversations of made-up words, `size` bytes of them; returns the rows."""
     chance = random.Random(0)
-    words = "the of and to in is you that it he was for on are as with his they at be".split()
+    words = ["the", "of", "and", "to", "is", "you", "that", "it", "was", "for", "on", "with"]
     texts = [" ".join(chance.choices(words, k=chance.randint(10, 250))) for _ in range(4000)]
     rows = written = 0
     with path.open("w") as file:

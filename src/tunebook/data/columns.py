@@ -91,13 +91,19 @@ def column_view(rows: Any, part: DataPart) -> ColumnView:
         rows: a `datasets.Dataset` or list of dicts; the first 100 are looked at.
     """
     sample = [rows[number] for number in range(min(SAMPLE, len(rows)))]
-    columns = [_column(name, sample) for name in dict.fromkeys(key for row in sample for key in row)]
+    columns = [
+        _column(name, sample) for name in dict.fromkeys(key for row in sample for key in row)
+    ]
     try:
         found = detect_for(part, rows)
     except TunebookError as error:
         kind, chosen = guess_columns(columns)
         return ColumnView(
-            columns=columns, kind=kind, chosen=chosen, how="guessed", why=f"{error.what} {error.why}"
+            columns=columns,
+            kind=kind,
+            chosen=chosen,
+            how="guessed",
+            why=f"{error.what} {error.why}",
         )
     names = {column.name for column in columns}
     kind = "messages" if found.format == "sharegpt" else found.format

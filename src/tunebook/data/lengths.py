@@ -70,7 +70,9 @@ class LengthTally:
     def __init__(self) -> None:
         self.lengths = array("i")
         self.firsts = array("i")  # of each row, the place of the first token that teaches something
-        self._steps = array("q")  # at each place, how many learnt ranges begin there less those that end
+        self._steps = array(
+            "q"
+        )  # at each place, how many learnt ranges begin there less those that end
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -144,7 +146,9 @@ class LengthTally:
 
         lengths = np.sort(np.array(self.lengths, np.int64))
         firsts = np.sort(np.array(self.firsts, np.int64))
-        learning = np.cumsum(np.array(self._steps, np.int64))  # rows that learn a token at each place
+        learning = np.cumsum(
+            np.array(self._steps, np.int64)
+        )  # rows that learn a token at each place
         before = np.concatenate([[0], np.cumsum(lengths)])
         return lengths, before, firsts, np.concatenate([[0], np.cumsum(learning)])
 
@@ -158,9 +162,9 @@ def sample_lengths(
     for number in range(0, len(table), step):
         try:
             messages = to_messages(table[number], detection, number=number)
-            if detection.format == "unpaired_preference":
-                if not to_label(table[number], detection, number=number):
-                    continue  # nobody learns it
+            labelled = detection.format == "unpaired_preference"
+            if labelled and not to_label(table[number], detection, number=number):
+                continue  # nobody learns it
             encoded = encoder(messages)
         except TunebookError:
             continue

@@ -66,9 +66,7 @@ def _line_places(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     data = np.memmap(path, np.uint8, "r")
     size = len(data)
-    found = [
-        np.flatnonzero(data[at : at + _CHUNK] == 10) + at for at in range(0, size, _CHUNK)
-    ]
+    found = [np.flatnonzero(data[at : at + _CHUNK] == 10) + at for at in range(0, size, _CHUNK)]
     ends = np.concatenate(found)
     if not len(ends) or ends[-1] != size - 1:
         ends = np.append(ends, size)
@@ -76,4 +74,3 @@ def _line_places(path: Path) -> tuple[np.ndarray, np.ndarray]:
     suspects = np.flatnonzero(np.isin(data[np.minimum(starts, size - 1)], list(_BLANK)))
     blank = [at for at in suspects if not bytes(data[starts[at] : ends[at]]).strip()]
     return np.delete(starts, blank), np.delete(ends, blank)
-

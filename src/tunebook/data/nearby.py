@@ -110,9 +110,12 @@ def _walk(folder: Path, deepest: int, entries: int) -> Iterator[os.DirEntry[str]
                 continue
             if entry.is_file():
                 yield entry
-            elif depth < deepest and entry.name not in _SKIPPED:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append((entry.path, depth + 1))
+            elif depth < deepest and entry.name not in _SKIPPED and _is_folder(entry):
+                waiting.append((entry.path, depth + 1))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False)
 
 
 def _ends_as_data(name: str) -> bool:

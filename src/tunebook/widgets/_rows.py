@@ -201,9 +201,7 @@ class RowReader:
 
     def has_rows_of(self, other: RowReader) -> bool:
         """Whether both read the same rows from the same place."""
-        mine, others = (
-            r.recipe.data.model_copy(update=_ANY_MEANING) for r in (self, other)
-        )
+        mine, others = (r.recipe.data.model_copy(update=_ANY_MEANING) for r in (self, other))
         return self._given is other._given and mine == others
 
     def compare(self, row: int, template: str) -> dict[str, Any]:

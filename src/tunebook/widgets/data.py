@@ -13,11 +13,11 @@ import traitlets as t
 from tunebook.errors import FormatUnknown, RecipeInvalid
 from tunebook.recipe import Recipe
 from tunebook.widgets._fixing import FixingPanel
+from tunebook.widgets._panel import text_bundle
 from tunebook.widgets._picking import PickingPanel
 from tunebook.widgets._rows import NO_ROW, RowReader, data_size, head_rows
 from tunebook.widgets._shaping import NO_MAPPING, ShapingPanel
 from tunebook.widgets._state import Studio
-from tunebook.widgets._panel import text_bundle
 from tunebook.widgets._static import rows_html
 from tunebook.widgets._text import count_text, visible
 
