@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
+from tunebook.data import encode_text, token_view
 from tunebook.data.lengths import LengthTally
+from tunebook.models.loading import load_tokenizer
+from tunebook.recipe import Recipe
 
 
 def tally_of(rows: list[tuple[int, list[tuple[int, int]]]]) -> LengthTally:
@@ -56,3 +60,14 @@ def test_one_very_long_row_asks_for_a_logarithmic_axis() -> None:
     assert not tally_of(rows).view(128).logarithmic  # type: ignore[union-attr]
     assert tally_of([*rows, (9000, [])]).view(128).logarithmic  # type: ignore[union-attr]
     assert LengthTally().view(128) is None
+
+
+def test_the_places_of_a_row_are_made_once_for_its_token_view(monkeypatch: Any) -> None:
+    """They are as many as the row has tokens: made for every cell, a long row takes minutes."""
+    tokenizer = load_tokenizer(Recipe().model)
+    encoded = encode_text(tokenizer, "word " * 50)
+    made: list[int] = []
+    every = encoded.offsets
+    monkeypatch.setattr(type(encoded), "offsets", property(lambda _: made.append(1) or every))
+    assert len(token_view(tokenizer, encoded).tokens) > 50
+    assert len(made) == 1

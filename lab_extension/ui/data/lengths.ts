@@ -112,6 +112,9 @@ class LengthChart {
 
   #costText(): string {
     const trial = this.#model.get('trial');
+    if (trial.limit === this.#limit && trial.memory === undefined) {
+      return 'There would be nothing to learn.';
+    }
     if (trial.limit !== this.#limit || trial.memory === undefined) {
       return this.#moved ? 'Working out memory and time …' : 'Move the line to see what another limit would cost.';
     }

@@ -28,7 +28,8 @@ class ShapingPanel(Panel):
         help="As `LengthView`, its stops as [limit, rows, cut, left out, lost, lost trained]; or empty."
     ).tag(sync=True)
     trial = t.Dict(
-        help="What another limit would cost: limit, memory, seconds, fits and the same now; or empty."
+        help="What another limit would cost: limit, memory, seconds, fits, and memory and seconds now; the "
+        "limit alone where nothing would be learnt; or empty."
     ).tag(sync=True)
 
     _head: Any = ()
@@ -121,7 +122,7 @@ class ShapingPanel(Panel):
             return
         size, now = self._size(limit), self._size(self.recipe.model.max_seq_length)
         if size is None or now is None:
-            self.show(trial={})
+            self.show(trial={"limit": limit})  # nothing is left to learn, so nothing to plan
             return
         plan = studio.plan_of(self.recipe.with_values({LENGTH: limit}), size)
         before = studio.plan_of(self.recipe, now)
@@ -153,7 +154,7 @@ class ShapingPanel(Panel):
 
     def _example(self, part: DataPart) -> dict[str, Any]:
         from tunebook.data.columns import mapped_row
-        from tunebook.data.journey import json_safe
+        from tunebook.data.tokens import json_safe
 
         row = mapped_row(self._head, part)
         said = [{"role": m["role"], "content": str(m["content"])} for m in row.messages]
