@@ -70,24 +70,25 @@ def test_data_is_chosen_mapped_dropped_and_cut_and_bad_text_stays_text(open_note
     assert not page.evaluate("() => 'bad' in window")
 
     line = page.get_by_role("slider", name="Maximum length")
-    line.focus()
-    page.keyboard.press("Home")
-    page.locator('.tb-length-cost:has-text("nothing to learn")').wait_for()
-    page.keyboard.press("PageUp")
-    page.keyboard.press("PageUp")
-    page.locator('.tb-length-cost:has-text("instead of")').wait_for()
-    assert "are cut" in str(line.get_attribute("aria-valuetext"))
-    page.keyboard.press("Escape")
-    assert line.get_attribute("aria-valuenow") == "2048"
     line.scroll_into_view_if_needed()
     box = page.locator(".tb-length-plot").bounding_box()
     page.mouse.move(box["x"] + box["width"] - 2, box["y"] + 40)
     page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] / 3, box["y"] + 40, steps=4)
+    page.mouse.move(box["x"], box["y"] + 40, steps=4)
+    page.locator('.tb-length-cost:has-text("nothing to learn")').wait_for()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40, steps=4)
+    page.locator('.tb-length-cost:has-text("instead of")').wait_for()
+    assert "are cut" in str(line.get_attribute("aria-valuetext"))
     page.mouse.up()
-    limit = line.get_attribute("aria-valuenow")
+    limit = int(str(line.get_attribute("aria-valuenow")))
     notebook.run(1)
-    assert notebook.output(1) == limit
+    assert notebook.output(1) == str(limit)
+    line.focus()
+    page.keyboard.press("ArrowLeft")
+    notebook.until(
+        lambda: page.locator(".tb-stats dd").nth(4).inner_text() == f"{limit - 8:,}",
+        what="the rows cut by the key",
+    )
 
     (notebook.lab.root / "own.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 7)
     text = '{"prompt": "a", "completion": "b"}\n' * 60_000

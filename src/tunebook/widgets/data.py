@@ -10,6 +10,7 @@ from typing import Any
 
 import traitlets as t
 
+from tunebook.data.demo import DEMO_SOURCE, without_demo_knobs
 from tunebook.errors import FormatUnknown, RecipeInvalid
 from tunebook.recipe import Recipe
 from tunebook.widgets._fixing import FixingPanel
@@ -102,6 +103,9 @@ class DataPanel(PickingPanel, ShapingPanel, FixingPanel):
     def take_rows(self, rows: Any, name: str) -> None:
         """Read rows of the notebook's memory."""
         self._turn_to(rows, name)
+        if self.recipe.data.source == DEMO_SOURCE:
+            self._loaded_for = ""  # what suits the demo's few short rows does not follow
+            self.studio.recipe = without_demo_knobs(self.recipe)
         self.do_load()
 
     def load(self, wanted: int | None = None) -> None:
