@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 LARGE = 8 * 2**20  # bytes; smaller files are read as quickly as they are indexed
-_CHUNK = 32 * 2**20
-_BLANK = b" \t\r\n"
+_CHUNK = 2**20
 
 
 class LineIndex:
@@ -64,13 +63,17 @@ def _line_places(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The places of the first byte of each line that is not blank, and of its end."""
     import numpy as np
 
-    data = np.memmap(path, np.uint8, "r")
-    size = len(data)
-    found = [np.flatnonzero(data[at : at + _CHUNK] == 10) + at for at in range(0, size, _CHUNK)]
+    buffer = np.empty(_CHUNK, np.uint8)
+    found, at = [np.array([-1])], 0
+    with path.open("rb") as file:  # a small buffer stays in the cache, unlike a mapped file
+        while read := file.readinto(buffer.data):
+            found.append(np.flatnonzero(buffer[:read] == 10) + at)
+            at += read
     ends = np.concatenate(found)
-    if not len(ends) or ends[-1] != size - 1:
-        ends = np.append(ends, size)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    suspects = np.flatnonzero(np.isin(data[np.minimum(starts, size - 1)], list(_BLANK)))
+    if ends[-1] != at - 1:
+        ends = np.append(ends, at)
+    starts, ends = ends[:-1] + 1, ends[1:]
+    data = np.memmap(path, np.uint8, "r")
+    suspects = np.flatnonzero(data[starts] <= ord(" "))
     blank = [at for at in suspects if not bytes(data[starts[at] : ends[at]]).strip()]
     return np.delete(starts, blank), np.delete(ends, blank)
