@@ -4,7 +4,7 @@ export interface AnyModel<T extends object> {
   get<K extends keyof T & string>(name: K): T[K];
   set<K extends keyof T & string>(name: K, value: T[K]): void;
   save_changes(): void;
-  send(content: unknown): void;
+  send(content: unknown, callbacks?: unknown, buffers?: ArrayBuffer[]): void;
   on(event: string, callback: () => void): void;
   off(event: string, callback: () => void): void;
   /** JupyterLab's manager has a kernel; Colab's has not. */

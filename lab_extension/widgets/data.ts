@@ -1,8 +1,11 @@
 /** The data panel: the source, what is wrong with it, its rows, and one of them in all its stages. */
 
-import { button, freshId, h, setText, toggle } from '../ui/dom.ts';
+import { h, toggle } from '../ui/dom.ts';
+import { source } from '../ui/data/chooser.ts';
 import { findings } from '../ui/data/findings.ts';
+import { lengthView } from '../ui/data/lengths.ts';
 import { rowList } from '../ui/data/list.ts';
+import { mappingView } from '../ui/data/mapping.ts';
 import { rowView } from '../ui/data/stages.ts';
 import type { DataState, Model } from '../ui/data/state.ts';
 import { form } from '../ui/form.ts';
@@ -13,8 +16,10 @@ import { follow, type Cleanup } from '../ui/model.ts';
 export default definePanel<DataState>('data', ({ model, body, cleanup }) => {
   body.append(
     source(model, cleanup),
+    mappingView(model, cleanup),
     form(model, cleanup, { groups: false, fold: 'Settings of the data' }),
     statistics(model, cleanup),
+    lengthView(model, cleanup),
     findings(model, cleanup),
     explorer(model, cleanup)
   );
@@ -22,24 +27,6 @@ export default definePanel<DataState>('data', ({ model, body, cleanup }) => {
     model.send({ type: 'seen' });
   }
 });
-
-function source(model: Model, cleanup: Cleanup): HTMLElement {
-  const id = freshId('source');
-  const input = h('input', { type: 'text', id, class: 'tb-input', autocomplete: 'off', spellcheck: 'false' });
-  const format = h('p', { class: 'tb-muted tb-format', role: 'status' });
-  const use = (): void => model.send({ type: 'source', source: input.value });
-  input.addEventListener('keydown', event => event.key === 'Enter' && use());
-  const draw = (): void => {
-    if (document.activeElement !== input) {
-      input.value = String(model.get('values')['data.source'] ?? '');
-    }
-    setText(format, model.get('format').words ?? '');
-  };
-  follow(model, ['values', 'format'], draw, cleanup);
-  const label = h('label', { class: 'tb-label', for: id }, 'File, Hugging Face dataset or tunebook-demo');
-  const controls = h('div', { class: 'tb-control' }, input, button('Read', use));
-  return h('div', { class: 'tb-field', 'data-field': 'data.source' }, label, controls, format);
-}
 
 function statistics(model: Model, cleanup: Cleanup): HTMLElement {
   const list = h('dl', { class: 'tb-stats' });

@@ -3,6 +3,7 @@
 import { button, freshId, h, setText, toggle } from '../dom.ts';
 import { count } from '../format.ts';
 import { follow, type Cleanup } from '../model.ts';
+import { shown } from '../visible.ts';
 import type { Finding, FixPreview, Model } from './state.ts';
 
 export function findings(model: Model, cleanup: Cleanup): HTMLElement {
@@ -35,7 +36,7 @@ function finding(model: Model, item: Finding, preview: FixPreview): HTMLElement 
     'li',
     { class: `tb-finding tb-finding-${item.severity}`, 'data-code': item.code },
     h('span', { class: 'tb-finding-kind' }, item.severity),
-    h('div', {}, h('p', { dir: 'auto' }, item.title), h('p', { class: 'tb-muted' }, item.do, ' ', ...places.flatMap(place => [place, ' ']))),
+    h('div', {}, h('p', { dir: 'auto' }, ...shown(item.title)), h('p', { class: 'tb-muted' }, item.do, ' ', ...places.flatMap(place => [place, ' ']))),
     mend,
     asked ? previewBox(model, preview) : null
   );
@@ -53,11 +54,11 @@ function previewBox(model: Model, preview: FixPreview): HTMLElement {
   }
   const apply = button('Apply', () => model.send({ type: 'apply_fix' }), { class: 'tb-button tb-primary', 'data-do': 'apply-fix', disabled: !able });
   const cancel = button('Cancel', () => model.send({ type: 'drop_preview' }));
-  return h('div', { class: 'tb-preview', role: 'group', 'aria-label': 'What the fix would change' }, h('p', {}, words), example, h('div', { class: 'tb-buttons' }, apply, cancel));
+  return h('div', { class: 'tb-preview', role: 'group', 'aria-label': 'What the fix would change' }, h('p', {}, ...shown(words)), example, h('div', { class: 'tb-buttons' }, apply, cancel));
 }
 
 function side(title: string, text: string, kind: string): HTMLElement {
-  return h('p', {}, h('span', { class: 'tb-role' }, title), h('span', { class: `tb-excerpt ${kind}`, dir: 'auto' }, text));
+  return h('p', {}, h('span', { class: 'tb-role' }, title), h('span', { class: `tb-excerpt ${kind}`, dir: 'auto' }, ...shown(text)));
 }
 
 /** The fixes that were applied, with the way back and the way into a file. */

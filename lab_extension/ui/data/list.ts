@@ -3,6 +3,7 @@
 import { button, debounce, freshId, h, setText, toggle } from '../dom.ts';
 import { count } from '../format.ts';
 import { follow, type Cleanup } from '../model.ts';
+import { shown } from '../visible.ts';
 import { Scale } from '../virtual.ts';
 import type { Line, Model } from './state.ts';
 
@@ -186,7 +187,7 @@ class VirtualList {
       'div',
       { ...attributes, class: 'tb-line' },
       h('span', { class: 'tb-line-number' }, count(row + 1)),
-      h('span', { class: 'tb-line-words', dir: 'auto' }, words || '(no text)'),
+      h('span', { class: 'tb-line-words', dir: 'auto' }, ...shown(words || '(no text)')),
       ...this.#marks(marks),
       h('span', { class: 'tb-line-tokens', title: 'tokens' }, tokens === null ? '' : count(tokens))
     );

@@ -4,6 +4,7 @@ import { button, h, setText, toggle } from '../dom.ts';
 import { count } from '../format.ts';
 import { threeParts } from '../frame.ts';
 import { follow, type Cleanup } from '../model.ts';
+import { shown, visible } from '../visible.ts';
 import { tabs } from '../tabs.ts';
 import { tokenStage } from './compare.ts';
 import { messagesStage } from './messages.ts';
@@ -77,7 +78,7 @@ function rawStage(model: Model, cleanup: Cleanup): HTMLElement {
     const items = Object.entries(model.get('raw')).map(([name, value]) => {
       const plain = typeof value === 'string';
       const text = plain ? value : JSON.stringify(value, null, 2);
-      return h('div', {}, h('dt', {}, name), h('dd', { class: plain ? 'tb-raw-text' : 'tb-raw-text tb-raw-data', dir: 'auto' }, text));
+      return h('div', {}, h('dt', {}, ...shown(name)), h('dd', { class: plain ? 'tb-raw-text' : 'tb-raw-text tb-raw-data', dir: 'auto' }, ...shown(text)));
     });
     list.replaceChildren(...items);
   };
@@ -90,7 +91,7 @@ function textStage(model: Model, cleanup: Cleanup): HTMLElement {
   const draw = (): void =>
     box.replaceChildren(
       ...model.get('text').map(([text, turn, role, trained]) =>
-        h('span', { class: `tb-piece ${trained ? 'trained' : turn < 0 ? 'template' : 'read'}`, title: turn < 0 ? 'the template' : role }, text)
+        h('span', { class: `tb-piece ${trained ? 'trained' : turn < 0 ? 'template' : 'read'}`, title: turn < 0 ? 'the template' : visible(role) }, ...shown(text))
       )
     );
   follow(model, ['text'], draw, cleanup);

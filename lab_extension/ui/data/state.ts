@@ -57,7 +57,65 @@ export interface FixPreview {
   after?: string | null;
 }
 
+export interface SourceOption {
+  kind: string;
+  value: string;
+  title: string;
+  about?: string;
+}
+
+export interface SourceGroup {
+  title: string;
+  options: SourceOption[];
+}
+
+/** `how` is detected, mapped (by hand) or guessed; `tried` says that it is not taken yet. */
+export interface Mapping {
+  columns?: { name: string; kind: string; example: string }[];
+  kind?: string;
+  chosen?: Record<string, string>;
+  how?: 'detected' | 'mapped' | 'guessed';
+  why?: string;
+  confidence?: number;
+  kinds?: { name: string; title: string; needs: string[]; may: string[] }[];
+  parts?: Record<string, string>;
+  example?: { messages?: { role: string; content: string }[]; error?: ThreePartError };
+  tried?: boolean;
+}
+
+/** What one maximum length does to the rows. */
+export type Stop = [limit: number, rows: number, cut: number, leftOut: number, lost: number, lostTrained: number];
+
+export interface Lengths {
+  rows?: number;
+  of?: number | null;
+  tokens?: number;
+  trained?: number;
+  longest?: number;
+  limit?: number;
+  logarithmic?: boolean;
+  bins?: [from: number, to: number, rows: number][];
+  stops?: Stop[];
+}
+
+export interface Trial {
+  limit?: number;
+  memory?: number;
+  memory_now?: number;
+  budget?: number;
+  fits?: boolean;
+  seconds?: number | null;
+  seconds_now?: number | null;
+}
+
 export interface DataState extends PanelState {
+  sources: SourceGroup[];
+  rows_name: string;
+  upload: { id?: string; name?: string; size?: number; received?: number; state?: 'sending' | 'done'; path?: string };
+  upload_folder: string;
+  mapping: Mapping;
+  lengths: Lengths;
+  trial: Trial;
   format: { name?: string; words?: string };
   rows: number;
   row: number;

@@ -3,6 +3,7 @@
 import { h, freshId, setText } from '../dom.ts';
 import { figure } from '../format.ts';
 import type { Counts, Token } from './state.ts';
+import { shown, visible } from '../visible.ts';
 import { blocks, heat, HEATS } from './turns.ts';
 
 export interface TokenView {
@@ -16,15 +17,15 @@ export function tokenView(label: string, hints = true): TokenView {
   const box = h('div', { class: 'tb-tokens', tabindex: 0, role: 'listbox', 'aria-label': label, 'aria-orientation': 'horizontal' });
   const said = h('p', { class: 'tb-token-said tb-muted', 'aria-hidden': 'true' });
   const prefix = freshId('token');
-  let shown: readonly Token[] = [];
+  let tokensShown: readonly Token[] = [];
   let roleOf: readonly string[] = [];
   let name = '';
   let active = -1;
 
   const element = (at: number): HTMLElement | null => box.querySelector(`#${prefix}-${at}`);
   const say = (at: number): void => {
-    const token = shown[at];
-    setText(said, token ? about(token, roleOf, name) : shown.length && hints ? 'Point at a token, or go through them with the arrow keys.' : '');
+    const token = tokensShown[at];
+    setText(said, token ? about(token, roleOf, name) : tokensShown.length && hints ? 'Point at a token, or go through them with the arrow keys.' : '');
   };
   const activate = (at: number): void => {
     element(active)?.classList.remove('tb-active');
@@ -47,7 +48,7 @@ export function tokenView(label: string, hints = true): TokenView {
   box.addEventListener('pointerleave', () => say(active));
   box.addEventListener('click', event => numberOf(event.target) >= 0 && activate(numberOf(event.target)));
   box.addEventListener('keydown', event => {
-    const last = shown.length - 1;
+    const last = tokensShown.length - 1;
     const moves: Record<string, number> = { ArrowRight: active + 1, ArrowDown: active + 10, ArrowLeft: active - 1, ArrowUp: active - 10, Home: 0, End: last };
     const to = moves[event.key];
     if (to !== undefined && last >= 0 && !event.altKey && !event.ctrlKey && !event.metaKey) {
@@ -60,7 +61,7 @@ export function tokenView(label: string, hints = true): TokenView {
     node: h('div', { class: 'tb-token-view' }, box, said),
     showIds: on => box.classList.toggle('tb-with-ids', on),
     draw(tokens, roles, counts, valuesName) {
-      [shown, roleOf, name] = [tokens, roles, valuesName];
+      [tokensShown, roleOf, name] = [tokens, roles, valuesName];
       const [low, high] = counts.values ?? [];
       const scale = low !== undefined && high !== undefined ? ([low, high] as const) : undefined;
       box.classList.toggle('tb-valued', scale !== undefined);
@@ -70,7 +71,7 @@ export function tokenView(label: string, hints = true): TokenView {
           cell(token, block.start + at, `${prefix}-${block.start + at}`, roles, valuesName, scale),
           token[0].endsWith('\n') && '\n' // behind the token's id
         ]);
-        return h('div', { class: 'tb-token-turn', role: 'group', 'aria-label': role, 'data-role': role }, h('span', { class: 'tb-role', 'aria-hidden': 'true' }, role), h('div', { class: 'tb-token-run' }, ...cells));
+        return h('div', { class: 'tb-token-turn', role: 'group', 'aria-label': visible(role), 'data-role': role }, h('span', { class: 'tb-role', 'aria-hidden': 'true' }, visible(role)), h('div', { class: 'tb-token-run' }, ...cells));
       });
       box.replaceChildren(...drawn);
       activate(-1);
@@ -91,18 +92,18 @@ function reveal(box: HTMLElement, token: HTMLElement): void {
 function cell(token: Token, at: number, id: string, roles: readonly string[], name: string, scale?: readonly [number, number]): HTMLElement {
   const [text, number, kinds, , value] = token;
   const warm = scale && value !== null ? ` tb-heat tb-heat-${heat(value, ...scale)}` : '';
-  const visible = text.replaceAll('\n', '↵\n').replace(/\n$/, '').replaceAll('\t', '⇥\t') || (kinds.includes('continues') ? '' : '∅');
+  const written = text.replaceAll('\n', '↵\n').replace(/\n$/, '').replaceAll('\t', '⇥\t') || (kinds.includes('continues') ? '' : '∅');
   return h(
     'span',
     { id, class: `tb-token ${kinds}${warm}`, role: 'option', 'aria-selected': 'false', 'data-at': at, 'data-id': number, 'aria-label': about(token, roles, name) },
-    visible
+    ...shown(written)
   );
 }
 
 function about([text, id, kinds, turn, value]: Token, roles: readonly string[], name: string): string {
   const is = new Set(kinds.split(' '));
   return [
-    `“${text.replaceAll('\n', '↵') || '∅'}”`,
+    `“${visible(text.replaceAll('\n', '↵')) || '∅'}”`,
     `token ${id}`,
     is.has('trained') ? 'learned' : 'only read',
     is.has('special') && 'special',

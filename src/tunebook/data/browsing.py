@@ -16,11 +16,10 @@ from tunebook.data.conversations import to_messages
 from tunebook.data.findings import TEXTS
 from tunebook.data.formats import Detection
 from tunebook.data.marks import RowMarks, holds
-from tunebook.errors import RowInvalid
+from tunebook.errors import DatasetUnreadable, RowInvalid
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from datasets import Dataset
 
 FIRST_WORDS = 120  # characters
 _BATCH = 5000  # rows searched between two looks at whether to stop
@@ -43,12 +42,12 @@ class RowList:
     """All rows of a table, or after `search` those that it found.
 
     Args:
-        table: of any size; it stays where it is.
+        table: of any size; it stays where it is. A `LineIndex` can be listed, not searched.
         detection: what its columns mean.
         marks: what a check found; None while there was none.
     """
 
-    def __init__(self, table: Dataset, detection: Detection, marks: RowMarks | None = None) -> None:
+    def __init__(self, table: Any, detection: Detection, marks: RowMarks | None = None) -> None:
         self.table, self.detection = table, detection
         self.marks = marks if marks is not None else RowMarks()
         self.hits: array[int] | None = None
@@ -105,7 +104,10 @@ class RowList:
             yield stop
 
     def _line(self, row: int) -> RowLine:
-        words = first_words(self.table[row], self.detection)
+        try:
+            words = first_words(self.table[row], self.detection)
+        except DatasetUnreadable:  # of an index, whose lines nobody has looked at
+            words = "(cannot be read)"
         marks = sorted(self.marks.codes(row), key=list(TEXTS).index)
         return RowLine(row=row, words=words, tokens=self.marks.length(row), marks=marks)
 

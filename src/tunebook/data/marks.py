@@ -9,6 +9,8 @@ from array import array
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
+from tunebook.data.lengths import LengthTally
+
 UNKNOWN = -1
 CUT = ("truncated", "answer_cut")
 UNUSABLE = ("invalid_row", "mixed_formats", "template_refuses", "masked_row")
@@ -24,12 +26,14 @@ class RowMarks:
 
     `found` maps the code of a finding to the numbers of its rows in ascending order; `lengths`
     holds each row's tokens before the cut, -1 where it could not be encoded; `passed` are the rows
-    whose answer is labelled bad, so that nobody learns them.
+    whose answer is labelled bad, so that nobody learns them; `tally` counts what each maximum length
+    would cost.
     """
 
     found: dict[str, array[int]] = field(default_factory=dict)
     lengths: array[int] = field(default_factory=_numbers)
     passed: array[int] = field(default_factory=_numbers)
+    tally: LengthTally = field(default_factory=LengthTally)
 
     def mark(self, code: str, number: int) -> None:
         """Note that a row has a finding; the rows of one code come in ascending order."""

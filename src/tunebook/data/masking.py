@@ -31,7 +31,8 @@ class Encoded:
 
     `learnt` are the tokens learnt, as ranges [first, last) in order. `offsets[i]` is the token's
     place in `text`, made when asked for: `places` is a list of them or a tokenizer's Encoding.
-    `spans` are in text order; `length` counts the tokens before the cut.
+    `spans` are in text order; `length` counts the tokens before the cut, and `would_learn` are the
+    ranges learnt if nothing were cut.
     """
 
     input_ids: list[int]
@@ -41,6 +42,12 @@ class Encoded:
     truncated: bool
     places: Any = field(repr=False, default_factory=list)
     length: int = 0
+    uncut: list[tuple[int, int]] | None = field(repr=False, default=None)
+
+    @property
+    def would_learn(self) -> list[tuple[int, int]]:
+        """`learnt` before the cut."""
+        return self.learnt if self.uncut is None else self.uncut
 
     @property
     def labels(self) -> list[int]:
@@ -264,6 +271,7 @@ class Encoder:
             True,
             encoded.places,
             encoded.length,
+            encoded.learnt,
         )
 
 

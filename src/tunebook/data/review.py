@@ -206,6 +206,7 @@ class Review:
         tokenizer = self.encoder.tokenizer
         self._collected.add(number, encoded)
         self.marks.measured(number, encoded.length)
+        self.marks.tally.add(encoded.length, encoded.would_learn)
         ids, labels = encoded.input_ids, encoded.labels
         trained = len(labels) - labels.count(MASKED)
         if not any(label != MASKED for label in labels[1:]):

@@ -75,8 +75,9 @@ def token_view(
     cells: list[TokenCell] = []
     cursor = 0
     last = len(encoded.input_ids) - 1
+    offsets = encoded.offsets  # of a row of a megabyte, seconds to make
     for index, (token, label) in enumerate(zip(encoded.input_ids, encoded.labels, strict=True)):
-        start, end = encoded.offsets[index]
+        start, end = offsets[index]
         if index == last and not encoded.truncated:
             end = len(encoded.text)
         turn, role = _owner(encoded, start)

@@ -31,21 +31,28 @@ def differences(recipe: Recipe) -> dict[str, Any]:
 
 
 def code_lines(
-    recipe: Recipe, purpose: str, run: Any = None, *, fixes: Sequence[str] = (), out: str = ""
+    recipe: Recipe,
+    purpose: str,
+    run: Any = None,
+    *,
+    rows: str = "",
+    fixes: Sequence[str] = (),
+    out: str = "",
 ) -> dict[str, str]:
     """The same in both languages: `{"python": ..., "shell": ...}`.
 
     Args:
         purpose: what the panel is for: model, data, method, train, try, takeaway.
         run: the run whose folder is named, if there is one.
+        rows: the notebook's variable that holds the rows, if it is not the recipe's source.
         fixes: applied to the data; `out` is the new file that they would be written to.
     """
     if fixes:
-        return _fix_lines(recipe, list(fixes), out)
+        return _fix_lines(recipe, list(fixes), out, rows)
     folder = None if run is None else Path(run.path)
     return {
-        "python": "\n".join(_python(recipe, purpose, folder)),
-        "shell": "\n".join(_shell(recipe, purpose, folder)),
+        "python": "\n".join(_python(recipe, purpose, folder, rows)),
+        "shell": "\n".join(_shell(recipe, purpose, folder, rows)),
     }
 
 
@@ -121,7 +128,7 @@ def recipe_lines(recipe: Recipe) -> list[str]:
     return [*lines, ")"]
 
 
-def _begin(recipe: Recipe, purpose: str, folder: Path | None) -> list[str]:
+def _begin(recipe: Recipe, purpose: str, folder: Path | None, more: str = "") -> list[str]:
     """The lines up to the recipe or the run."""
     if folder is not None and purpose in ("try", "takeaway"):
         begin = ["import tunebook", "", f"run = tunebook.open_run({literal(str(folder))})"]
@@ -129,25 +136,28 @@ def _begin(recipe: Recipe, purpose: str, folder: Path | None) -> list[str]:
         begin = ["import tunebook", "", *recipe_lines(recipe)]
         if purpose in ("train", "try", "takeaway"):
             wait = "" if purpose == "train" else ", wait=True"
-            begin.append(f"run = tunebook.train(recipe{wait})")
+            begin.append(f"run = tunebook.train(recipe{more}{wait})")
     return begin
 
 
-def _python(recipe: Recipe, purpose: str, folder: Path | None) -> list[str]:
-    begin = _begin(recipe, purpose, folder)
+def _python(recipe: Recipe, purpose: str, folder: Path | None, rows: str = "") -> list[str]:
+    more = f", rows={rows}" if rows else ""
+    begin = _begin(recipe, purpose, folder, more)
     verbs = {
-        "data": ["print(tunebook.check(recipe))"],
+        "data": [f"print(tunebook.check(recipe{more}))"],
         "method": ["print(tunebook.make_plan(recipe))"],
     }
     return [*begin, *verbs.get(purpose, [])]
 
 
-def _shell(recipe: Recipe, purpose: str, folder: Path | None) -> list[str]:
+def _shell(recipe: Recipe, purpose: str, folder: Path | None, rows: str = "") -> list[str]:
     where = shlex.quote(str(folder)) if folder is not None else "runs/NAME"
     if purpose == "try":
         return [f"tunebook chat {where}"]
     if purpose == "takeaway":
         return [f"tunebook export {where} --formats {','.join(recipe.export.formats)}"]
+    if rows and purpose in ("data", "train"):
+        return [f"# `{rows}` is in the notebook's memory: save it to a file for the shell."]
     if purpose == "data":
         source, model = shlex.quote(recipe.data.source), shlex.quote(recipe.model.name)
         return [f"tunebook check {source} --model {model}"]
@@ -160,12 +170,12 @@ def _shell(recipe: Recipe, purpose: str, folder: Path | None) -> list[str]:
     return [" \\\n  ".join(words)]
 
 
-def _fix_lines(recipe: Recipe, fixes: list[str], out: str) -> dict[str, str]:
+def _fix_lines(recipe: Recipe, fixes: list[str], out: str, rows: str) -> dict[str, str]:
     """A new file of fixed rows; a shell names whole sources only, Python a part of one too."""
-    special, more = [], ""
+    special, more = [], f", rows={rows}" if rows else ""
     if "strip_special_tokens" in fixes:
         special = ["special = tokenizer_for(recipe).all_special_tokens"]
-        more = ", special_tokens=special"
+        more += ", special_tokens=special"
     python = [
         *("import tunebook", "from tunebook.data import apply_fixes, write_rows"),
         *["from tunebook.data.tokenizers import tokenizer_for"][: len(special)],
@@ -176,7 +186,7 @@ def _fix_lines(recipe: Recipe, fixes: list[str], out: str) -> dict[str, str]:
     source, model = shlex.quote(recipe.data.source), shlex.quote(recipe.model.name)
     words = ["tunebook check", source, "--model", model, *(f"--fix {fix}" for fix in fixes)]
     shell = " ".join([*words, "--out", shlex.quote(out)])
-    if any(path.startswith("data.") and path not in _NAMED for path in differences(recipe)):
+    if rows or any(path.startswith("data.") and path not in _NAMED for path in differences(recipe)):
         shell = "# A part of a source, or one read in its own way, is fixed in Python."
     return {"python": "\n".join(python), "shell": shell}
 

@@ -147,7 +147,11 @@ class FixingPanel(BrowsingPanel):
         if self.fixes and self._before_fixes and not self.saved:
             read = self.recipe.with_values(self._before_fixes[0][1])
             names = [applied["fix"] for applied in self.fixes]
-            self.show(code=code_lines(read, "data", fixes=names, out=self.fix_file))
+            self.show(
+                code=code_lines(
+                    read, "data", rows=self.studio.rows_name, fixes=names, out=self.fix_file
+                )
+            )
 
     def _forget_fixes(self) -> None:
         self._fixed, self._before_fixes = None, []

@@ -179,7 +179,8 @@ class Panel(anywidget.AnyWidget):
 
     def code_now(self) -> dict[str, str]:
         """The lines that do what the panel shows; a panel says its own by overriding it."""
-        return code_lines(self.recipe, self.purpose, self._studio.run)
+        studio = self._studio
+        return code_lines(self.recipe, self.purpose, studio.run, rows=studio.rows_name)
 
     def values_now(self) -> dict[str, Any]:
         """The values of the fields; a panel with fields outside of the recipe adds them."""

@@ -26,6 +26,15 @@ FORMATS = {
     "unpaired_preference": "Answers labelled good or bad",
     "prompt_only": "Questions without an answer to learn",
 }
+# What the columns mean does not change the rows that are read.
+_ANY_MEANING: dict[str, Any] = {
+    "format": "auto",
+    "columns": None,
+    "merged_prompt": None,
+    "train_on": "responses",
+    "eval_source": None,
+    "eval_fraction": 0.0,
+}
 _PLACING = ("packing", "batch_size", "seed")
 NO_ROW: dict[str, Any] = {
     "raw": {},
@@ -47,12 +56,15 @@ class RowReader:
     Args:
         tokenizer: the model's, with its own template.
         rows: rows in memory instead of the recipe's source.
+        known: another reader; where it has read these rows, they are not read once more.
 
     Raises:
         SourceMissing, DatasetUnreadable, DatasetEmpty, FormatUnknown, TemplateInvalid: as they say.
     """
 
-    def __init__(self, recipe: Recipe, tokenizer: Any, *, rows: Any = None):
+    def __init__(
+        self, recipe: Recipe, tokenizer: Any, *, rows: Any = None, known: RowReader | None = None
+    ):
         from tunebook.data import with_recipe_template
         from tunebook.data.browsing import RowList
         from tunebook.data.formats import detect_for
@@ -65,7 +77,9 @@ class RowReader:
         dressed = with_recipe_template(tokenizer, recipe)
         self._encoder = recipe_encoder(recipe, dressed, every_turn=True)
         self.all: RowList
-        if rows is None and Path(recipe.data.source).expanduser().is_file():
+        if known is not None and known.complete and self.has_rows_of(known):
+            self._take(known._loaded)
+        elif rows is None and Path(recipe.data.source).expanduser().is_file():
             try:
                 page, head = read_page(recipe.data, 0, FIRST_ROWS)
             except DatasetUnreadable:
@@ -77,11 +91,32 @@ class RowReader:
 
     def read_all(self) -> None:
         """Read every row that can be read, and detect the format from them."""
-        from tunebook.data.browsing import RowList
         from tunebook.data.checks import read_readable
+
+        self._take(read_readable(self.recipe, self._given))
+
+    def index(self) -> bool:
+        """List all rows of a large file at once, before they are read; False where that is no use."""
+        from tunebook.data.browsing import RowList
+        from tunebook.data.lines import LineIndex, can_index
+
+        data, path = self.recipe.data, Path(self.recipe.data.source).expanduser()
+        if self.complete or data.split != "train" or not can_index(path):
+            return False
+        self.all = RowList(LineIndex(path, data.max_rows), self.all.detection)
+        return True
+
+    def sample_lengths(self) -> Any:
+        """The lengths of some rows, as `LengthTally`, while not all are counted."""
+        from tunebook.data.lengths import sample_lengths
+
+        return sample_lengths(self.all.table, self.all.detection, self._encoder)
+
+    def _take(self, loaded: Any) -> None:
+        from tunebook.data.browsing import RowList
         from tunebook.data.formats import detect_for
 
-        self._loaded = read_readable(self.recipe, self._given)
+        self._loaded = loaded
         table = self._loaded.table
         self.all = RowList(table, detect_for(self.recipe.data, table))
         self.complete = True
@@ -166,7 +201,8 @@ class RowReader:
 
     def has_rows_of(self, other: RowReader) -> bool:
         """Whether both read the same rows from the same place."""
-        return self._given is other._given and self.recipe.data == other.recipe.data
+        mine, others = (r.recipe.data.model_copy(update=_ANY_MEANING) for r in (self, other))
+        return self._given is other._given and mine == others
 
     def compare(self, row: int, template: str) -> dict[str, Any]:
         """A row under the recipe's template and another, as the trait `comparison`.
@@ -246,6 +282,17 @@ def counts_of(view: Any) -> dict[str, Any]:
         "shown": min(view.n_tokens, MOST_TOKENS),
         "values": [min(values), max(values)] if values else [],
     }
+
+
+def head_rows(recipe: Recipe, rows: Any = None) -> list[dict[str, Any]]:
+    """The first rows, whatever their columns mean.
+
+    Raises:
+        SourceMissing, DatasetUnreadable, DatasetEmpty: as `read_page`.
+    """
+    from tunebook.data.loading import read_page
+
+    return read_page(recipe.data, 0, FIRST_ROWS, rows=rows)[1]
 
 
 def data_size(statistics: dict[str, Any]) -> Any:

@@ -36,6 +36,7 @@ class Studio(t.HasTraits):
     data_size = t.Any(None, allow_none=True, help="DataSize of the rows, once they were read.")
     run = t.Any(None, allow_none=True)
     rows = t.Any(None, allow_none=True, help="Rows in memory instead of the recipe's source.")
+    rows_name = t.Unicode(help="The notebook's variable that they come from, if they do.")
 
     def __init__(self, recipe: Recipe | None = None, *, rows: Any = None, root: str = "runs"):
         super().__init__(recipe=recipe if recipe is not None else demo_recipe(), rows=rows)
@@ -99,6 +100,13 @@ class Studio(t.HasTraits):
             self._tokenizers[key] = load_tokenizer(part)
         return self._tokenizers[key]
 
+    def plan_of(self, recipe: Recipe, data: Any) -> Any:
+        """The plan of any recipe on this hardware; the studio's own stays as it is."""
+        from tunebook.plan import make_plan
+
+        shape = self.shape(recipe.model)
+        return make_plan(recipe, shape=shape, hardware=self.hardware, data=data)
+
     def use_tokenizer(self, tokenizer: Any) -> None:
         """Take this tokenizer for the recipe's model instead of loading one."""
         part = self.recipe.model
@@ -136,12 +144,9 @@ class Studio(t.HasTraits):
             self._plan_now(generation)
 
     def _plan_now(self, generation: int | None = None) -> None:
-        from tunebook.plan import make_plan
-
         recipe = self.recipe
         try:
-            shape = self.shape(recipe.model)
-            plan = make_plan(recipe, shape=shape, hardware=self.hardware, data=self.data_size)
+            plan = self.plan_of(recipe, self.data_size)
             error: dict[str, str] = {}
         except Exception as reason:
             named = as_tunebook_error(reason, during="make a plan")

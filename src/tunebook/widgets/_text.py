@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,6 +39,26 @@ def count_text(count: float) -> str:
             value = count / size
             return f"{value:.0f}{unit}" if value >= 100 else f"{value:.1f}{unit}"
     return f"{count:.0f}"
+
+
+def visible(text: str) -> str:
+    """The text with characters that would steer what shows it written out, such as `\\u202e`.
+
+    Those are control characters but for new lines and tabs, marks of writing direction, and
+    separators; joiners stay, since letters of some scripts need them.
+    """
+    return "".join(
+        _escape(c) if unicodedata.category(c) in _STEERING and c not in _PLAIN else c for c in text
+    )
+
+
+_STEERING = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_PLAIN = "\n\t\u200c\u200d\u00ad"  # the joiners, the soft hyphen
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def strategy_words(strategy: Strategy) -> list[str]:
