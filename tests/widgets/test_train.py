@@ -12,8 +12,8 @@ from tunebook.errors import RunMissing
 from tunebook.events import BusyEvent, StartedEvent, StepEvent, WarningEvent
 from tunebook.plan import Hardware, make_plan
 from tunebook.recipe import Recipe
+from tunebook.training.view import MOST_POINTS, RunView
 from tunebook.widgets import TrainPanel, watch
-from tunebook.widgets._follow import MOST_POINTS, RunView
 
 
 def points(data: bytes, width: int = 3) -> np.ndarray:

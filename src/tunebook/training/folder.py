@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -94,7 +95,13 @@ class RunFolder:
 
     def state(self) -> State:
         """What the files say: also for a run of another process, or whose process is gone."""
-        events = self.log.read()
+        return self.judge(self.log.read())
+
+    def judge(self, events: Sequence[EventBase]) -> State:
+        """As `state`, from events that were read before.
+
+        The last one of each kind is enough, in the order in which they happened.
+        """
         last = next(
             (
                 e

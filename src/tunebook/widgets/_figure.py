@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunebook.widgets._follow import RunView
+from tunebook.training.view import RunView
 
 _LOSS, _SMOOTH, _EVAL, _MEMORY = "#9ec5fe", "#0b5fce", "#b3541e", "#1a7f64"
 

@@ -13,8 +13,8 @@ from typing import Any
 import traitlets as t
 
 from tunebook.recipe import Recipe
+from tunebook.training.view import RunView
 from tunebook.widgets._figure import run_figure
-from tunebook.widgets._follow import RunView
 from tunebook.widgets._panel import Panel
 from tunebook.widgets._state import Studio
 from tunebook.widgets._text import duration_text, strategy_words
