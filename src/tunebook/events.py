@@ -233,6 +233,10 @@ class EventLog:
         events, _ = self._read_from(0)
         return events
 
+    def since(self, offset: int) -> tuple[list[EventBase], int]:
+        """The events after a byte offset, and the offset to read on from."""
+        return self._read_from(offset)
+
     def of(self, kind: type[T]) -> list[T]:
         """All events of one type, in order."""
         return [event for event in self.read() if isinstance(event, kind)]
