@@ -11,8 +11,8 @@ from harness import Lab, Notebook, running_browser, running_lab
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """One JupyterLab for all browser tests."""
-    with running_lab(tmp_path_factory.mktemp("lab")) as server:
+    """One JupyterLab for all browser tests, below a base URL as on a JupyterHub."""
+    with running_lab(tmp_path_factory.mktemp("lab"), base_url="/user/x/") as server:
         yield server
 
 

@@ -178,12 +178,15 @@ def lab_environment(folder: Path, python: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running_lab(folder: Path, *, python: Path | None = None) -> Iterator[Lab]:
+def running_lab(
+    folder: Path, *, python: Path | None = None, base_url: str = "/"
+) -> Iterator[Lab]:
     """Start JupyterLab on a free port over `folder/root`.
 
     Args:
         folder: for the server's files; must exist.
         python: of the environment that JupyterLab and tunebook are installed in; None is this one.
+        base_url: where the server's pages begin, such as `/user/x/` below a JupyterHub.
     """
     python = python or Path(sys.executable)
     quiet = folder / "lab_settings/@jupyterlab/apputils-extension"
@@ -196,6 +199,7 @@ def running_lab(folder: Path, *, python: Path | None = None) -> Iterator[Lab]:
     command = [
         *(str(python), "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1"),
         *(f"--port={port}", f"--ServerApp.root_dir={root}", f"--IdentityProvider.token={TOKEN}"),
+        f"--ServerApp.base_url={base_url}",
         "--LabApp.expose_app_in_browser=True",
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
@@ -208,7 +212,7 @@ def running_lab(folder: Path, *, python: Path | None = None) -> Iterator[Lab]:
             stdout=out,
             stderr=subprocess.STDOUT,
         )
-    lab = Lab(f"http://127.0.0.1:{port}", root, log)
+    lab = Lab(f"http://127.0.0.1:{port}{base_url.rstrip('/')}", root, log)
     try:
         wait_until_up(lab, server)
         yield lab

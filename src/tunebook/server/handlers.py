@@ -21,7 +21,7 @@ from tornado import web
 
 from tunebook.errors import PathRefused, RunBusy, RunMissing, TunebookError, as_tunebook_error
 from tunebook.server.gpu import GpuMonitor
-from tunebook.server.library import LIVE, RunLibrary
+from tunebook.server.library import RESTING, RunLibrary
 
 NAMESPACE = "tunebook"
 STATUS: dict[type[TunebookError], int] = {PathRefused: 403, RunMissing: 404, RunBusy: 409}
@@ -65,7 +65,7 @@ class RunsHandler(TunebookHandler):
     @authorized
     async def get(self) -> None:
         listed = await self.answer(self.library.list)
-        if listed and any(run["state"] in LIVE for run in listed["runs"]):
+        if listed and any(run["state"] not in RESTING for run in listed["runs"]):
             # a hub that ends idle servers must not end one that trains and is watched
             self._track_activity = True
             self.update_api_activity()

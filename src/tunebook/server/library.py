@@ -25,7 +25,7 @@ MOST_RUNS = 300
 MOST_SECONDS = 1.0  # spent on reading logs in one answer; what is left is read in the next
 MOST_SAMPLES = 60
 MOST_VIEWS = 8  # open documents whose folded events are kept
-LIVE: tuple[State, ...] = ("preparing", "running", "stopping")
+RESTING: tuple[State, ...] = ("new", "completed", "stopped", "failed", "interrupted")
 
 
 class _Log:
@@ -181,7 +181,7 @@ class RunLibrary:
         from tunebook.training import open_run
 
         run = open_run(self.root.run(path).path)
-        if run.state not in LIVE:
+        if run.state in RESTING:
             raise RunBusy(
                 f"The run {run.name} cannot be stopped.",
                 f"it is {run.state}: nobody works on it.",
@@ -200,7 +200,7 @@ class RunLibrary:
             state = folder.judge(listed.summary.events())
         except OSError:
             return None  # removed meanwhile
-        shown = listed.summary.shown(live=state in LIVE)
+        shown = listed.summary.shown(live=state not in RESTING)
         return {
             "path": self.root.relative(path),
             "name": path.name,
