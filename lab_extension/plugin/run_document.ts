@@ -26,7 +26,8 @@ class RunDocument extends Widget {
   #seen = '';
 
   constructor(path: string, page: RunPage, runs: IRuns) {
-    super({ node: page.node });
+    super();
+    this.node.append(page.node);
     this.path = path;
     this.#page = page;
     this.#runs = runs;
@@ -121,6 +122,7 @@ function open(app: JupyterFrontEnd, runs: IRuns, tracker: WidgetTracker<MainArea
   const widget = there ?? new MainAreaWidget({ content: document(app, runs, path, inLab) });
   if (!there) {
     widget.id = `tunebook-run-${path}`;
+    widget.toolbar.hide();
     app.shell.add(widget, 'main');
     void tracker.add(widget);
   }

@@ -13,11 +13,11 @@ function row(values: Partial<RunRow> = {}): RunRow {
 }
 
 test('a run is told in two lines', () => {
-  assert.equal(progressWords(row(), trans), 'Running · step 12 of 400 · 12 min left');
-  assert.equal(factWords(row(), 1000, trans), 'loss 1.234 · 3.0 GiB peak');
+  assert.equal(progressWords(row(), trans), 'Running · step 12 of 400');
+  assert.equal(factWords(row(), 1000, trans), '12 min left · loss 1.234 · 3.0 GiB');
   const done = row({ state: 'completed', eta: null });
   assert.equal(progressWords(done, trans), 'Completed · step 12 of 400');
-  assert.equal(factWords(done, 1000 + 7300, trans), 'loss 1.234 · 3.0 GiB peak · 2 h ago');
+  assert.equal(factWords(done, 1000 + 7300, trans), 'loss 1.234 · 3.0 GiB · 2 h ago');
   assert.equal(progressWords(row({ reading: true, eta: null }), trans), 'Running · reading its log …');
 });
 

@@ -178,9 +178,7 @@ def lab_environment(folder: Path, python: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running_lab(
-    folder: Path, *, python: Path | None = None, base_url: str = "/"
-) -> Iterator[Lab]:
+def running_lab(folder: Path, *, python: Path | None = None, base_url: str = "/") -> Iterator[Lab]:
     """Start JupyterLab on a free port over `folder/root`.
 
     Args:

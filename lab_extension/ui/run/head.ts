@@ -61,8 +61,8 @@ export class RunHead {
     this.#fill.style.width = `${run.total ? Math.min(100, (100 * run.step) / run.total) : 0}%`;
     toggle(this.#stop, live);
     this.#stop.disabled = run.state === 'stopping';
-    toggle(this.#resumePlace, isUnfinished(run.state) && run.step > 0);
-    this.#resume.set(`import tunebook\n\nrun = tunebook.open_run(${pythonText(run.path)}).resume()\ntunebook.watch(run)`);
+    toggle(this.#resumePlace, isUnfinished(run.state) && run.messages.some(said => said.kind === 'checkpoint'));
+    this.#resume.set(`import tunebook\n\nrun = tunebook.open_run(${pythonText(run.folder)}).resume()\ntunebook.watch(run)`);
     this.#drawFailure(run);
     this.#drawFacts(run);
   }

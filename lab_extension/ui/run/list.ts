@@ -87,7 +87,7 @@ class Row {
   readonly node: HTMLElement;
   #button: HTMLButtonElement;
   #dot = h('span', { class: 'tb-dot', 'aria-hidden': 'true' });
-  #name = h('span', { class: 'tb-run-name', dir: 'auto' });
+  #name = h('bdi');
   #progress = h('span', { class: 'tb-run-words' });
   #facts = h('span', { class: 'tb-run-words tb-muted' });
   #fill = h('span', { class: 'tb-fill' });
@@ -103,7 +103,7 @@ class Row {
     picture.setAttribute('aria-hidden', 'true');
     picture.append(this.#curve);
     this.#button = button('', open, { class: 'tb-run' });
-    this.#button.append(this.#dot, this.#name, picture, this.#progress, this.#facts, this.#bar);
+    this.#button.append(this.#dot, h('span', { class: 'tb-run-name' }, this.#name), picture, this.#progress, this.#facts, this.#bar);
     this.node = h('li', { class: 'tb-run-item', 'data-path': run.path }, this.#button);
   }
 

@@ -20,6 +20,8 @@ export interface Sample {
 /** The numbers of the train panel, under the same names; points are float32 columns in base64. */
 export interface RunPicture {
   path: string;
+  /** Where it is on the server's machine. */
+  folder: string;
   name: string;
   state: string;
   error: ThreePartError;

@@ -69,7 +69,7 @@ export function stateWord(state: string, trans: Translator): string {
   return words[state] ?? state;
 }
 
-/** "Running · step 120 of 400 · 12 min left". */
+/** "Running · step 120 of 400". */
 export function progressWords(row: RunRow, trans: Translator): string {
   const words = [stateWord(row.state, trans)];
   if (row.reading) {
@@ -77,17 +77,15 @@ export function progressWords(row: RunRow, trans: Translator): string {
   } else if (row.total) {
     words.push(trans.__('step %1 of %2', count(row.step), count(row.total)));
   }
-  if (row.eta !== null) {
-    words.push(trans.__('%1 left', duration(row.eta)));
-  }
   return words.join(' · ');
 }
 
-/** "loss 1.23 · 5.1 GiB · 3 min ago". */
+/** "12 min left · loss 1.23 · 5.1 GiB", or when it was; the memory is the peak. */
 export function factWords(row: RunRow, now: number, trans: Translator): string {
   const words = [
+    row.eta === null ? '' : trans.__('%1 left', duration(row.eta)),
     row.loss === null ? '' : trans.__('loss %1', figure(row.loss)),
-    row.peak ? trans.__('%1 peak', bytes(row.peak)) : '',
+    row.peak ? bytes(row.peak) : '',
     isLive(row.state) ? '' : agoWords(now - row.updated, trans)
   ];
   return words.filter(Boolean).join(' · ');

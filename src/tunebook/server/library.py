@@ -136,6 +136,7 @@ class RunLibrary:
                 viewed.read_on()
             return {
                 "path": self.root.relative(folder.path),
+                "folder": str(folder.path),
                 "name": folder.path.name,
                 "state": folder.judge(viewed.events()),
                 "error": viewed.view.error,
