@@ -52,7 +52,7 @@ export class RunsSidebar extends Widget {
     const again = button('', () => void this.#model.refresh(), { class: 'tb-icon-button', 'aria-label': this.#trans.__('Look again') });
     again.title = this.#trans.__('Look again');
     refreshIcon.element({ container: again, elementPosition: 'center' });
-    return h('header', { class: 'tb-sidebar-head' }, h('h2', {}, this.#trans.__('Runs')), this.#count, again);
+    return h('div', { class: 'tb-sidebar-head' }, h('h2', {}, this.#trans.__('Runs')), this.#count, again);
   }
 
   #nothingYet(begin: (() => void) | undefined): HTMLElement {

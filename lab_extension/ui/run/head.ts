@@ -38,7 +38,7 @@ export class RunHead {
     const lead = trans.__('It can be continued from its last checkpoint. In a notebook:');
     this.#resumePlace = h('div', { class: 'tb-run-resume' }, h('p', { class: 'tb-muted' }, lead), this.#resume.box);
     this.node = h(
-      'header',
+      'div',
       { class: 'tb-run-head' },
       h('div', { class: 'tb-run-title' }, h('div', {}, this.#name, this.#path), buttons),
       h('div', { class: 'tb-progress-place' }, h('div', { class: 'tb-progress-head' }, h('span', { class: 'tb-dot', 'aria-hidden': 'true' }), this.#state, this.#words), this.#bar),
