@@ -127,6 +127,10 @@ class CaseInvalid(TunebookError):
     """A test case asks or expects nothing, or a line of a file of cases is none."""
 
 
+class PathRefused(TunebookError):
+    """A path leads out of the folder that may be seen, or to something hidden."""
+
+
 class CheckpointUnsuitable(TunebookError):
     """A checkpoint was made with another adapter or optimizer than the run that resumes it."""
 

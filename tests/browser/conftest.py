@@ -12,9 +12,10 @@ from stacks import STACKS
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """One JupyterLab for all browser tests."""
+    """One JupyterLab for all browser tests, below a base URL as on a JupyterHub."""
     others = tuple(name for name in STACKS if name.startswith("ipykernel"))
-    with running_lab(tmp_path_factory.mktemp("lab"), stacks=others) as server:
+    folder = tmp_path_factory.mktemp("lab")
+    with running_lab(folder, stacks=others, base_url="/user/x/") as server:
         yield server
 
 

@@ -180,7 +180,11 @@ def lab_environment(folder: Path, python: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running_lab(
-    folder: Path, *, python: Path | None = None, stacks: tuple[str, ...] = ()
+    folder: Path,
+    *,
+    python: Path | None = None,
+    stacks: tuple[str, ...] = (),
+    base_url: str = "/",
 ) -> Iterator[Lab]:
     """Start JupyterLab on a free port over `folder/root`.
 
@@ -188,6 +192,7 @@ def running_lab(
         folder: for the server's files; must exist.
         python: of the environment that JupyterLab and tunebook are installed in; None is this one.
         stacks: further kernels, by their names in `stacks.STACKS`.
+        base_url: where the server's pages begin, such as `/user/x/` below a JupyterHub.
     """
     python = python or Path(sys.executable)
     quiet = folder / "lab_settings/@jupyterlab/apputils-extension"
@@ -200,12 +205,14 @@ def running_lab(
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
-    with serving(folder, command, lab_environment(folder, python)) as lab:
+    with serving(folder, command, lab_environment(folder, python), base_url) as lab:
         yield lab
 
 
 @contextlib.contextmanager
-def serving(folder: Path, command: list[str], environment: dict[str, str]) -> Iterator[Lab]:
+def serving(
+    folder: Path, command: list[str], environment: dict[str, str], base_url: str = "/"
+) -> Iterator[Lab]:
     """Start a Jupyter server over `folder/root` and end it."""
     root = folder / "root"
     root.mkdir()
@@ -213,6 +220,7 @@ def serving(folder: Path, command: list[str], environment: dict[str, str]) -> It
     log = folder / "lab.log"
     arguments = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
     arguments += [f"--ServerApp.root_dir={root}", f"--IdentityProvider.token={TOKEN}"]
+    arguments.append(f"--ServerApp.base_url={base_url}")
     with log.open("wb") as out:
         server = subprocess.Popen(
             [*command, *arguments],
@@ -221,7 +229,7 @@ def serving(folder: Path, command: list[str], environment: dict[str, str]) -> It
             stdout=out,
             stderr=subprocess.STDOUT,
         )
-    lab = Lab(f"http://127.0.0.1:{port}", root, log)
+    lab = Lab(f"http://127.0.0.1:{port}{base_url.rstrip('/')}", root, log)
     try:
         wait_until_up(lab, server)
         yield lab

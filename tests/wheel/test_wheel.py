@@ -57,6 +57,7 @@ def test_the_wheel_holds_what_ships_and_no_more(wheel: Path) -> None:
     assert "tunebook/widgets/static/train.js" in names
     assert any(name.endswith("labextensions/tunebook/package.json") for name in names)
     assert any(name.startswith("tunebook_kernels/") for name in names)
+    assert any(name.endswith("jupyter_server_config.d/tunebook.json") for name in names)
     assert not [name for name in names if "node_modules" in name or "/tests/" in name]
     assert wheel.stat().st_size < 16 * 2**20
 
@@ -68,6 +69,14 @@ def test_the_extension_is_listed(python: Path) -> None:
     line = next(line for line in printed.splitlines() if "tunebook" in line)
     assert "enabled" in line
     assert "OK" in line
+
+
+def test_the_server_extension_is_enabled(python: Path) -> None:
+    command = [str(python), "-m", "jupyter", "server", "extension", "list"]
+    done = subprocess.run(command, env=without_node(), capture_output=True, text=True)
+    printed = done.stdout + done.stderr
+    assert "tunebook.server" in printed
+    assert "enabled" in next(line for line in printed.splitlines() if "tunebook.server" in line)
 
 
 def test_the_command_line_works_without_node(python: Path, tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from tunebook.events import (
 )
 from tunebook.plan import Hardware, make_plan
 from tunebook.recipe import Recipe
+from tunebook.training.view import RunView
 from tunebook.widgets import TrainPanel, watch
-from tunebook.widgets._follow import RunView
 
 
 def points(data: bytes, width: int = 4) -> np.ndarray:

@@ -10,6 +10,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -121,7 +122,23 @@ class RunFolder:
 
     def state(self) -> State:
         """What the files say: also for a run of another process, or whose process is gone."""
-        started, last = self._last_change()
+        return self._judged(*self._last_change())
+
+    def judge(self, events: Iterable[EventBase]) -> State:
+        """As `state`, from events that were read before.
+
+        The last one of each kind is enough, in the order in which they happened.
+        """
+        started: StartedEvent | None = None
+        last: EventBase | None = None
+        for event in events:
+            if isinstance(event, _CHANGES):
+                last = event
+            if isinstance(event, StartedEvent):
+                started = event
+        return self._judged(started, last)
+
+    def _judged(self, started: StartedEvent | None, last: EventBase | None) -> State:
         if last is None:
             return "new"
         if isinstance(last, FinishedEvent):

@@ -19,8 +19,8 @@ from tunebook.widgets._picking import PickingPanel
 from tunebook.widgets._rows import NO_ROW, RowReader, data_size, head_rows
 from tunebook.widgets._shaping import NO_MAPPING, ShapingPanel
 from tunebook.widgets._state import Studio
-from tunebook.widgets._token_html import rows_html
 from tunebook.widgets._text import count_text, visible
+from tunebook.widgets._token_html import rows_html
 
 _STATIC_ROWS = 3
 _UNNAMED = "rows in memory"

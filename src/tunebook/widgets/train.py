@@ -13,10 +13,10 @@ from typing import Any
 import traitlets as t
 
 from tunebook.recipe import Recipe
+from tunebook.training.view import RunView
 from tunebook.widgets import _static
 from tunebook.widgets._curve import loss_svg
 from tunebook.widgets._figure import run_figure
-from tunebook.widgets._follow import RunView
 from tunebook.widgets._overlay import Overlays
 from tunebook.widgets._panel import Panel
 from tunebook.widgets._state import Studio, in_colab

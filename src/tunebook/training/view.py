@@ -24,7 +24,7 @@ from tunebook.events import (
     StartedEvent,
     WarningEvent,
 )
-from tunebook.widgets._text import duration_text
+from tunebook.words import duration_text
 
 MOST_MESSAGES = 100
 MOST_ANSWERS = 40  # of one prompt; the first one is always kept
@@ -36,6 +36,9 @@ class RunView:
 
     Args:
         log: the run's events.
+
+    Attributes:
+        offset: bytes of the log that were read.
     """
 
     def __init__(self, log: EventLog) -> None:
@@ -43,9 +46,10 @@ class RunView:
         self.total = 0
         self.device = ""
         self.ended = ""
+        self.error: dict[str, str] = {}
         self.resting = False
         self._log = log
-        self._offset = 0
+        self.offset = 0
         self._peak = 0.0
         self._busy: BusyEvent | None = None
         self._messages: list[dict[str, Any]] = []
@@ -53,7 +57,7 @@ class RunView:
 
     def read(self) -> bool:
         """Take in what is new in the log; whether there was anything."""
-        records, self._offset = self._log.records(self._offset)
+        records, self.offset = self._log.records(self.offset)
         for event in self.curves.fold(records):
             self._take(event)
         return bool(records)
@@ -135,12 +139,12 @@ class RunView:
             word = "completed" if event.reason == "completed" else "stopped, and saved,"
             self._say("finished", event.step, f"Training {word} after {event.step} steps")
         elif isinstance(event, FailedEvent):
-            self.ended = "failed"
+            self.ended, self.error = "failed", dict(event.error)
             self._say("failed", event.step, event.error.get("what", "Training failed."))
 
     def _start(self, event: StartedEvent) -> None:
         self.total, self.device, self.ended = event.total_steps, event.device, ""
-        self.resting = False
+        self.error, self.resting = {}, False
         kept = event.resumed_from or 0
         if self._busy is not None and self._busy.step > kept:
             self._busy = None
