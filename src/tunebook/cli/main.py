@@ -174,6 +174,27 @@ def export(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def inspect(arguments: argparse.Namespace) -> int:
+    """Look into a .gguf or .safetensors file or an adapter folder, without loading it."""
+    from tunebook.export import inspect_file
+
+    seen = inspect_file(arguments.path)
+    if arguments.json:
+        show.print_json(seen.to_dict())
+        return 0
+    show.console.print(show.plain(str(seen)), markup=False)
+    if arguments.all:
+        metadata = [(entry.key, entry.text) for entry in seen.metadata]
+        tensors = [(tensor.name, f"{tensor.type} {list(tensor.shape)}") for tensor in seen.tensors]
+        for title, rows in (("Metadata", metadata), ("Tensors", tensors)):
+            if rows:
+                show.pairs([(show.plain(n), show.plain(v)) for n, v in rows], title=title)
+        if seen.chat_template:
+            show.console.print("[bold]Chat template[/]")
+            show.console.print(show.plain(seen.chat_template), markup=False)
+    return 0
+
+
 def _typed() -> Iterator[str]:
     while True:
         try:
@@ -228,6 +249,11 @@ def _parser() -> argparse.ArgumentParser:
         "--formats", metavar="A,B", help="adapter, merged_16bit [default: the recipe's]"
     )
     sub.add_argument("--folder", help="where to write [default: the run's own export folder]")
+
+    sub = _command(commands, "inspect", inspect)
+    sub.add_argument("path", help=".gguf or .safetensors file, or adapter folder")
+    sub.add_argument("--all", action="store_true", help="print metadata, tensors and template too")
+    sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = _command(commands, "doctor", doctor)
     sub.add_argument("--json", action="store_true", help="print JSON")
