@@ -127,6 +127,10 @@ class RunMissing(TunebookError):
     """A path is not a run folder."""
 
 
+class PathRefused(TunebookError):
+    """A path leads out of the folder that may be seen, or to something hidden."""
+
+
 class CheckpointUnsuitable(TunebookError):
     """A checkpoint was made with another adapter or optimizer than the run that resumes it."""
 
