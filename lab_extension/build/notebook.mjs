@@ -11,6 +11,6 @@ for (const cell of notebook.cells) {
     cell.execution_count = null;
   }
 }
-const target = join(here, '..', 'lib');
+const target = join(here, '..', 'lib', 'plugin');
 mkdirSync(target, { recursive: true });
 writeFileSync(join(target, 'guided.json'), JSON.stringify(notebook, null, 1) + '\n');
