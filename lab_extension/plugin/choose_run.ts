@@ -86,7 +86,7 @@ export const chooseRun: JupyterFrontEndPlugin<void> = {
   ) => {
     const trans = (translator ?? nullTranslator).load('tunebook');
     app.commands.addCommand(CHOOSE, {
-      label: args => (args['isPalette'] ? trans.__('Open a fine-tuning run') : trans.__('Open a run')),
+      label: args => (args['isPalette'] ? trans.__('Open a Run…') : trans.__('Open a run')),
       caption: trans.__('Open a run of the past, or one that goes on'),
       icon: runIcon,
       execute: async args => {

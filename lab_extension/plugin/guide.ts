@@ -61,14 +61,14 @@ export const guide: JupyterFrontEndPlugin<void> = {
     const trans = (translator ?? nullTranslator).load('tunebook');
     runWhenOpened(tracker);
     app.commands.addCommand(OPEN, {
-      label: args => (args['isPalette'] ? trans.__('New guided fine-tuning notebook') : trans.__('Fine-tune a model')),
+      label: args => (args['isPalette'] ? trans.__('New Guided Fine-Tuning Notebook') : trans.__('Fine-tune a model')),
       caption: trans.__('Open a new notebook that guides through fine-tuning a language model'),
       icon: tunebookIcon,
       execute: async args =>
         openGuide(app, String(args['cwd'] ?? browser?.model.path ?? ''), await defaults(registry))
     });
     app.commands.addCommand(INSERT, {
-      label: trans.__('Insert the fine-tuning guide'),
+      label: trans.__('Insert Fine-Tuning Guide'),
       caption: trans.__('Put a cell with the fine-tuning guide below the active cell'),
       icon: tunebookIcon,
       isEnabled: () => tracker.currentWidget !== null,

@@ -2,11 +2,12 @@
 
 import { LabIcon } from '@jupyterlab/ui-components';
 
-const GREY = 'class="jp-icon3" fill="none" stroke="#616161" stroke-width="2" stroke-linecap="round" stroke-linejoin="round"';
-const BLUE = 'class="jp-icon-brand1" fill="none" stroke="#1976d2" stroke-linecap="round" stroke-linejoin="round"';
+const GREY = 'class="jp-icon3" stroke="#616161" stroke-width="2" stroke-linecap="round" stroke-linejoin="round"';
+const BLUE = 'class="jp-icon-brand1" stroke="#1976d2" stroke-linecap="round" stroke-linejoin="round"';
 
 function icon(name: string, drawing: string): LabIcon {
-  const svgstr = `<svg xmlns="http://www.w3.org/2000/svg" width="24" height="24" viewBox="0 0 24 24">${drawing}</svg>`;
+  // the lines are not filled by an attribute of theirs: the theme colours each `fill` that it finds
+  const svgstr = `<svg xmlns="http://www.w3.org/2000/svg" width="24" height="24" viewBox="0 0 24 24"><g fill="none">${drawing}</g></svg>`;
   return new LabIcon({ name: `tunebook:${name}`, svgstr });
 }
 

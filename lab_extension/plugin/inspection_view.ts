@@ -9,7 +9,7 @@ import { inspectionView, type Inspection } from '../ui/inspection.ts';
 import { Refusal } from './server.ts';
 
 export class InspectionView extends Widget {
-  #asked = 0;
+  #asked = '';
   #panel: HTMLElement;
 
   /**
@@ -23,7 +23,7 @@ export class InspectionView extends Widget {
   ) {
     super();
     this.addClass('tunebook-document');
-    this.node.tabIndex = 0;
+    this.node.tabIndex = -1;
     this.#panel = h('section', { class: 'tunebook-panel', 'data-panel': 'inspection', 'data-lm-suppress-shortcuts': 'true' });
     this.#panel.setAttribute('aria-label', trans.__('Inspection of %1', path));
     this.node.append(this.#panel);
@@ -32,16 +32,19 @@ export class InspectionView extends Widget {
 
   /** Ask, and show what is told. What was shown stays until the answer is there. */
   async read(path = this.path): Promise<void> {
-    this.#asked += 1;
-    const asked = this.#asked;
+    if (this.#asked === path) {
+      return; // the answer is on its way
+    }
+    this.#asked = path;
     if (!this.#panel.querySelector('.tb-inspection')) {
-      this.#show(h('div', { class: 'tb-busy tb-on', role: 'status' }, h('span', { class: 'tb-spinner', 'aria-hidden': 'true' }), this.trans.__('Reading the header …')));
+      this.#show(waiting(this.trans.__('Reading the header …')));
     }
     const view = await this.inspect(path).then(
       told => inspectionView(told, this.trans),
       (error: unknown) => this.#refused(error, path)
     );
-    if (asked === this.#asked && !this.isDisposed) {
+    if (this.#asked === path && !this.isDisposed) {
+      this.#asked = '';
       this.#show(view);
     }
   }
@@ -63,4 +66,8 @@ export class InspectionView extends Widget {
     const again = button(trans.__('Read again'), () => void this.read(path), { 'data-do': 'again' });
     return h('div', { class: 'tb-body', role: 'alert' }, threeParts(parts), h('div', { class: 'tb-buttons' }, again));
   }
+}
+
+function waiting(text: string): HTMLElement {
+  return h('div', { class: 'tb-busy tb-on', role: 'status' }, h('span', { class: 'tb-spinner', 'aria-hidden': 'true' }), text);
 }

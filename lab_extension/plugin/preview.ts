@@ -19,7 +19,7 @@ const DATA = /\.(jsonl|ndjson|json|csv|tsv|parquet)$/i;
 
 /** A notebook beside the file, so that the path in its cell is the file's name. */
 async function preview(app: JupyterFrontEnd, path: string, chosen: Defaults): Promise<unknown> {
-  const file = PathExt.basename(path);
+  const file = PathExt.basename(app.serviceManager.contents.localPath(path));
   const folder = path.slice(0, path.length - file.length).replace(/\/$/, '');
   const code = previewCode(file, chosen);
   return openNew(app, { folder, name: `${file} preview.ipynb`, content: oneCell(code), run: code, again: true });
@@ -66,7 +66,7 @@ export const previewData: JupyterFrontEndPlugin<void> = {
     };
     app.commands.addCommand(PREVIEW, {
       label: args =>
-        args['selected'] ? trans.__('Preview as Training Data') : args['isPalette'] ? trans.__('Check a dataset file') : trans.__('Check a dataset'),
+        args['selected'] ? trans.__('Preview as Training Data') : args['isPalette'] ? trans.__('Check a Dataset…') : trans.__('Check a dataset'),
       caption: trans.__('Look at the rows of a file token by token, and at what is wrong with them'),
       icon: dataIcon,
       isVisible: args => !args['selected'] || isData(selectedItem(factory)),

@@ -36,6 +36,7 @@ export interface Translator {
 /** The colours of the forecast's parts, in the order in which types get them. */
 const COLOURS = ['weights', 'adapters', 'activations', 'optimizer', 'embeddings', 'gradients', 'logits'];
 const MOST_ROWS = 300;
+const MOST_UNFILTERED = 12;
 
 /** The whole view. */
 export function inspectionView(told: Inspection, trans: Translator): HTMLElement {
@@ -63,6 +64,11 @@ export function kindWords(kind: Inspection['kind'], trans: Translator): string {
   return words[kind];
 }
 
+/** Text of a file with a sign in place of what would not be seen, or would turn the line around. */
+export function seen(text: string): string {
+  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, '\ufffd');
+}
+
 /** The share of each type in all bytes, at least a hair's breadth wide, in percent of the bar. */
 export function shares(types: readonly TypeShare[]): number[] {
   const total = types.reduce((sum, each) => sum + each.bytes, 0);
@@ -85,16 +91,16 @@ function headline(told: Inspection, trans: Translator): HTMLElement {
   return h(
     'header',
     { class: 'tb-inspection-head' },
-    h('h2', { dir: 'auto' }, told.title),
+    h('h2', { dir: 'auto' }, seen(told.title)),
     h('p', { class: 'tb-muted' }, parts.filter(Boolean).join(' · ')),
-    h('p', { class: 'tb-muted tb-path', dir: 'auto' }, told.path)
+    h('p', { class: 'tb-muted tb-path', dir: 'auto' }, seen(told.path))
   );
 }
 
 function facts(told: Inspection): HTMLElement {
   const list = h('dl', { class: 'tb-facts' });
   for (const [label, text] of told.facts) {
-    list.append(h('div', {}, h('dt', {}, label), h('dd', { dir: 'auto' }, text)));
+    list.append(h('div', {}, h('dt', {}, label), h('dd', { dir: 'auto' }, seen(text))));
   }
   return list;
 }
@@ -129,8 +135,8 @@ function metadata(told: Inspection, trans: Translator): HTMLElement {
   }
   const titles = [trans.__('Key'), trans.__('Value')];
   const draw = (entry: Inspection['metadata'][number]): Cell[] => [
-    h('span', { class: 'tb-mono', dir: 'auto', title: entry.type }, entry.key),
-    h('span', { class: 'tb-value', dir: 'auto' }, entry.text)
+    h('span', { class: 'tb-mono', dir: 'auto', title: entry.type }, ...breakable(seen(entry.key))),
+    h('span', { class: 'tb-value', dir: 'auto' }, seen(entry.text))
   ];
   return fold(title, told.metadata.length, true, () =>
     filtered(title, titles, told.metadata, entry => `${entry.key} ${entry.text}`, draw, told.metadata.length, trans)
@@ -144,7 +150,7 @@ function tensors(told: Inspection, trans: Translator): HTMLElement | null {
   const title = trans.__('All tensors');
   const titles = [trans.__('Name'), trans.__('Type'), trans.__('Shape'), trans.__('Size')];
   const draw = (tensor: Inspection['tensors'][number]): Cell[] => [
-    h('span', { class: 'tb-mono', dir: 'auto' }, tensor.name),
+    h('span', { class: 'tb-mono', dir: 'auto' }, ...breakable(seen(tensor.name))),
     tensor.type,
     tensor.shape.join(' × ') || trans.__('one number'),
     bytes(tensor.bytes)
@@ -208,7 +214,7 @@ function filtered<T>(
   const show = (): void => {
     const found = matching(rows, field.value, text);
     const shown = found.slice(0, MOST_ROWS);
-    place.replaceChildren(table(title, titles, shown.map(draw)));
+    place.replaceChildren(table(title, titles, shown.map(draw), titles.length === 2 ? 'tb-keys-table' : ''));
     const all = field.value.trim() ? found.length : total;
     const words =
       shown.length < all
@@ -220,13 +226,18 @@ function filtered<T>(
   };
   field.addEventListener('input', show);
   show();
-  return h('div', { class: 'tb-filtered' }, rows.length > 8 ? field : null, place, note);
+  return h('div', { class: 'tb-filtered' }, rows.length > MOST_UNFILTERED ? field : null, place, note);
 }
 
 function table(title: string, titles: string[], rows: Cell[][], kind = ''): HTMLElement {
   const head = h('tr', {}, ...titles.map(name => h('th', { scope: 'col' }, name)));
   const body = rows.map(cells => h('tr', {}, ...cells.map((cell, at) => (at ? h('td', {}, cell) : h('th', { scope: 'row' }, cell)))));
   return h('table', { class: `tb-table ${kind}`, 'aria-label': title }, h('thead', {}, head), h('tbody', {}, ...body));
+}
+
+/** A name that is broken after its dots and underscores where it must be. */
+function breakable(name: string): (Node | string)[] {
+  return name.split(/(?<=[._])/).flatMap((part, at) => (at ? [h('wbr'), part] : [part]));
 }
 
 function nothing(text: string): HTMLElement {

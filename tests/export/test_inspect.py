@@ -117,7 +117,7 @@ def test_an_adapter_says_what_it_was_made_for(adapter: Path) -> None:
     seen = tunebook.inspect_file(adapter)
     facts = dict(seen.facts)
     assert seen.kind == "adapter"
-    assert (facts["Kind"], facts["Rank"]) == ("LORA", "4")
+    assert (facts["Kind"], facts["Rank"]) == ("LoRA", "4")
     assert "q_proj" in facts["Targets"]
     assert all("lora_" in tensor.name for tensor in seen.tensors)
     assert seen.bytes == (adapter / "adapter_model.safetensors").stat().st_size

@@ -45,7 +45,7 @@ def gguf_facts(header: Header) -> list[tuple[str, str]]:
 
 def adapter_facts(config: dict[str, Any], tensors: list[Tensor]) -> list[tuple[str, str]]:
     """Of an `adapter_config.json` as PEFT writes it, and the adapter's tensors."""
-    kind = str(config.get("peft_type") or "")
+    kind = str(config.get("peft_type") or "").replace("LORA", "LoRA")
     return _facts(
         {
             "Kind": f"{kind}, DoRA" if config.get("use_dora") else kind,

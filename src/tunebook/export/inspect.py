@@ -131,7 +131,9 @@ def inspect_file(path: Path | str) -> Inspection:
             )
         read = _READERS.get(path.suffix.lower())
         if read is None:
-            raise _nothing(path, f"its name ends in {path.suffix or 'nothing'}")
+            raise _nothing(
+                path, f"its name ends in {path.suffix}" if path.suffix else "its name has no ending"
+            )
         return read(path)
     except OSError as error:
         raise FileInvalid(
