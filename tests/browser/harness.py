@@ -29,6 +29,11 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+LAB_OPTIONS = (
+    "--LabApp.expose_app_in_browser=True",
+    "--LabApp.news_url=None",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+)
 
 
 @dataclass
@@ -178,8 +183,8 @@ def lab_environment(folder: Path, python: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running_lab(folder: Path, *, python: Path | None = None) -> Iterator[Lab]:
-    """Start JupyterLab on a free port over `folder/root`.
+def running_lab(folder: Path, *, python: Path | None = None, app: str = "lab") -> Iterator[Lab]:
+    """Start JupyterLab, or another `app` of Jupyter, on a free port over `folder/root`.
 
     Args:
         folder: for the server's files; must exist.
@@ -194,11 +199,9 @@ def running_lab(folder: Path, *, python: Path | None = None) -> Iterator[Lab]:
     port = free_port()
     log = folder / "lab.log"
     command = [
-        *(str(python), "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1"),
+        *(str(python), "-m", "jupyter", app, "--no-browser", "--allow-root", "--ip=127.0.0.1"),
         *(f"--port={port}", f"--ServerApp.root_dir={root}", f"--IdentityProvider.token={TOKEN}"),
-        "--LabApp.expose_app_in_browser=True",
-        "--LabApp.news_url=None",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        *(LAB_OPTIONS if app == "lab" else ()),
     ]
     with log.open("wb") as out:
         server = subprocess.Popen(

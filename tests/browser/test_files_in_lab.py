@@ -66,6 +66,21 @@ def test_rows_are_previewed_from_the_file_browser(there: Notebook, files: Path) 
     assert there.errors() == []
 
 
+def test_code_of_a_panel_becomes_the_next_cell(there: Notebook) -> None:
+    page = there.page
+    dispatch = """([type, selector, detail]) => !document.querySelector(selector).dispatchEvent(
+        new CustomEvent(type, {bubbles: true, composed: true, cancelable: true, detail}))"""
+    panel = '.jp-Notebook .tunebook-panel[data-panel="data"] summary'
+    assert page.evaluate(dispatch, ["tunebook:can-insert", panel, None])
+    assert not page.evaluate(dispatch, ["tunebook:can-insert", "body", None])
+    there.command("notebook:insert-cell-below")
+    code = 'print("é <b>")\n1 + 1'
+    assert page.evaluate(dispatch, ["tunebook:insert-code", panel, {"code": code}])
+    assert not page.evaluate(dispatch, ["tunebook:insert-code", panel, {"code": 1}])
+    assert page.evaluate(SOURCES)[1:] == [code, ""]
+    assert page.evaluate("() => jupyterapp.shell.currentWidget.content.activeCellIndex") == 1
+
+
 def test_a_model_is_inspected_and_never_transferred(there: Notebook, files: Path) -> None:
     page = there.page
     asked: list[str] = []
@@ -124,21 +139,3 @@ def test_folders_with_an_adapter_are_inspected_and_restored(there: Notebook, fil
     page.wait_for_selector('.lm-TabBar-tab:has-text("adapter_config.json")', timeout=60_000)
     page.locator(".lm-TabBar-tab", has_text="adapter_config.json").click()
     view.wait_for(timeout=30_000)
-
-
-def test_code_of_a_panel_becomes_the_next_cell(open_notebook: Any) -> None:
-    cell = "from IPython.display import HTML; HTML('<p id=\"panel\">panel</p>')"
-    notebook = open_notebook(cell, "last = 1")
-    notebook.run(0)
-    page = notebook.page
-    page.wait_for_selector("#panel")
-    dispatch = """([type, selector, detail]) => !document.querySelector(selector).dispatchEvent(
-        new CustomEvent(type, {bubbles: true, composed: true, cancelable: true, detail}))"""
-    assert page.evaluate(dispatch, ["tunebook:can-insert", "#panel", None])
-    assert not page.evaluate(dispatch, ["tunebook:can-insert", "body", None])
-    code = 'print("é <b>")\n1 + 1'
-    assert page.evaluate(dispatch, ["tunebook:insert-code", "#panel", {"code": code}])
-    assert not page.evaluate(dispatch, ["tunebook:insert-code", "#panel", {"code": 1}])
-    assert page.evaluate(SOURCES) == [cell, code, "last = 1"]
-    place = "() => jupyterapp.shell.currentWidget.content.activeCellIndex"
-    assert page.evaluate(place) == 1
