@@ -1,8 +1,8 @@
 """Read the header of a GGUF file, as ggml's docs/gguf.md lays it out, and none of its tensors.
 
 The `gguf` package's own reader keeps an array for every string of a vocabulary, which takes 8 s and
-450 MiB for one of 150,000 tokens with its merges (benchmarks/gguf_header.py); here long arrays are stepped over. Every length in
-the file is checked against its size before it is followed.
+450 MiB for one of 150,000 tokens with its merges (benchmarks/gguf_header.py); here long arrays are
+stepped over. Every length in the file is checked against its size before it is followed.
 """
 
 from __future__ import annotations
