@@ -1,6 +1,6 @@
 /** A short list of the runs nearby; the one that is chosen is opened. */
 
-import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { ILabShell, type JupyterFrontEnd, type JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { Dialog, ICommandPalette, InputDialog, showDialog } from '@jupyterlab/apputils';
 import { PathExt } from '@jupyterlab/coreutils';
 import { IDefaultFileBrowser } from '@jupyterlab/filebrowser';
@@ -15,7 +15,7 @@ import { launcherPlace } from './launcher.ts';
 import { oneCell, openNew } from './notebooks.ts';
 
 export const CHOOSE = 'tunebook:choose-run';
-/** Opens the view of a run, where the plugin that has one is there. */
+/** Asks for a run and shows it in a view of its own, where the plugin that has one is there. */
 const OPEN_RUN = 'tunebook:open-run';
 
 interface Found {
@@ -75,21 +75,28 @@ export const chooseRun: JupyterFrontEndPlugin<void> = {
   description: 'Opens one of the runs nearby.',
   autoStart: true,
   requires: [IDefaultFileBrowser],
-  optional: [ICommandPalette, ILauncher, ISettingRegistry, ITranslator],
+  optional: [ILabShell, ICommandPalette, ILauncher, ISettingRegistry, ITranslator],
   activate: (
     app: JupyterFrontEnd,
     browser: IDefaultFileBrowser,
+    lab: ILabShell | null,
     palette: ICommandPalette | null,
     launcher: ILauncher | null,
     registry: ISettingRegistry | null,
     translator: ITranslator | null
   ) => {
     const trans = (translator ?? nullTranslator).load('tunebook');
+    // the view is a tab of JupyterLab; Notebook 7 has none
+    const hasView = (): boolean => lab !== null && app.commands.hasCommand(OPEN_RUN);
     app.commands.addCommand(CHOOSE, {
       label: args => (args['isPalette'] ? trans.__('Open a Run…') : trans.__('Open a run')),
       caption: trans.__('Open a run of the past, or one that goes on'),
       icon: runIcon,
+      isVisible: args => !(args['unlessView'] && hasView()),
       execute: async args => {
+        if (hasView()) {
+          return app.commands.execute(OPEN_RUN);
+        }
         const folder = String(args['cwd'] ?? browser.model.path);
         const runs = (await defaults(registry)).runs || 'runs';
         const items = await nearbyRuns(app.serviceManager.contents, folder, runs);
@@ -97,10 +104,10 @@ export const chooseRun: JupyterFrontEndPlugin<void> = {
           return tellNone(runs, trans);
         }
         const chosen = await choose(items.map(item => labelled(item)), trans);
-        return chosen && openRun(app, folder, chosen.path);
+        return chosen && watchRun(app, folder, chosen.path);
       }
     });
-    palette?.addItem({ command: CHOOSE, category: trans.__('Fine-tuning'), args: { isPalette: true } });
+    palette?.addItem({ command: CHOOSE, category: trans.__('Fine-tuning'), args: { isPalette: true, unlessView: true } });
     launcher?.add({ ...launcherPlace(trans), command: CHOOSE, rank: 3 });
   }
 };
@@ -110,11 +117,8 @@ function labelled(item: Contents.IModel): Found {
   return { path: item.path, label: `${item.path} · ${when}` };
 }
 
-/** In its own view where there is one, else in a notebook that watches it. */
-async function openRun(app: JupyterFrontEnd, folder: string, path: string): Promise<unknown> {
-  if (app.commands.hasCommand(OPEN_RUN)) {
-    return app.commands.execute(OPEN_RUN, { path });
-  }
+/** Watch a run in a notebook. */
+async function watchRun(app: JupyterFrontEnd, folder: string, path: string): Promise<unknown> {
   const code = watchCode(PathExt.relative(folder, path));
   const name = `${PathExt.basename(path)} run.ipynb`;
   return openNew(app, { folder, name, content: oneCell(code), run: code, again: true });

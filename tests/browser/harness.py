@@ -29,11 +29,6 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-LAB_OPTIONS = (
-    "--LabApp.expose_app_in_browser=True",
-    "--LabApp.news_url=None",
-    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-)
 
 
 @dataclass
@@ -201,7 +196,9 @@ def running_lab(folder: Path, *, python: Path | None = None, app: str = "lab") -
     command = [
         *(str(python), "-m", "jupyter", app, "--no-browser", "--allow-root", "--ip=127.0.0.1"),
         *(f"--port={port}", f"--ServerApp.root_dir={root}", f"--IdentityProvider.token={TOKEN}"),
-        *(LAB_OPTIONS if app == "lab" else ()),
+        "--LabApp.expose_app_in_browser=True",
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
     with log.open("wb") as out:
         server = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -27,14 +28,19 @@ def test_the_launcher_card_opens_the_guided_notebook(open_lab: Any) -> None:
     assert notebook.errors() == []
 
 
-def test_the_command_inserts_a_guide_below_the_active_cell(open_notebook: Any) -> None:
+def test_the_toolbar_inserts_a_guide_with_the_users_defaults(open_notebook: Any, lab: Any) -> None:
+    settings = lab.root.parent / "lab_settings/tunebook/plugin.jupyterlab-settings"
+    settings.parent.mkdir(exist_ok=True)
+    settings.write_text(json.dumps({"defaultModel": 'my "model"', "runsFolder": "my runs"}))
     notebook = open_notebook("1 + 1")
-    notebook.command("tunebook:insert-guide")
+    notebook.page.click('[data-jp-item-name="tunebook-guide"] .jp-ToolbarButtonComponent')
     cells = (
         "() => jupyterapp.shell.currentWidget.content.model.sharedModel.cells.map(c => c.source)"
     )
     notebook.until(lambda: len(notebook.page.evaluate(cells)) == 2, seconds=10, what="a new cell")
-    assert "tunebook.Guide()" in notebook.page.evaluate(cells)[1]
+    settings.unlink()
+    inserted = notebook.page.evaluate(cells)[1]
+    assert 'tunebook.Guide(tunebook.Recipe.of("my \\"model\\""), root="my runs")' in inserted
 
 
 def test_the_commands_are_in_palette_and_menu(open_lab: Any) -> None:
@@ -51,22 +57,3 @@ def test_the_commands_are_in_palette_and_menu(open_lab: Any) -> None:
     page.click('.lm-MenuBar-item:has-text("File")')
     page.hover('.lm-Menu-item[data-type="submenu"]:has-text("New")')
     page.wait_for_selector('.lm-Menu-item[data-command="tunebook:open-guide"]')
-
-
-def test_settings_fill_new_cells(open_notebook: Any) -> None:
-    notebook = open_notebook("1 + 1")
-    page = notebook.page
-    keep = """([id, name, value]) => jupyterapp.serviceManager.settings.fetch(id).then(() =>
-        jupyterapp.serviceManager.settings.save(id, JSON.stringify({[name]: value})))"""
-    page.evaluate(keep, ["tunebook:plugin", "defaultModel", 'my "model"'])
-    try:
-        notebook.goto("/tree/test_settings_fill_new_cells.ipynb")
-        notebook.wait_kernel()
-        page.click(
-            '.jp-NotebookPanel-toolbar [data-jp-item-name="tunebook-guide"] .jp-ToolbarButtonComponent'
-        )
-        cells = "() => jupyterapp.shell.currentWidget.content.model.sharedModel.cells.map(c => c.source)"
-        notebook.until(lambda: len(page.evaluate(cells)) == 2, seconds=10, what="a new cell")
-        assert 'tunebook.Recipe.of("my \\"model\\"")' in page.evaluate(cells)[1]
-    finally:
-        page.evaluate(keep, ["tunebook:plugin", "defaultModel", ""])

@@ -20,13 +20,13 @@ ODD = 'it\'s "odd" é 数据.jsonl'
 
 @pytest.fixture(scope="module")
 def files(lab: Lab) -> Iterator[Path]:
-    """A folder below the server's root with rows, a model, half a model, an adapter and a run."""
+    """A folder below the server's root with rows, a model, half a model and an adapter."""
     folder = lab.root / "some files"
     write_rows(folder / ODD)
     whole = write_gguf(folder / "whole.gguf").read_bytes()
     (folder / "cut.gguf").write_bytes(whole[: len(whole) // 2])
     write_adapter(folder / "my adapter")
-    (folder / "runs/one").mkdir(parents=True)
+    (folder / "plain").mkdir()
     yield folder
     shutil.rmtree(folder)
 
@@ -105,23 +105,9 @@ def test_a_model_is_inspected_and_never_transferred(there: Notebook, files: Path
     assert there.errors() == []
 
 
-def test_a_run_nearby_is_opened(there: Notebook) -> None:
-    page = there.page
-    there.command("tunebook:choose-run")
-    page.wait_for_selector(".jp-Dialog select")
-    assert "some files/runs/one" in page.locator(".jp-Dialog select").inner_text()
-    page.select_option(".jp-Dialog select", index=0)
-    page.click(".jp-Dialog .jp-mod-accept")
-    page.wait_for_selector(".jp-Dialog", state="detached")
-    if not page.evaluate("() => jupyterapp.commands.hasCommand('tunebook:open-run')"):
-        # without the view of a run, a notebook that watches it
-        page.wait_for_selector('.jp-Cell:visible:has-text("open_run")', timeout=30_000)
-        assert 'tunebook.open_run("runs/one")' in page.evaluate(SOURCES)[0]
-
-
 def test_folders_with_an_adapter_are_inspected_and_restored(there: Notebook, files: Path) -> None:
     page = there.page
-    assert menu(page, "runs")("tunebook:inspect").count() == 0
+    assert menu(page, "plain")("tunebook:inspect").count() == 0
     menu(page, "my adapter")("tunebook:inspect").click()
     view = page.locator('.tb-inspection[data-kind="adapter"]')
     view.wait_for(timeout=30_000)
