@@ -25,6 +25,7 @@ _NAMES = {
     "EventLog": "events",
     "TunebookError": "errors",
     "check": "data",
+    "inspect_file": "export",
     "demo_recipe": "data.demo",
     "preview": "widgets",
     "watch": "widgets",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from tunebook.data.demo import demo_recipe as demo_recipe
     from tunebook.errors import TunebookError as TunebookError
     from tunebook.events import EventLog as EventLog
+    from tunebook.export import inspect_file as inspect_file
     from tunebook.fields import recipe_fields as recipe_fields
     from tunebook.plan import Hardware as Hardware, Plan as Plan, make_plan as make_plan
     from tunebook.recipe import Recipe as Recipe

@@ -91,6 +91,10 @@ class ModelInvalid(TunebookError):
     """A model folder exists but is not a model that can be loaded."""
 
 
+class FileInvalid(TunebookError):
+    """A model file is missing, damaged, cut off, or not what its name says."""
+
+
 class TokenizerMissing(TunebookError):
     """A model folder holds no tokenizer."""
 

@@ -185,8 +185,9 @@ def running_lab(
     python: Path | None = None,
     stacks: tuple[str, ...] = (),
     base_url: str = "/",
+    app: str = "lab",
 ) -> Iterator[Lab]:
-    """Start JupyterLab on a free port over `folder/root`.
+    """Start JupyterLab, or another `app` of Jupyter, on a free port over `folder/root`.
 
     Args:
         folder: for the server's files; must exist.
@@ -200,7 +201,7 @@ def running_lab(
     (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
     write_kernels(folder / "data", stacks)
     command = [
-        *(str(python), "-m", "jupyter", "lab"),
+        *(str(python), "-m", "jupyter", app),
         "--LabApp.expose_app_in_browser=True",
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",

@@ -1,4 +1,4 @@
-"""The command line: `tunebook demo | check | plan | train | chat | export | doctor`.
+"""The command line: `tunebook demo | check | plan | train | chat | export | inspect | doctor`.
 
 A thin face: each command calls the function of the same name in Python. Options of the recipe are
 made from its fields.

@@ -207,6 +207,27 @@ def export(arguments: argparse.Namespace) -> int:
     return 0 if good else 1
 
 
+def inspect(arguments: argparse.Namespace) -> int:
+    """Look into a .gguf or .safetensors file or an adapter folder, without loading it."""
+    from tunebook.export import inspect_file
+
+    seen = inspect_file(arguments.path)
+    if arguments.json:
+        show.print_json(seen.to_dict())
+        return 0
+    show.console.print(show.plain(str(seen)), markup=False)
+    if arguments.all:
+        metadata = [(entry.key, entry.text) for entry in seen.metadata]
+        tensors = [(tensor.name, f"{tensor.type} {list(tensor.shape)}") for tensor in seen.tensors]
+        for title, rows in (("Metadata", metadata), ("Tensors", tensors)):
+            if rows:
+                show.pairs([(show.plain(n), show.plain(v)) for n, v in rows], title=title)
+        if seen.chat_template:
+            show.console.print("[bold]Chat template[/]")
+            show.console.print(show.plain(seen.chat_template), markup=False)
+    return 0
+
+
 def _typed() -> Iterator[str]:
     while True:
         try:
@@ -273,6 +294,11 @@ def _parser() -> argparse.ArgumentParser:
         help="upload it, with the token of `hf auth login` or HF_TOKEN; private unless --public",
     )
     sub.add_argument("--public", action="store_true", help="let everybody see the uploaded model")
+
+    sub = _command(commands, "inspect", inspect)
+    sub.add_argument("path", help=".gguf or .safetensors file, or adapter folder")
+    sub.add_argument("--all", action="store_true", help="print metadata, tensors and template too")
+    sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = _command(commands, "doctor", doctor)
     sub.add_argument("--json", action="store_true", help="print JSON")

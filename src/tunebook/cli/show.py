@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -35,6 +36,14 @@ def print_error(error: TunebookError) -> None:
     errors.print(f"[bold red]{escape(error.what)}[/]")
     errors.print(f"  [bold]Why:[/] {escape(error.why)}")
     errors.print(f"  [bold]Do: [/] {escape(error.do)}")
+
+
+def plain(text: str) -> str:
+    """Text of a file without the control characters that would steer the terminal."""
+    steers = (c for c in set(text) if unicodedata.category(c) == "Cc" and c not in "\n\t")
+    return text.translate(
+        {ord(c): " " if c == "\r" else "\N{REPLACEMENT CHARACTER}" for c in steers}
+    )
 
 
 def mib(count: float) -> str:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 _NAMES = {
     "FORMATS": "formats",
     "predicted_sizes": "formats",
+    "Inspection": "inspect",
+    "inspect_file": "inspect",
     "Progress": "progress",
     "save_adapter": "adapter",
     "save_merged": "merge",
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from tunebook.export.commands import usage as usage
     from tunebook.export.formats import FORMATS as FORMATS, predicted_sizes as predicted_sizes
     from tunebook.export.hub import saved_token as saved_token, upload as upload
+    from tunebook.export.inspect import Inspection as Inspection, inspect_file as inspect_file
     from tunebook.export.merge import save_merged as save_merged
     from tunebook.export.progress import Progress as Progress
     from tunebook.export.verification import Verification as Verification, verify as verify

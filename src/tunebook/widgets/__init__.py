@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tunebook.widgets._forecasting import ForecastBar, forecast
 from tunebook.widgets.chat import TryPanel
-from tunebook.widgets.compare import Comparison, compare
+from tunebook.widgets.comparing import Comparison, compare
 from tunebook.widgets.data import DataPanel, preview
 from tunebook.widgets.guide import Guide
 from tunebook.widgets.method import MethodPanel

@@ -12,7 +12,7 @@ from typing import Any
 from tunebook.curves import Curves, packed
 from tunebook.errors import RunMissing, TunebookError
 from tunebook.recipe import Recipe
-from tunebook.widgets.compare import difference_rows, run_curves
+from tunebook.widgets.comparing import difference_rows, run_curves
 
 MOST_LISTED = 50
 MOST_CHOSEN = 8
