@@ -12,6 +12,7 @@ from typing import Any
 
 import traitlets as t
 
+from tunebook.curves import smooth
 from tunebook.recipe import Recipe
 from tunebook.training.view import RunView
 from tunebook.widgets import _static
@@ -204,7 +205,6 @@ class TrainPanel(Panel):
 
     def html_body(self) -> str:
         """State, loss curve and the last messages, for a notebook without a kernel."""
-        view = self._folded()
         facts = {
             "Loss": f"{self.first_loss:.4f} → {self.last_loss:.4f}"
             if self.first_loss is not None and self.last_loss is not None
@@ -216,9 +216,19 @@ class TrainPanel(Panel):
             "Folder": self.run_path,
         }
         said = [f"step {m['step']}: {m['text']} {m['do']}".rstrip() for m in self.messages[-5:]]
-        curve = loss_svg(view.losses(), view.evaluations())
-        parts = (_static.paragraph(self.summary), curve, _static.facts(facts), _static.items(said))
-        return "".join(parts)
+        about = _static.paragraph(self.summary) + self._curve()
+        return about + _static.facts(facts) + _static.items(said)
+
+    def _curve(self) -> str:
+        if self._view is None:
+            return ""
+        with self._guard:
+            curves = self._view.curves
+            rows, steps = curves.points("steps", "loss"), curves.steps
+            smoothed = smooth(steps["loss"], self.smoothing)
+            losses = [(steps["step"][at], steps["loss"][at], smoothed[at]) for at in rows]
+            evaluated = zip(curves.evaluations["step"], curves.evaluations["loss"], strict=True)
+            return loss_svg(losses, list(evaluated))
 
     def close(self) -> None:
         """Stop watching and take the view away; the run goes on."""
