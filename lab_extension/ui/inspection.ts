@@ -93,7 +93,7 @@ function headline(told: Inspection, trans: Translator): HTMLElement {
     { class: 'tb-inspection-head' },
     h('h2', { dir: 'auto' }, seen(told.title)),
     h('p', { class: 'tb-muted' }, parts.filter(Boolean).join(' · ')),
-    h('p', { class: 'tb-muted tb-path', dir: 'auto' }, seen(told.path))
+    h('p', { class: 'tb-muted tb-inspected', dir: 'auto' }, seen(told.path))
   );
 }
 

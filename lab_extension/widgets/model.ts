@@ -154,7 +154,7 @@ class RowView {
       h('span', { class: 'tb-cure-place' }, this.#cure, ' ', this.#fix),
       this.#memory,
       this.#verdict,
-      h('label', { class: 'tb-compare', title: 'Compare side by side, up to three' }, this.#compare, h('span', { 'aria-hidden': 'true' }, 'compare'))
+      h('label', { class: 'tb-model-compare', title: 'Compare side by side, up to three' }, this.#compare, h('span', { 'aria-hidden': 'true' }, 'compare'))
     );
   }
 

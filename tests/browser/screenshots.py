@@ -45,6 +45,7 @@ def put_on(notebook: Any, theme: str, width: int) -> None:
     page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
     page.add_style_tag(
         content=f".tunebook-guide {{ width: {width}px !important; max-width: none; }}"
+        ".Toastify { display: none }"  # the news of a run's end lies over the panels
     )
     page.wait_for_timeout(800)
 
@@ -68,7 +69,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="tunebook-pictures-"))
     with running_lab(folder) as lab, running_browser() as browser:
-        context = browser.new_context(viewport={"width": 1700, "height": 2200})
+        context = browser.new_context(viewport={"width": 1700, "height": 4600})
         name = lab.write("pictures.ipynb", [CELL])
         notebook = Notebook(context.new_page(), lab).goto(f"/tree/{name}")
         notebook.wait_kernel()

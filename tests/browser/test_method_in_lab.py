@@ -62,7 +62,7 @@ def test_the_method_panel_answers_at_once_to_keys_slider_and_presets(open_notebo
 
     # the slider by keyboard: least memory, then automatic again
     before = total(page)
-    slider = panel.locator(".tb-slider")
+    slider = panel.locator(".tb-budget-slider")
     slider.focus()
     page.keyboard.press("Home")
     notebook.until(lambda: total(page) < before, seconds=10, what="a smaller plan")
@@ -138,9 +138,9 @@ def test_models_are_searched_filtered_and_compared(open_notebook: Any) -> None:
     titles = panel.locator(".tb-model-title")
     notebook.until(lambda: titles.first.inner_text() == "Qwen3 0.6B", what="the smallest Qwen3")
     for name in ("Qwen3-0.6B", "Qwen3-1.7B", "Qwen3-4B"):
-        panel.locator(f'[data-model="{name}"] .tb-compare input').check()
+        panel.locator(f'[data-model="{name}"] .tb-model-compare input').check()
     panel.locator(".tb-comparison thead th").nth(2).wait_for()
-    assert panel.locator('[data-model="Qwen3-8B"] .tb-compare input').is_disabled()
+    assert panel.locator('[data-model="Qwen3-8B"] .tb-model-compare input').is_disabled()
     assert "apache-2.0" in panel.locator(".tb-comparison").inner_text()
     notebook.run(1)
     assert "'query': 'qwen3 apache'" in notebook.output(1)

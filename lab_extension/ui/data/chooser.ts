@@ -1,6 +1,6 @@
 /** Where the rows come from: typed, chosen from what is near, or dropped. */
 
-import { button, debounce, freshId, h, setText, toggle } from '../dom.ts';
+import { button, codeWords, debounce, freshId, h, toggle } from '../dom.ts';
 import { follow, type Cleanup } from '../model.ts';
 import { visible } from '../visible.ts';
 import { matching } from './options.ts';
@@ -9,7 +9,7 @@ import { dropZone } from './upload.ts';
 
 export function source(model: Model, cleanup: Cleanup): HTMLElement {
   const format = h('p', { class: 'tb-muted tb-format', role: 'status' });
-  follow(model, ['format'], () => setText(format, visible(model.get('format').words ?? '')), cleanup);
+  follow(model, ['format'], () => format.replaceChildren(...codeWords(visible(model.get('format').words ?? ''))), cleanup);
   const box = h('div', { class: 'tb-field tb-source', 'data-field': 'data.source' }, new Chooser(model, cleanup).node);
   box.append(format, ...dropZone(model, cleanup, box));
   return box;

@@ -83,7 +83,7 @@ function slower(then: number, now: number): string {
 export function ladderView(model: AnyModel<LadderState>, cleanup: Cleanup): HTMLElement {
   const slider = budgetSlider(model, cleanup);
   const list = h('ol', { class: 'tb-rungs' });
-  const next = h('div', { class: 'tb-next tb-muted' });
+  const next = h('div', { class: 'tb-next-rung tb-muted' });
   const node = h(
     'section',
     { class: 'tb-ladder' },
@@ -145,7 +145,7 @@ function drawRung(row: HTMLElement, rung: Rung, at: number, scale: number, budge
 
 function budgetSlider(model: AnyModel<LadderState>, cleanup: Cleanup): HTMLElement {
   const id = freshId('budget');
-  const input = h('input', { type: 'range', id, class: 'tb-slider', min: 0, max: STEPS, step: 1, 'data-field': BUDGET });
+  const input = h('input', { type: 'range', id, class: 'tb-budget-slider', min: 0, max: STEPS, step: 1, 'data-field': BUDGET });
   const value = h('output', { class: 'tb-budget-value', for: id });
   const auto = button('Auto', () => model.send({ type: 'budget', memory: 'auto' }), { class: 'tb-button tb-small', 'aria-pressed': 'false' });
   const marks = h('div', { class: 'tb-slider-marks', 'aria-hidden': 'true' });

@@ -35,7 +35,7 @@ export function roundingView(model: AnyModel<RoundingState>, cleanup: Cleanup): 
   const place = h('div', { class: 'tb-svg-place' });
   const about = h('figcaption', { class: 'tb-muted' });
   const table = h('ul', { class: 'tb-errors-of' });
-  const source = h('p', { class: 'tb-muted tb-source' });
+  const source = h('p', { class: 'tb-muted tb-weights-of' });
   const node = h('figure', { class: 'tb-rounding' }, h('div', {}, place, about), h('div', {}, h('p', { class: 'tb-label' }, 'Rounding error, as a share of the weights'), table, source));
   let width = 320;
   const draw = (): void => {

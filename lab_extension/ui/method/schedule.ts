@@ -84,7 +84,7 @@ function picture(schedule: Schedule, width: number): SVGElement {
   const top = points.reduce((best, point) => (point[1] < best[1] ? point : best), first);
   const near = top[0] > width - 60;
   svg.append(
-    s('circle', { class: 'tb-dot', cx: top[0], cy: top[1], r: 3.5 }),
+    s('circle', { class: 'tb-highest', cx: top[0], cy: top[1], r: 3.5 }),
     s('text', { class: 'tb-tick tb-strong', x: top[0] + (near ? -8 : 8), y: top[1] - 5, 'text-anchor': near ? 'end' : 'start' }, rate(schedule.peak ?? 0)),
     s('text', { class: 'tb-tick', x: EDGE.left, y: HEIGHT - 5 }, schedule.warmup && warmTo - EDGE.left > 70 ? 'warm-up' : 'step 0'),
     s('text', { class: 'tb-tick', x: width - EDGE.right, y: HEIGHT - 5, 'text-anchor': 'end' }, `step ${count(steps)}`)

@@ -103,7 +103,7 @@ class Row {
     picture.setAttribute('aria-hidden', 'true');
     picture.append(this.#curve);
     this.#button = button('', open, { class: 'tb-run' });
-    this.#button.append(this.#dot, h('span', { class: 'tb-run-name' }, this.#name), picture, this.#progress, this.#facts, this.#bar);
+    this.#button.append(this.#dot, h('span', { class: 'tb-run-label' }, this.#name), picture, this.#progress, this.#facts, this.#bar);
     this.node = h('li', { class: 'tb-run-item', 'data-path': run.path }, this.#button);
   }
 
