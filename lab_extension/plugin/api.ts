@@ -3,6 +3,7 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 import type { Forecast } from '../ui/bar.ts';
+import type { Inspection } from '../ui/inspection.ts';
 import type { ThreePartError } from '../ui/model.ts';
 import type { Gpu, RunRow, Translator } from '../ui/run/rows.ts';
 import type { RunContents, RunPicture } from '../ui/run/picture.ts';
@@ -50,6 +51,12 @@ export class Api {
   contents = (path: string): Promise<RunContents & { plan: Forecast | null }> => this.#ask('run/contents', { path });
 
   gpus = async (): Promise<Gpu[] | null> => (await this.#ask<{ gpus: Gpu[] | null }>('gpu')).gpus;
+
+  /** What a model file or adapter folder says of itself. */
+  inspect = (path: string): Promise<Inspection> => this.#ask('inspect', { path });
+
+  /** The names of the folders directly in a folder that hold an adapter. */
+  adapters = async (path: string): Promise<string[]> => (await this.#ask<{ folders: string[] }>('inspect/adapters', { path })).folders;
 
   stop = (path: string): Promise<unknown> => this.#ask('run/stop', { path }, 'POST');
 
@@ -101,7 +108,7 @@ export class Api {
       return new ApiError(
         {
           name: 'ServerExtensionMissing',
-          what: this.#trans.__('The list of runs needs a part of Tunebook in the Jupyter server.'),
+          what: this.#trans.__('This view needs a part of Tunebook in the Jupyter server.'),
           why: this.#trans.__('the server extension `tunebook.server` is not installed or not enabled there.'),
           do: this.#trans.__(
             'run `pip install tunebook` and `jupyter server extension enable tunebook.server` in the environment that starts Jupyter, and restart it. Panels in notebooks work without.'
@@ -112,7 +119,7 @@ export class Api {
     }
     return new ApiError({
       name: 'ServerRefused',
-      what: this.#trans.__('The Jupyter server did not tell about the runs.'),
+      what: this.#trans.__('The Jupyter server did not answer as it should.'),
       why: this.#trans.__('it answered %1: %2', response.status, body?.message ?? response.statusText),
       do: this.#trans.__('log in again if your session has ended; else look at the log of the server.')
     });

@@ -9,10 +9,10 @@ import type { Contents } from '@jupyterlab/services';
 import { ITranslator, nullTranslator, type TranslationBundle } from '@jupyterlab/translation';
 import type { Inspection } from '../ui/inspection.ts';
 import { AdapterFolders } from './adapter_folders.ts';
+import { Api } from './api.ts';
 import { inspectIcon } from './icon.ts';
 import { InspectionView } from './inspection_view.ts';
 import { selectedItem } from './selection.ts';
-import { ModelFiles } from './server.ts';
 
 export const INSPECT = 'tunebook:inspect';
 const FACTORY = 'Model Inspector';
@@ -115,12 +115,12 @@ export const inspection: JupyterFrontEndPlugin<void> = {
   ) => {
     const known = translator ?? nullTranslator;
     const trans = known.load('tunebook');
-    const files = new ModelFiles(app.serviceManager.serverSettings, trans);
+    const api = new Api(app.serviceManager.serverSettings, trans);
     const contents = app.serviceManager.contents;
-    const inspect = (path: string): Promise<Inspection> => files.inspect(contents.localPath(path));
+    const inspect = (path: string): Promise<Inspection> => api.inspect(contents.localPath(path));
     const view = (path: string): InspectionView => new InspectionView(path, inspect, trans);
     addDocuments(app, view, restorer, trans);
-    const adapters = factory && new AdapterFolders(factory, path => files.adapters(contents.localPath(path)));
+    const adapters = factory && new AdapterFolders(factory, path => api.adapters(contents.localPath(path)));
     const inspectable = (item: Contents.IModel | null): boolean =>
       item !== null && (item.type === 'directory' ? Boolean(adapters?.has(item.path)) : FILE.test(item.name));
     app.commands.addCommand(INSPECT, {

@@ -6,7 +6,7 @@ import { Widget } from '@lumino/widgets';
 import { button, h } from '../ui/dom.ts';
 import { threeParts } from '../ui/frame.ts';
 import { inspectionView, type Inspection } from '../ui/inspection.ts';
-import { Refusal } from './server.ts';
+import { parts } from './api.ts';
 
 export class InspectionView extends Widget {
   #asked = '';
@@ -59,12 +59,8 @@ export class InspectionView extends Widget {
 
   #refused(error: unknown, path: string): HTMLElement {
     const { trans } = this;
-    const parts =
-      error instanceof Refusal
-        ? error.parts
-        : { what: trans.__('This view cannot be drawn.'), why: String(error), do: trans.__('reload the page; if it comes again, report it with the browser’s console.') };
     const again = button(trans.__('Read again'), () => void this.read(path), { 'data-do': 'again' });
-    return h('div', { class: 'tb-body', role: 'alert' }, threeParts(parts), h('div', { class: 'tb-buttons' }, again));
+    return h('div', { class: 'tb-body', role: 'alert' }, threeParts(parts(error, trans)), h('div', { class: 'tb-buttons' }, again));
   }
 }
 

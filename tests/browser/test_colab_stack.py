@@ -47,8 +47,11 @@ class ClassicNotebook(Notebook):
 
     def goto(self, path: str, *, reset: bool = True) -> ClassicNotebook:
         self.page.on("pageerror", lambda error: self.console.append(f"pageerror: {error}"))
-        self.page.goto(f"{self.lab.url}/notebooks{path}?token={TOKEN}")
-        self.page.wait_for_function("() => window.Jupyter?.notebook?.kernel?.is_connected()")
+        self.page.goto(
+            f"{self.lab.url}/nbclassic/notebooks{path}?token={TOKEN}"
+        )  # beside Notebook 7
+        connected = "() => window.Jupyter?.notebook?.kernel?.is_connected()"
+        self.page.wait_for_function(connected, timeout=SECONDS * 1000)
         return self
 
     def run(self, cell: int, *, wait: bool = True) -> None:

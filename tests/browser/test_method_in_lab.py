@@ -70,7 +70,7 @@ def test_the_method_panel_answers_at_once_to_keys_slider_and_presets(open_notebo
     notebook.run(1)
     assert notebook.output(1).startswith("(36, ['q_proj', 'k_proj', 'v_proj', 'o_proj'], '")
     assert "auto" not in notebook.output(1)
-    panel.locator(".tb-budget button").click()
+    panel.locator(".tb-budget .tb-button").click()
     notebook.until(lambda: total(page) == before, seconds=10, what="the automatic plan")
 
     # a preset: looked at, taken, taken back

@@ -194,7 +194,7 @@ def test_after_a_kernel_restart_watch_shows_the_finished_run(open_notebook: Any)
     notebook.page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
     notebook.wait_kernel()
     notebook.run(1)
-    notebook.page.wait_for_selector('[data-state="completed"]', timeout=30_000)
+    notebook.page.wait_for_selector('.tb-progress-place[data-state="completed"]', timeout=30_000)
     notebook.until(lambda: notebook.points() == 4, seconds=10, what="the points")
     assert notebook.errors() == []
 

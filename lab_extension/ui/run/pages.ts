@@ -4,7 +4,8 @@ import { forecastBar, type Forecast } from '../bar.ts';
 import { button, h } from '../dom.ts';
 import { bytes } from '../format.ts';
 import { codeBlock, threeParts } from '../frame.ts';
-import type { Asked, RecipeRow, RunContents, RunFile, RunPicture, Said } from './picture.ts';
+import type { Asked, Said } from '../told.ts';
+import type { RecipeRow, RunContents, RunFile, RunPicture } from './picture.ts';
 import type { Translator } from './rows.ts';
 
 /** Everything that was said, the newest first, with what to do. */

@@ -2,20 +2,7 @@
 
 import { columns } from '../format.ts';
 import type { ThreePartError } from '../model.ts';
-
-export interface Said {
-  kind: string;
-  step: number;
-  text: string;
-  do: string;
-}
-
-export interface Asked {
-  prompt: string;
-  expected: string | null;
-  /** The newest first. */
-  answers: { step: number; text: string }[];
-}
+import type { Asked, Said } from '../told.ts';
 
 /** The numbers of the train panel, under the same names; points are float32 columns in base64. */
 export interface RunPicture {

@@ -2,7 +2,8 @@
 
 import { codeWords, h, setText, toggle } from '../../ui/dom.ts';
 import { follow, type Cleanup } from '../../ui/model.ts';
-import type { Model, Said } from './state.ts';
+import type { Said } from '../../ui/told.ts';
+import type { Model } from './state.ts';
 
 const MOST_NOTICES = 3;
 

@@ -4,7 +4,8 @@ import { debounce, freshId, h, setText, toggle } from '../../ui/dom.ts';
 import { form } from '../../ui/form.ts';
 import { follow, type Cleanup } from '../../ui/model.ts';
 import { changes } from '../../ui/worddiff.ts';
-import type { Asked, Model } from './state.ts';
+import type { Asked } from '../../ui/told.ts';
+import type { Model } from './state.ts';
 
 const PROMPTS = 'samples.sample_prompts';
 

@@ -1,20 +1,7 @@
 /** The traits of the train panel, as Python syncs them. */
 
 import type { AnyModel, PanelState } from '../../ui/model.ts';
-
-export interface Said {
-  kind: string;
-  step: number;
-  text: string;
-  do: string;
-}
-
-export interface Asked {
-  prompt: string;
-  expected: string | null;
-  /** The newest first. */
-  answers: { step: number; text: string }[];
-}
+import type { Asked, Said } from '../../ui/told.ts';
 
 export interface TrainState extends PanelState {
   state: string;
