@@ -29,7 +29,7 @@ export class RunCurves {
       group,
       cleanup
     );
-    this.node = h('div', { class: 'tb-plots tb-columns' }, this.#loss.node, this.#memory.node);
+    this.node = h('div', { class: 'tb-plots' }, this.#loss.node, this.#memory.node);
   }
 
   set(run: RunPicture, forecast: number): void {
