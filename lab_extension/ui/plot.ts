@@ -196,7 +196,9 @@ export class Plot {
       this.#keys.dataset['names'] = names;
       this.#keys.replaceChildren(...wanted.map(line => this.#key(line)));
     }
-    wanted.forEach((line, at) => this.#keys.children[at]?.setAttribute('aria-pressed', String(!this.#hidden.has(line.name))));
+    if (this.#onToggle) {
+      wanted.forEach((line, at) => this.#keys.children[at]?.setAttribute('aria-pressed', String(!this.#hidden.has(line.name))));
+    }
   }
 
   #key(line: Line): HTMLElement {

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from screenshots import CELL, LOOKS, PANELS, put_on, work_through
+from screenshots import LOOKS, PANELS, put_on, work_through
 
 pytestmark = pytest.mark.browser
 
+CELL = """import tunebook
+recipe = tunebook.demo_recipe().with_values({"training.max_steps": 12})
+guide = tunebook.Guide(recipe); guide"""
 AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 # The page around a panel is JupyterLab's: landmarks and heading order are not ours to set there.
@@ -45,4 +48,18 @@ def test_no_panel_has_a_barrier_in_any_look(open_notebook: Any) -> None:
         for panel in PANELS:
             lines = violations(page, f'.tunebook-panel[data-panel="{panel}"]')
             found += [f"{panel}, {look}: {line}" for line in lines]
+    found += in_the_views_of_lab(page)
     assert found == []
+
+
+def in_the_views_of_lab(page: Any) -> list[str]:
+    """What axe finds in the list of runs, in a run's document and in that of its weights."""
+    page.evaluate("() => jupyterapp.shell.activateById('tunebook-runs')")
+    page.locator(".tb-run").first.click()
+    page.locator(".tb-run-document .tb-tab").last.wait_for()
+    found = violations(page, "#tunebook-runs") + violations(page, ".tb-run-document")
+    run = page.locator(".tb-run-item").first.get_attribute("data-path")
+    command = "path => { void jupyterapp.commands.execute('tunebook:inspect', {path}) }"
+    page.evaluate(command, f"{run}/export/adapter/adapter_model.safetensors")
+    page.locator('[data-panel="inspection"] .tb-inspection').wait_for()
+    return found + violations(page, '[data-panel="inspection"]')
