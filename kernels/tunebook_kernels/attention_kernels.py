@@ -57,18 +57,20 @@ def end_of_queries(  # type: ignore[no-untyped-def]
 @jit
 def capped(product, SCALE: tl.constexpr, SOFTCAP: tl.constexpr, EXACT: tl.constexpr):  # type: ignore[no-untyped-def]
     """The scores of a tile of products q·k, as powers of 2, and the derivative of the softcap."""
-    if SOFTCAP == 0.0:
+    # Not a return before the rest: triton 3.6 would compile the rest all the same.
+    if SOFTCAP > 0.0:
+        x = product * (SCALE / SOFTCAP)
+        below_1 = 2.0 / (1.0 + tl.exp2(tl.abs(x) * 2.8853900817779268))  # 1 - |tanh|
+        tanh = tl.where(x < 0, below_1 - 1.0, 1.0 - below_1)
+        if EXACT:  # near zero the difference loses digits that float32 has (polynomial: Cephes)
+            z = x * x
+            p = -5.70498872745e-3 * z + 2.06390887954e-2
+            p = (p * z - 5.37397155531e-2) * z + 1.33314422036e-1
+            p = (p * z - 3.33332819422e-1) * z
+            tanh = tl.where(z < 0.390625, x + x * p, tanh)
+        return tanh * (SOFTCAP * 1.4426950408889634), below_1 * (2.0 - below_1)
+    else:
         return product * (SCALE * 1.4426950408889634), 1.0
-    x = product * (SCALE / SOFTCAP)
-    below_1 = 2.0 / (1.0 + tl.exp2(tl.abs(x) * 2.8853900817779268))  # 1 - |tanh|
-    tanh = tl.where(x < 0, below_1 - 1.0, 1.0 - below_1)
-    if EXACT:  # near zero the difference above loses digits that float32 has (polynomial: Cephes)
-        z = x * x
-        p = -5.70498872745e-3 * z + 2.06390887954e-2
-        p = (p * z - 5.37397155531e-2) * z + 1.33314422036e-1
-        p = (p * z - 3.33332819422e-1) * z
-        tanh = tl.where(z < 0.390625, x + x * p, tanh)
-    return tanh * (SOFTCAP * 1.4426950408889634), below_1 * (2.0 - below_1)
 
 
 @jit

@@ -55,7 +55,7 @@ def with_lora() -> Callable[..., Any]:
             with torch.no_grad():
                 for name, parameter in wrapped.named_parameters():
                     if parameter.requires_grad and "lora_A" not in name:
-                        parameter.add_(0.2 * torch.randn_like(parameter))
+                        parameter.add_(0.2 * torch.randn(parameter.shape).to(parameter))
         return wrapped
 
     return wrap

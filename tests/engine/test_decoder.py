@@ -7,6 +7,7 @@ import gc
 import threading
 from dataclasses import replace
 from typing import Any
+from weakref import ReferenceType, ref
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from steps import Batch, Step, assert_same, distance, error, random_batch, take_
 
 from tunebook.engine import LayerMemory, fused_layers, patch, spend, unpatch
 from tunebook.engine.decoder import ALL, NOTHING, FusedLayer, scratch_owner
+from tunebook.engine.decoder_blocks import MLPBlock
 from tunebook.engine.linear_group import SCRATCH
 from tunebook.training.memory import measure_step_memory
 
@@ -228,3 +230,24 @@ def test_dropout_is_not_cut_into_tiles(tiny_model, with_lora, batch):
         spend(model, [LayerMemory(replace(NOTHING, tile=tile))] * 2)
         steps.append(take_step(model, batch, seed=5))
     assert_same(steps[1], steps[0], 1e-6)
+
+
+def test_what_one_tile_needed_is_gone_before_the_next(tiny_model, with_lora, batch, monkeypatch):
+    model = with_lora(tiny_model("llama"), tuned=True).train()
+    patch(model, device="any")
+    spend(model, [LayerMemory(replace(NOTHING, tile=7))] * 2)
+    made: list[ReferenceType[torch.Tensor]] = []
+    alive: list[int] = []
+    whole = MLPBlock.forward
+
+    def noted(self: MLPBlock, x: torch.Tensor, context: Any) -> Any:
+        alive.append(sum(tensor() is not None for tensor in made))
+        y, kept = whole(self, x, context)
+        assert kept.projected is not None
+        made.append(ref(kept.projected))
+        return y, kept
+
+    monkeypatch.setattr(MLPBlock, "forward", noted)
+    forward(model, batch).backward()
+    assert len(alive) > 4
+    assert set(alive) == {0}

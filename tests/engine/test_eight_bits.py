@@ -131,6 +131,7 @@ def test_a_model_loaded_in_eight_bits_runs_fused(tiny_model, with_lora, input_id
         tmp_path,
         quantization_config=BitsAndBytesConfig(load_in_8bit=True),
         device_map={"": input_ids.device.type},
+        attn_implementation="eager",  # transformers up to 5.17 leaves the softcap out of others
     )
     model = with_lora(model, tuned=True)
     assert not patch_checked(model, input_ids, device="any").undone()

@@ -482,9 +482,9 @@ def kept_after_forward(model: Any, batch: Batch) -> int:
 
 @pytest.fixture
 def large(tiny_model, with_lora) -> Any:
-    """Eight layers in bfloat16 and ids whose hidden states take 2 MiB a layer."""
+    """Eight layers in bfloat16; of 1024 ids in two rows the hidden states take 2 MiB a layer."""
     model = tiny_model("llama", num_hidden_layers=8, hidden_size=512, intermediate_size=1024,
-                       num_attention_heads=8, max_position_embeddings=2048)  # fmt: skip
+                       num_attention_heads=8, max_position_embeddings=8192)  # fmt: skip
     model = with_lora(model.bfloat16(), tuned=True).train()
     patch(model)
     return model
@@ -516,18 +516,19 @@ def test_buffers_are_pinned(large):
 @ON_A_GPU
 def test_a_host_that_runs_ahead_takes_no_more_memory(large):
     """Six of eight inputs are gone at the peak, also when the device has not begun yet."""
-    step, inputs, peaks = fused_step(large), {"input_ids": ids_of(1024)}, []
+    step, inputs, peaks = fused_step(large), {"input_ids": ids_of(8192)}, []
     for count, wait in ((0, 0), (6, 0), (6, 10**9)):
         offload(large, count)
         step(inputs)
         torch.cuda.synchronize()
+        gc.collect()
         torch.cuda.reset_peak_memory_stats()
         torch.cuda._sleep(wait)
         step(inputs)
         torch.cuda.synchronize()
         peaks.append(torch.cuda.max_memory_allocated())
-    assert peaks[0] - peaks[1] == pytest.approx(6 * 2 * 2**20, abs=2**16)
-    assert peaks[2] == pytest.approx(peaks[1], abs=2**16)
+    assert peaks[0] - peaks[1] == pytest.approx(6 * 16 * 2**20, abs=8 * 2**20)
+    assert peaks[2] == pytest.approx(peaks[1], abs=2**20)
 
 
 @ON_A_GPU
@@ -585,20 +586,19 @@ def test_a_step_with_offload_is_captured_and_replayed(large):
 @ON_A_GPU
 def test_a_captured_step_peaks_no_higher_than_one_that_is_not(large):
     """Memory that waits for another stream is given back only when a capture ends."""
-    ids = {"input_ids": ids_of(1024)}
+    ids = {"input_ids": ids_of(8192)}
     peaks = []
     for count in (0, 6):
         offload(large, count)
         step = fused_step(large)
         step(ids)  # makes all buffers, after which nothing moves
         graphs = StepGraphs(step, guard=lambda: LAYOUT.version)
-        for _ in range(3):
-            graphs(ids)
-        torch.cuda.synchronize()
+        gc.collect()
         torch.cuda.reset_peak_memory_stats()
-        graphs(ids)
+        for _ in range(6):
+            graphs(ids)
         torch.cuda.synchronize()
         peaks.append(torch.cuda.max_memory_allocated())
         assert (graphs.failure, graphs.captures) == (None, 1)
         graphs.clear()
-    assert peaks[0] - peaks[1] == pytest.approx(6 * 2 * 2**20, abs=2**20)
+    assert peaks[0] - peaks[1] == pytest.approx(6 * 16 * 2**20, abs=8 * 2**20)

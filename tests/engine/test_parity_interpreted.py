@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
+from packaging.version import Version
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
+if Version(triton.__version__) < Version("3.7") and Version(numpy.__version__) >= Version("2.4"):
+    pytest.skip("this triton's interpreter reads no scalars of this numpy", allow_module_level=True)
 
 CHOSEN = [
     "test_parity.py::test_patched_four_bit_layers_are_the_same_function",

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -18,6 +17,8 @@ import tunebook
 from tunebook.cli import main
 from tunebook.errors import FileInvalid
 from tunebook.export.gguf_header import read_gguf
+
+gguf = pytest.importorskip("gguf")
 
 EMBEDDED = Path(tunebook.__file__).parent / "models/embedded"
 

@@ -61,7 +61,7 @@ def test_each_weight_is_the_base_plus_the_scaled_product_rounded_once(tmp_path: 
     weight = layer.base_layer.weight
     base = dequantize_4bit(weight.data, weight.quant_state).double()
     a, b = layer.lora_A["default"].weight.double(), layer.lora_B["default"].weight.double()
-    exact = base + 12 / 4 * (b @ a)
+    exact = (base + 12 / 4 * (b @ a)).cpu()
     got = saved["model.layers.3.mlp.down_proj.weight"].double()
     assert ((got - exact).abs() <= exact.abs() * 2**-8 + 1e-9).all()
 

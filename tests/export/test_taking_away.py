@@ -26,7 +26,7 @@ def model() -> Any:
     torch.manual_seed(2)
     for name, parameter in tuned.named_parameters():
         if "lora_B" in name:
-            parameter.data = 0.05 * torch.randn(parameter.shape)
+            parameter.data = 0.05 * torch.randn(parameter.shape).to(parameter.device)
     return tuned.eval()
 
 

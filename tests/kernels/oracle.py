@@ -51,7 +51,8 @@ def assert_as_exact(ours: Operation, theirs: Operation, oracle: Operation, upstr
     for name, a, b, truth in zip("y123", mine, other, exact, strict=False):
         assert a.shape == b.shape
         assert a.dtype == b.dtype
-        limit = 1.1 * error(b, truth) + TINY[inputs[0].dtype]
+        roundings = 4 if truth.numel() < 16 else 1  # of so few elements chance decides the ratio
+        limit = 1.1 * error(b, truth) + roundings * TINY[inputs[0].dtype]
         assert error(a, truth) <= limit, f"{name}: {error(a, truth)} against {limit}"
 
 

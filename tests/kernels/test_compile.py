@@ -156,15 +156,17 @@ ATTENTION = {
 
 @pytest.mark.skipif(_launch.INTERPRETED, reason="interpreted kernels are not compiled")
 @pytest.mark.parametrize("capability", SHARED_MEMORY)
-@pytest.mark.parametrize("head_dim", [96, 256])
+@pytest.mark.parametrize(("head_dim", "softcap"), [(96, 0.0), (256, 50.0)])
 @pytest.mark.parametrize("name", ATTENTION)
-def test_attention_compiles_to_products_of_tiles(name: str, head_dim: int, capability: int):
+def test_attention_compiles_to_products_of_tiles(
+    name: str, head_dim: int, softcap: float, capability: int
+):
     kernel, room = ATTENTION[name], SHARED_MEMORY[capability]
     tile = attention_tile(name, head_dim, 2, room)
     options = {key: value for key, value in tile.items() if not key.isupper()}
     constants: dict[str, object] = {key: value for key, value in tile.items() if key.isupper()}
     constants |= {"HEADS": 8, "GROUP": 2, "HEAD_DIM": head_dim, "SCALE": 0.0625}
-    constants |= {"SOFTCAP": 50.0, "PACKED": True, "EXACT": False}
+    constants |= {"SOFTCAP": softcap, "PACKED": True, "EXACT": False}
     types = signature(kernel, constants, "bf16")
     types |= {key: "*fp32" for key in ("lse_ptr", "delta_ptr") if key in types}
     types["starts_ptr"] = "*i32"

@@ -51,7 +51,7 @@ def test_a_plan_between_two_rungs_needs_something_between_them():
     rung = ladder.next_rung
     assert rung is not None
     before = ladder.rungs[ladder.rungs.index(rung) - 1]
-    assert rung.title == "Make gate and up again"
+    assert rung.title == "Make the norms again"
     assert 0 < rung.taken < rung.steps == 32
     assert rung.total < plan.forecast.total <= before.total
 

@@ -151,6 +151,7 @@ def test_the_panel_shows_it_and_leaves_nothing(
     quick: Quick,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    pytest.importorskip("anywidget")
     from tunebook.widgets import TrainPanel
 
     recipe = bad_recipe(kind, tmp_path, quick)

@@ -18,6 +18,7 @@ from tunebook.engine.generation import (
 )
 from tunebook.engine.graphs import StepGraphs
 from tunebook.engine.head import LossRequest, fused_head_kept, has_fused_head
+from tunebook.engine.host_embedding import place_embedding
 from tunebook.engine.linear_group import LAYOUT
 from tunebook.engine.locks import ModelLock, model_lock
 from tunebook.engine.memory import (
@@ -60,6 +61,7 @@ __all__ = [
     "model_lock",
     "patch",
     "patch_checked",
+    "place_embedding",
     "release",
     "report",
     "spend",

@@ -423,6 +423,7 @@ class MLPBlock:
             y[rows], kept = self.forward(x[rows], context)
             assert kept.gone is not None
             parts.append(kept.gone)
+            del kept  # gate and up must not lie beside those of the next tile
         return y, Gated(None, None, Gone.joined(parts))
 
     def backward_in_tiles(

@@ -19,6 +19,7 @@ from tunebook.engine.decoder import (
     fused,
     scratch_owner,
 )
+from tunebook.engine.host_embedding import embedding_bytes, embedding_failure
 from tunebook.engine.linear_group import SCRATCH
 from tunebook.engine.modules import swapped_kind
 from tunebook.engine.offload import Berth, HostStore
@@ -84,14 +85,15 @@ def release(model: nn.Module) -> None:
 
 
 def host_bytes(model: nn.Module) -> int:
-    """Bytes of host memory that inputs of layers are kept in, so far."""
-    return sum(store.nbytes for store in _stores(fused_layers(model)))
+    """Bytes of host memory that inputs of layers are kept in, so far, and that the embedding takes."""
+    inputs = sum(store.nbytes for store in _stores(fused_layers(model)))
+    return inputs + embedding_bytes(model)
 
 
 def host_failure(model: nn.Module) -> str | None:
-    """Why inputs stay on the device although they were to be offloaded; None if none has to."""
+    """Why something stays on the device although it was to be offloaded; None if nothing has to."""
     failures = (store.failure for store in _stores(fused_layers(model)))
-    return next((failure for failure in failures if failure), None)
+    return next((failure for failure in failures if failure), embedding_failure(model))
 
 
 def _offload(found: Sequence[nn.Module], wanted: Sequence[bool]) -> None:

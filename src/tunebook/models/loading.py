@@ -180,6 +180,8 @@ def load_model(
             "check that the folder holds safetensors weights that belong to its config.json.",
         ) from error
     _keep_trainable(model)
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None:
+        model.set_attn_implementation("eager")  # transformers up to 5.17 drops it in all others
     model.eval()
     loaded: PreTrainedModel = model
     return loaded

@@ -20,6 +20,8 @@ _CHUNK_BYTES = 2**29
 FEWEST_ROWS = 1024
 _CUBLAS_WORKSPACES = 2 * 32 * 2**20
 """One for the thread that runs the forward, one for autograd's."""
+_UNSPLIT = 0.002
+"""Of all: blocks of the allocator whose rest is less than the 1 MiB that it would split off."""
 _OUTCOME = 9
 """Bytes a token of loss, entropy and correctness."""
 
@@ -47,6 +49,7 @@ def fused_parts(
     parts["scratch"] = scratch + step.scratch()
     if device == "cuda":
         parts["scratch"] += _CUBLAS_WORKSPACES
+        parts["scratch"] += int(sum(parts.values()) * _UNSPLIT)
     return {name: int(parts[name]) for name in PARTS}
 
 
@@ -62,6 +65,7 @@ def fused_resident_parts(
     unpacked = strategy.resident_layers
     flat, states = _flat(shape, recipe, strategy)
     parts["weights"] += unpacked * copied
+    parts["embeddings"] -= strategy.host_embedding * shape.vocab_size * shape.hidden_size * width
     parts["adapters"] = flat + (shape.num_hidden_layers - unpacked) * adapters
     parts["gradients"] = flat
     parts["optimizer"] = states
@@ -75,9 +79,14 @@ def kept_bytes(shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Bat
 
 
 def host_bytes(shape: ModelShape, strategy: Strategy, batch: Batch) -> int:
-    """Of pinned host memory, in which each buffer takes the next power of two (see `engine/offload`)."""
-    hidden = batch.tokens * shape.hidden_size * BYTES[strategy.dtype]
-    return strategy.offloaded_layers * (1 << (hidden - 1).bit_length())
+    """Of pinned host memory: inputs of layers and the input embedding.
+
+    Each input takes the next power of two (see `engine/offload`).
+    """
+    width = BYTES[strategy.dtype]
+    hidden = batch.tokens * shape.hidden_size * width
+    inputs = strategy.offloaded_layers * (1 << (hidden - 1).bit_length())
+    return inputs + strategy.host_embedding * shape.vocab_size * shape.hidden_size * width
 
 
 def default_chunk(shape: ModelShape, dtype: str) -> int:

@@ -100,8 +100,15 @@ def fused_ladder(
 ) -> _Ladder:
     """All rungs of one micro-batch, from fast to small; arguments as for `fused_rungs`."""
     ladder = _Ladder(base, shape, recipe)
-    one = forecast_of(ladder[0].model_copy(update={"offloaded_layers": 1})).host
-    return replace(ladder, pinnable=pinnable // one)
+
+    def changed(**changes: object) -> Forecast:
+        return forecast_of(ladder.spending(ladder.last).model_copy(update=changes))
+
+    embedding, offloaded = changed(host_embedding=True).host, changed(offloaded_layers=1)
+    hosts = not shape.tie_word_embeddings and embedding <= pinnable
+    pinnable -= embedding if hosts else 0
+    free = offloaded.seconds_per_step <= changed().seconds_per_step
+    return replace(ladder, hosts=hosts, pinnable=pinnable // offloaded.host, early=free)
 
 
 def _first_fitting(low: int, high: int, fits: Callable[[int], bool]) -> int:
@@ -115,7 +122,9 @@ def _first_fitting(low: int, high: int, fits: Callable[[int], bool]) -> int:
 def _relaxed(found: Strategy, ladder: _Ladder, fits: Callable[[Strategy], bool]) -> Strategy:
     """The same with what it need not have given up: tiles save more than was missing."""
     if found.mlp_tile and fits(found):
-        resorts = found.model_dump(include={"loss_chunk", "mlp_tile", "offloaded_layers"})
+        resorts = found.model_dump(
+            include={"loss_chunk", "mlp_tile", "offloaded_layers", "host_embedding"}
+        )
 
         def spending(spent: int) -> Strategy:
             return ladder.spending(spent).model_copy(update=resorts)
@@ -130,26 +139,32 @@ def _relaxed(found: Strategy, ladder: _Ladder, fits: Callable[[Strategy], bool])
 class _Ladder(Sequence[Strategy]):
     """Rungs from fast to small for one micro-batch, made when they are asked for.
 
-    What is cheapest to make again for its bytes goes first: logits by 1024 tokens, which costs
-    nothing; unpacked weights; the norms' outputs; gate and up; attention; the sums. Then inputs wait
-    in the host's memory, which costs nothing where the link is as fast as the layers; at last
-    products are made by tiles. In a stage the first layers give up first. At both moments of a peak
-    (the loss, and the backward of the last layer) all that earlier layers keep is alive at once, so
-    that the order among them does not matter; but what the last layer gives up is made again just
-    then and frees nothing. Two inputs are on the device during every backward, so that those of the
-    last two layers are not offloaded.
+    What is cheapest for its bytes goes first: logits by 1024 tokens, which costs nothing; the input
+    embedding to the host, of which a batch reads a few rows; unpacked weights; the norms' outputs;
+    gate and up; attention; the sums. Then inputs wait in the host's memory, or before attention is
+    given up where the link is fast enough for that to cost nothing; at last products are made by
+    tiles. In a stage the first layers give up first. At both moments of a peak (the loss, and the
+    backward of the last layer) all that earlier layers keep is alive at once, so that the order among
+    them does not matter; but what the last layer gives up is made again just then and frees nothing.
+    Two inputs are on the device during every backward, so that those of the last two layers are not
+    offloaded.
 
     Attributes:
+        hosts: whether the input embedding can go to the host.
         pinnable: layers whose inputs the host has room for.
+        early: whether their copies cost no time.
     """
 
     base: Strategy
     shape: ModelShape
     recipe: Recipe
+    hosts: bool = False
     pinnable: int = 0
+    early: bool = False
 
     def __len__(self) -> int:
-        return 2 + (self.last - self.first) + self._offloadable + len(_LAST_RESORTS)
+        steps = (self.last - self.first) + self._offloadable + len(_LAST_RESORTS)
+        return 2 + self.hosts + steps
 
     def __getitem__(self, rung: int) -> Strategy:  # type: ignore[override]  # no slices
         if rung < 0:
@@ -158,12 +173,15 @@ class _Ladder(Sequence[Strategy]):
             raise IndexError(rung)
         if not rung:
             return self.spending(self.first)
-        spent = min(self.first + rung - 1, self.last)
-        over = rung - 1 - (spent - self.first)
-        offloaded = min(over, self._offloadable)
-        chunk, tile = _LAST_RESORTS[over - offloaded - 1] if over > offloaded else (None, None)
+        steps = max(0, rung - 1 - self.hosts)
+        before = self._before_offload - self.first
+        offloaded = min(max(0, steps - before), self._offloadable)
+        spent = min(self.first + steps - offloaded, self.last)
+        over = steps - offloaded - (spent - self.first)
+        chunk, tile = _LAST_RESORTS[over - 1] if over else (None, None)
         resorts = {"offloaded_layers": offloaded, "loss_chunk": chunk or self._chunk}
-        return self.spending(spent).model_copy(update=resorts | {"mlp_tile": tile})
+        resorts |= {"mlp_tile": tile, "host_embedding": self.hosts and rung > 1}
+        return self.spending(spent).model_copy(update=resorts)
 
     def spending(self, spent: int) -> Strategy:
         """So many layers' worth given up: unpacked weights of a layer count one, each level one."""
@@ -194,6 +212,14 @@ class _Ladder(Sequence[Strategy]):
         layers = self.shape.num_hidden_layers
         keeps = self.recipe.training.gradient_checkpointing == "off"
         return layers if keeps else layers * (1 + Level.ALL)
+
+    @property
+    def _before_offload(self) -> int:
+        """Layers' worth given up before any input is offloaded."""
+        if not self.early:
+            return self.last
+        kept = 1 + Level.ALL - Level.ATTENTION
+        return min(max(self.first, self.shape.num_hidden_layers * kept), self.last)
 
     @property
     def _offloadable(self) -> int:

@@ -89,9 +89,11 @@ def device_seconds(
     seconds += attention * batch.tokens / (hardware.flops * _ATTENTION[strategy.attention])
     seconds += moved * batch.tokens / (hardware.bandwidth * _ELEMENTWISE)
     seconds += unpacked / (hardware.bandwidth * _UNPACKING)
+    copy = batch.tokens * shape.hidden_size * cost.width / hardware.link
+    if strategy.host_embedding:  # nothing to do beside it: the first layer needs the rows
+        seconds += copy
     if not strategy.offloaded_layers:
         return seconds
-    copy = batch.tokens * shape.hidden_size * cost.width / hardware.link
     return seconds + strategy.offloaded_layers * waiting(copy, seconds / len(strategy.levels))
 
 

@@ -97,6 +97,10 @@ class Strategy(BaseModel):
         ge=0,
         description="Layers, from the first, whose inputs wait for the backward in pinned host memory.",
     )
+    host_embedding: bool = Field(
+        default=False,
+        description="Whether the input embedding lies in the host's memory and is read over the link.",
+    )
 
     @property
     def effective_batch(self) -> int:
@@ -118,6 +122,8 @@ class Strategy(BaseModel):
             everywhere = self.resident_layers == len(self.levels)
             where = "" if everywhere else f" in {_layers(self.resident_layers)}"
             words.append(f"weights stay unpacked{where}")
+        if self.host_embedding:
+            words.append("input embedding in the host's memory")
         if self.offloaded_layers:
             words.append(f"inputs of {_layers(self.offloaded_layers)} wait in the host's memory")
         if self.loss_chunk:

@@ -167,7 +167,7 @@ def _place(rungs: Sequence[Strategy], chosen: Strategy) -> int:
     """Where the plan stands; a last resort may have made good what earlier rungs gave up."""
     if chosen in rungs:
         return rungs.index(chosen)
-    resorts = ("mlp_tile", "offloaded_layers")
+    resorts = ("mlp_tile", "offloaded_layers", "host_embedding")
     spared = () if chosen.mlp_tile else ("levels", "resident_layers")
     for at, one in enumerate(rungs):
         same = all(getattr(one, name) == getattr(chosen, name) for name in (*resorts, *spared))
@@ -187,6 +187,8 @@ def _taken(key: _Key, chosen: Strategy, passed: int) -> int:
         return len(chosen.levels) - chosen.resident_layers
     if name == "offloaded_layers":
         return chosen.offloaded_layers
+    if name == "host_embedding":
+        return int(chosen.host_embedding)
     return passed if chosen.loss_chunk else 0
 
 
@@ -216,6 +218,11 @@ def _words(key: _Key, before: Strategy, after: Strategy) -> tuple[str, str]:
         return (
             "Inputs wait in the host's memory",
             "Copied out and back beside the computation, where the link keeps up.",
+        )
+    if name == "host_embedding":
+        return (
+            "Input embedding in the host's memory",
+            "A batch reads a few of its rows over the link.",
         )
     if name == "resident_layers":
         return "Unpack the weights again", "4-bit weights are unpacked at each use, not once."

@@ -161,7 +161,11 @@ def _notes(strategy: Strategy, forecast: Forecast) -> list[str]:
             f"what {strategy.optimizer} keeps is not known; it is counted as AdamW's two averages"
         )
     if forecast.host:
-        notes.append(f"inputs of layers take {size(forecast.host)} of the computer's own memory")
+        what = "inputs of layers" if strategy.offloaded_layers else "the input embedding"
+        if strategy.offloaded_layers and strategy.host_embedding:
+            what += " and the input embedding"
+        verb = "take" if strategy.offloaded_layers else "takes"
+        notes.append(f"{what} {verb} {size(forecast.host)} of the computer's own memory")
     return notes
 
 
