@@ -21,6 +21,9 @@ TESTS      := $(shell find tests -name '*.py' -not -path '*/browser/*' -not -pat
 BENCHMARKS := $(shell find benchmarks -name '*.py')
 NOTEBOOKS  := $(shell find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*')
 PYTEST     := $(BIN)/python -m pytest -q
+# Tests run in two processes; each of them takes up to 2 GB.
+WORKERS    ?= 2
+SIDE_BY_SIDE := -n $(WORKERS) --dist
 
 .PHONY: demo test lab docs wheel screenshots test-floor gpu-test gpu-bench format clean help
 
@@ -84,7 +87,7 @@ $(MADE)/test-typescript: $(MADE)/frontend
 	@touch $@
 
 $(MADE)/test-python: $(PY_SOURCES) $(ASSETS) $(TESTS) $(BENCHMARKS) $(wildcard docs/*) $(MADE)/test-packages
-	$(PYTEST) --ignore tests/browser --ignore tests/notebooks --ignore tests/wheel
+	$(PYTEST) $(SIDE_BY_SIDE) worksteal --ignore tests/browser --ignore tests/notebooks --ignore tests/wheel
 	@touch $@
 
 $(MADE)/test-notebooks: $(NOTEBOOKS) $(PY_SOURCES) $(wildcard tests/notebooks/*.py) $(MADE)/test-packages
@@ -115,7 +118,7 @@ $(MADE)/tested-floor: $(PY_SOURCES) $(ASSETS) $(TESTS) constraints-floor.txt pyp
 	$(PIP) install $(INDEX) $(TORCH)
 	$(PIP) install -c constraints-floor.txt --group build --group test-python
 	$(PIP) install -c constraints-floor.txt --no-build-isolation -e .
-	$(PYTEST) --ignore tests/browser --ignore tests/wheel
+	$(PYTEST) $(SIDE_BY_SIDE) worksteal --ignore tests/browser --ignore tests/wheel
 	@touch $@
 
 # On a machine with a GPU whose Python has torch and the packages already; nothing is installed.
