@@ -21,7 +21,7 @@ TESTS      := $(shell find tests -name '*.py' -not -path '*/browser/*' -not -pat
 BENCHMARKS := $(shell find benchmarks -name '*.py')
 NOTEBOOKS  := $(shell find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*')
 PYTEST     := $(BIN)/python -m pytest -q
-# Tests run in two processes; each of them takes up to 2 GB.
+# Tests run in two processes, each of which takes up to 2 GB; loadfile where files share fixtures.
 WORKERS    ?= 2
 SIDE_BY_SIDE := -n $(WORKERS) --dist
 
@@ -53,8 +53,9 @@ $(MADE)/frontend: $(TS_SOURCES) $(wildcard notebooks/01_guided.ipynb) $(MADE)/to
 
 $(MADE)/installed: pyproject.toml constraints.txt $(MADE)/frontend
 	@echo "Installing torch and the other packages (minutes, the first time) ..."
-	$(PIP) install $(INDEX) $(TORCH)
-	PATH="$(abspath $(BIN)):$$PATH" $(PIP) install -c constraints.txt --no-build-isolation -e '.[lab]'
+	@# --no-compile: most of their modules are never imported; the others are compiled as they are
+	$(PIP) install --no-compile $(INDEX) $(TORCH)
+	PATH="$(abspath $(BIN)):$$PATH" $(PIP) install --no-compile -c constraints.txt --no-build-isolation -e '.[lab]'
 	@touch $@
 
 $(MADE)/test-packages: pyproject.toml constraints.txt $(MADE)/installed
@@ -91,7 +92,7 @@ $(MADE)/test-python: $(PY_SOURCES) $(ASSETS) $(TESTS) $(BENCHMARKS) $(wildcard d
 	@touch $@
 
 $(MADE)/test-notebooks: $(NOTEBOOKS) $(PY_SOURCES) $(wildcard tests/notebooks/*.py) $(MADE)/test-packages
-	$(PYTEST) tests/notebooks
+	$(PYTEST) $(SIDE_BY_SIDE) load tests/notebooks
 	@touch $@
 
 $(MADE)/chromium: tests/browser/chromium.py $(MADE)/test-packages
@@ -104,7 +105,7 @@ $(MADE)/stacks/fetched: tests/browser/stacks.py $(MADE)/test-packages
 	@touch $@
 
 $(MADE)/test-browser: $(wildcard tests/browser/*.py) $(PY_SOURCES) $(MADE)/frontend $(MADE)/chromium $(MADE)/stacks/fetched
-	$(PYTEST) tests/browser
+	$(PYTEST) $(SIDE_BY_SIDE) loadfile tests/browser
 	@touch $@
 
 $(MADE)/test-wheel: $(wildcard tests/wheel/*.py) $(PY_SOURCES) $(ASSETS) $(MADE)/frontend $(MADE)/chromium

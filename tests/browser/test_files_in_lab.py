@@ -11,7 +11,7 @@ import pytest
 from harness import Lab, Notebook
 from model_files import write_adapter, write_gguf, write_rows
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("files in lab")]  # one page for all
+pytestmark = pytest.mark.browser
 
 SOURCES = "() => jupyterapp.shell.currentWidget.content.model.sharedModel.cells.map(c => c.source)"
 DONE = "([name, path]) => jupyterapp.commands.execute(name, {path}).then(() => null)"
