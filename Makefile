@@ -21,6 +21,11 @@ TESTS      := $(shell find tests -name '*.py' -not -path '*/browser/*' -not -pat
 BENCHMARKS := $(shell find benchmarks -name '*.py')
 NOTEBOOKS  := $(shell find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*')
 PYTEST     := $(BIN)/python -m pytest -q
+# Python tests run in two processes, each of which takes up to 2 GB. A browser wants the cores to
+# itself: side by side (BROWSERS=2), tests failed now and then on a busy machine of two cores.
+WORKERS    ?= 2
+BROWSERS   ?= 0
+SIDE_BY_SIDE := -n $(WORKERS) --dist worksteal
 
 .PHONY: demo test lab docs wheel screenshots test-floor gpu-test gpu-bench format clean help
 
@@ -50,8 +55,9 @@ $(MADE)/frontend: $(TS_SOURCES) $(wildcard notebooks/01_guided.ipynb) $(MADE)/to
 
 $(MADE)/installed: pyproject.toml constraints.txt $(MADE)/frontend
 	@echo "Installing torch and the other packages (minutes, the first time) ..."
-	$(PIP) install $(INDEX) $(TORCH)
-	PATH="$(abspath $(BIN)):$$PATH" $(PIP) install -c constraints.txt --no-build-isolation -e '.[lab]'
+	@# --no-compile: most of their modules are never imported; the others are compiled as they are
+	$(PIP) install --no-compile $(INDEX) $(TORCH)
+	PATH="$(abspath $(BIN)):$$PATH" $(PIP) install --no-compile -c constraints.txt --no-build-isolation -e '.[lab]'
 	@touch $@
 
 $(MADE)/test-packages: pyproject.toml constraints.txt $(MADE)/installed
@@ -84,7 +90,7 @@ $(MADE)/test-typescript: $(MADE)/frontend
 	@touch $@
 
 $(MADE)/test-python: $(PY_SOURCES) $(ASSETS) $(TESTS) $(BENCHMARKS) $(wildcard docs/*) $(MADE)/test-packages
-	$(PYTEST) --ignore tests/browser --ignore tests/notebooks --ignore tests/wheel
+	$(PYTEST) $(SIDE_BY_SIDE) --ignore tests/browser --ignore tests/notebooks --ignore tests/wheel
 	@touch $@
 
 $(MADE)/test-notebooks: $(NOTEBOOKS) $(PY_SOURCES) $(wildcard tests/notebooks/*.py) $(MADE)/test-packages
@@ -101,7 +107,7 @@ $(MADE)/stacks/fetched: tests/browser/stacks.py $(MADE)/test-packages
 	@touch $@
 
 $(MADE)/test-browser: $(wildcard tests/browser/*.py) $(PY_SOURCES) $(MADE)/frontend $(MADE)/chromium $(MADE)/stacks/fetched
-	$(PYTEST) tests/browser
+	$(PYTEST) -n $(BROWSERS) --dist loadfile tests/browser
 	@touch $@
 
 $(MADE)/test-wheel: $(wildcard tests/wheel/*.py) $(PY_SOURCES) $(ASSETS) $(MADE)/frontend $(MADE)/chromium
@@ -115,7 +121,7 @@ $(MADE)/tested-floor: $(PY_SOURCES) $(ASSETS) $(TESTS) constraints-floor.txt pyp
 	$(PIP) install $(INDEX) $(TORCH)
 	$(PIP) install -c constraints-floor.txt --group build --group test-python
 	$(PIP) install -c constraints-floor.txt --no-build-isolation -e .
-	$(PYTEST) --ignore tests/browser --ignore tests/wheel
+	$(PYTEST) $(SIDE_BY_SIDE) --ignore tests/browser --ignore tests/wheel
 	@touch $@
 
 # On a machine with a GPU whose Python has torch and the packages already; nothing is installed.

@@ -33,8 +33,8 @@ LAB_DROP = """([target, path]) => {
     document.querySelector(target).dispatchEvent(event);
   }
 }"""
-STEERING = r"""() => /[\u0000\u001b\u202e]/.test(
-    document.querySelector('.tunebook-panel').innerText)"""
+STEERING = r"""() => document.querySelector('.tunebook-panel').innerText
+    .match(/.{0,60}[\u0000\u001b\u202e].{0,20}/g) ?? []"""
 
 
 def test_data_is_chosen_mapped_dropped_and_cut_and_bad_text_stays_text(open_notebook: Any) -> None:

@@ -138,7 +138,9 @@ def test_models_are_searched_filtered_and_compared(open_notebook: Any) -> None:
     titles = panel.locator(".tb-model-title")
     notebook.until(lambda: titles.first.inner_text() == "Qwen3 0.6B", what="the smallest Qwen3")
     for name in ("Qwen3-0.6B", "Qwen3-1.7B", "Qwen3-4B"):
-        panel.locator(f'[data-model="{name}"] .tb-model-compare input').check()
+        box = panel.locator(f'[data-model="{name}"] .tb-model-compare input')
+        box.click()  # not `check`: the answer to the last click may come between, and be drawn
+        notebook.until(box.is_checked, what=f"{name} among the compared")
     panel.locator(".tb-comparison thead th").nth(2).wait_for()
     assert panel.locator('[data-model="Qwen3-8B"] .tb-model-compare input').is_disabled()
     assert "apache-2.0" in panel.locator(".tb-comparison").inner_text()

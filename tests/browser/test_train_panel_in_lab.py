@@ -61,7 +61,8 @@ def test_a_run_is_paused_asked_continued_and_stopped(open_notebook: Any) -> None
     page.locator(".tb-event-checkpoint").first.wait_for(timeout=30_000)
     assert notebook.points() == rested
     page.click('[data-do="unpause"]')
-    notebook.until(lambda: notebook.points() > rested, seconds=30, what="steps after the pause")
+    enough = rested + 8  # steps to zoom in on
+    notebook.until(lambda: notebook.points() > enough, seconds=30, what="steps after the pause")
     stage = page.locator('[data-plot="loss"] .tb-canvas')
     stage.focus()
     page.keyboard.press("Home")

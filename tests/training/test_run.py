@@ -207,7 +207,8 @@ def test_what_a_state_forbids_is_said(finished: Run, tmp_path: Path) -> None:
 def test_an_interrupt_stops_gracefully(quick: Quick, tmp_path: Path) -> None:
     quick(training__max_steps=500).save(tmp_path / "recipe.yaml")
     code = (
-        "import sys, tunebook\n"
+        "import signal, sys, tunebook\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # also below `make test &`
         "run = tunebook.train(sys.argv[1], wait=True, root=sys.argv[2])\n"
         "print(run.state, flush=True)"
     )

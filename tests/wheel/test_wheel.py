@@ -33,6 +33,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory, project_root: 
     venv.create(folder, with_pip=True)
     executable = folder / "bin" / "python"
     install = [str(executable), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    install.append("--no-compile")  # most of it is not imported here
     torch = [os.environ.get("TORCH") or "torch"]
     if index := os.environ.get("TORCH_INDEX"):
         torch += ["--index-url", index]
