@@ -18,7 +18,7 @@ from tunebook.export.gguf.packing import (
     pack_planes,
     unpack_planes,
 )
-from tunebook.export.gguf.searches import TINY, signed_extreme
+from tunebook.export.gguf.searches import TINY, over, signed_extreme
 
 VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 _TRIALS = range(-7, 8)
@@ -68,7 +68,7 @@ def _scales(groups: Tensor, importance: Tensor | None) -> Tensor:
     weighted = weights * groups
     extreme = signed_extreme(groups)
     zero = extreme.abs() < TINY
-    over = extreme.masked_fill(zero, 1).reciprocal_()
+    extreme = extreme.masked_fill(zero, 1)
     table = _table(groups.device, values=True)
     product = torch.empty_like(groups)
 
@@ -79,9 +79,9 @@ def _scales(groups: Tensor, importance: Tensor | None) -> Tensor:
         scale = sum_xl / sum_l2
         return scale, sum_xl.mul_(scale)
 
-    scale, best = (found.nan_to_num_(0) for found in fitted(-VALUES[0] * over))
+    scale, best = (found.nan_to_num_(0) for found in fitted((extreme / -VALUES[0]).reciprocal_()))
     for trial in _TRIALS:
-        this_scale, gain = fitted((trial + VALUES[0]) * over)
+        this_scale, gain = fitted(over(trial + VALUES[0], extreme))
         better = gain > best
         torch.where(better, gain, best, out=best)
         torch.where(better, this_scale, scale, out=scale)

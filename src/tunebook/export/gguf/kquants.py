@@ -28,6 +28,7 @@ from tunebook.export.gguf.searches import (
     make_qkx,
     make_qp,
     make_qx,
+    over,
     signed_extreme,
 )
 
@@ -69,7 +70,7 @@ def pack_q3_k(x: Tensor, importance: Tensor | None) -> Tensor:
     groups = x.view(16, 16, -1)
     if importance is None:
         scales = make_q3(groups, 4)
-        inverse = -32 / signed_extreme(scales[None])[0]
+        inverse = over(-32, signed_extreme(scales[None])[0])
         zero = inverse.isinf()
         codes = (inverse * scales).round_().clamp_(-32, 31).add_(32).masked_fill_(zero, 0)
         d = inverse.reciprocal().masked_fill_(zero, 0)
@@ -129,7 +130,7 @@ def pack_q6_k(x: Tensor, importance: Tensor | None) -> Tensor:
     weights = groups * groups if importance is None else importance.view(16, 16, -1)
     scales = make_qx(groups, weights, 32).scale
     extreme = signed_extreme(scales[None])[0]
-    inverse = -128 / extreme
+    inverse = over(-128, extreme)
     d = inverse.reciprocal().masked_fill_(extreme.abs() < TINY, 0)
     codes = (inverse * scales).round_().clamp_(max=127).masked_fill_(d == 0, 0)
     quants = as_bytes(_divided(groups, _half(d) * codes, (-32, 31))).view(2, 4, 32, -1)
@@ -181,7 +182,7 @@ def _rounded(
     pair = torch.stack([fitted.scale, fitted.minimum])
     if total is None:
         largest = pair.amax(1)
-        inverse = torch.where(largest > 0, limit / largest, 0)
+        inverse = torch.where(largest > 0, over(limit, largest), 0)
         codes = (pair * inverse[:, None]).round_().clamp_(0, limit)
         d = largest / limit
     else:

@@ -79,7 +79,7 @@ def make_qkx(
         torch.addcmul(minimum[:, None], quant, scale[:, None], out=product)
         return product.sub_(x).abs_().mul_(weights).sum(1).neg_()
 
-    inverse = nmax / (highest - minimum)
+    inverse = over(nmax, highest - minimum)
     rounded(inverse, minimum, exact=True)
     scale = inverse.reciprocal()
     if absolute:
@@ -91,7 +91,7 @@ def make_qkx(
     chosen = (inverse, minimum.clone()) if quants else None
     first, distance, count = steps
     for levels in _levels(nmax, range(count + 1), distance, first):
-        inverse = levels / (highest - minimum)
+        inverse = over(levels, highest - minimum)
         # where the largest weight lies between two quants the last bit decides
         rounded(inverse, minimum, exact=abs(levels % 1 - 0.5) < 1e-4)
         sum_l, sum_l2, sum_xl = sums()
@@ -151,11 +151,11 @@ def make_qx(x: Tensor, weights: Tensor, nmax: int, *, quants: bool = False) -> S
         scale = sum_xl / sum_l2
         return scale, sum_xl.mul_(scale)
 
-    inverse = -nmax / extreme
+    inverse = over(-nmax, extreme)
     rounded(inverse)
     scale, best = (value.nan_to_num_(0) for value in fitted())
     for levels in _levels(nmax, range(-9, 10), 0.1):
-        trial = -levels / extreme
+        trial = over(-levels, extreme)
         rounded(trial)
         this_scale, gain = fitted()
         better = gain > best
@@ -184,7 +184,7 @@ def make_q3(x: Tensor, nmax: int) -> Tensor:
     zero = extreme.abs() < TINY
     weights = x * x
     weighted = weights * x
-    quant = (x * (-nmax / extreme)[:, None]).round_().clamp_(-nmax, nmax - 1)
+    quant = (x * over(-nmax, extreme)[:, None]).round_().clamp_(-nmax, nmax - 1)
     quant.masked_fill_(zero[:, None], 0)
     sum_xl, sum_l2 = (weighted * quant).sum(1), (weights * quant * quant).sum(1)
     _descend(x, weights, weighted, quant, sum_xl, sum_l2, (-nmax, nmax - 1))
@@ -209,10 +209,10 @@ def make_qp(x: Tensor, weights: Tensor, nmax: int) -> tuple[Tensor, Tensor]:
         quant = (x * inverse[:, None]).round_().clamp_(max=nmax)
         return (x - quant * inverse.reciprocal()[:, None]).square_().mul_(weights).sum(1)
 
-    inverse = nmax / largest
+    inverse = over(nmax, largest)
     least = error(inverse)
     for levels in _levels(nmax, range(-4, 5), 0.1):
-        trial = levels / largest
+        trial = over(levels, largest)
         found = error(trial)
         inverse = torch.where(found < least, trial, inverse)
         least = torch.minimum(least, found)
@@ -232,6 +232,11 @@ def signed_extreme(x: Tensor) -> Tensor:
         groups = x.transpose(1, 2)[tied]
         extreme[tied] = groups.gather(1, groups.abs().argmax(1, keepdim=True)).squeeze(1)
     return extreme
+
+
+def over(number: float, x: Tensor) -> Tensor:
+    """`number / x` rounded once; torch takes the reciprocal first, and the last bit can decide."""
+    return torch.div(torch.tensor(number, dtype=x.dtype), x)
 
 
 def _descend(
