@@ -70,17 +70,19 @@ def ggml_quantize(
 def compared(
     weight: Tensor, type: str, ours: Tensor, theirs: Tensor, importance: Tensor | None
 ) -> tuple[float, float]:
-    """Share of blocks with the same bytes; weighted squared error of ours over theirs."""
-    size = BLOCK_TYPES[type].bytes
-    same = (ours.view(-1, size) == theirs.view(-1, size)).all(1).double().mean()
-    error, least = (
-        (
-            (dequantize(packed, type) - weight).double() ** 2
-            * (1 if importance is None else importance)
-        )
-        for packed in (ours, theirs)
+    """Share of blocks with the same bytes; weighted squared error of ours over theirs.
+
+    The error of a block is taken relative to the block, so that large ones do not hide the others.
+    """
+    block = BLOCK_TYPES[type]
+    same = (ours.view(-1, block.bytes) == theirs.view(-1, block.bytes)).all(1).double().mean()
+    size, error, least = (
+        ((written - weight).double() ** 2 * (1 if importance is None else importance))
+        .view(-1, block.weights)
+        .sum(1)
+        for written in (torch.zeros(1), dequantize(ours, type), dequantize(theirs, type))
     )
-    return float(same), float(error.sum() / least.sum()) if float(least.sum()) else 1.0
+    return float(same), float((error / size).sum() / (least / size).sum())
 
 
 def measured(

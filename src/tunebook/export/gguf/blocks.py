@@ -19,7 +19,7 @@ from torch import Tensor
 from tunebook.errors import TensorUnsuitable
 from tunebook.export.gguf import iq4, kquants, legacy
 
-_CPU_PIECE, _GPU_PIECE = 1 << 17, 1 << 23  # weights at a time, some five float32 copies of each
+_CPU_PIECE, _GPU_PIECE = 1 << 18, 1 << 23  # weights at a time, some five float32 copies of each
 
 
 @dataclass(frozen=True)

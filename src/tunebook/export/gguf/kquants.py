@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,10 +49,10 @@ def pack_q2_k(x: Tensor, importance: Tensor | None) -> Tensor:
     """84 bytes a superblock: 16 groups of 16; 2-bit quants, 4-bit scales and minima."""
     groups = x.view(16, 16, -1)
     if importance is None:
-        fitted = _rounded(groups, groups.abs(), 3, 15, (-0.5, 0.1, 15), absolute=True)
+        fitted = _rounded(groups, groups.abs(), 3, 15, (-0.5, 0.1, 15), measure="absolute")
     else:
         weights = _weights(groups, importance, 1)
-        fitted = _rounded(groups, weights, 3, 15, _SEARCHED, searched=True)
+        fitted = _rounded(groups, weights, 3, 15, _SEARCHED)
     quants = pack_planes(fitted.quants.view(2, 4, 32, -1), 2).view(64, -1)
     scales = fitted.scales | fitted.minima << 4
     return torch.cat([scales, quants, half_bytes(fitted.d), half_bytes(fitted.dmin)])
@@ -156,8 +156,10 @@ def _eight_groups(
     groups = x.view(8, 32, -1)
     if importance is None:
         magnitude = groups.square().mean(1).sqrt_()
-        return _rounded(groups, groups.abs().add_(magnitude[:, None]), nmax, 63, steps)
-    return _rounded(groups, _weights(groups, importance, 2), nmax, 63, _SEARCHED, searched=True)
+        return _rounded(
+            groups, groups.abs().add_(magnitude[:, None]), nmax, 63, steps, measure="gain"
+        )
+    return _rounded(groups, _weights(groups, importance, 2), nmax, 63, _SEARCHED)
 
 
 def _rounded(
@@ -167,18 +169,18 @@ def _rounded(
     limit: int,
     steps: tuple[float, float, int],
     *,
-    searched: bool = False,
-    absolute: bool = False,
+    measure: Literal["gain", "square", "absolute"] = "square",
 ) -> _Superblock:
     """Scales and minima of groups (groups, size, n) as whole numbers, and the quants they leave.
 
     Args:
         weights: as `make_qkx` wants them; used up.
         limit: the largest whole number for a scale or minimum.
-        searched: whether d and dmin are searched for, or are those of the largest scale and minimum.
+        measure: as of `make_qkx`. With the squared error, which is for weights of known importance,
+            d and dmin are searched for too, else they are those of the largest scale and minimum.
     """
-    total = weights.sum(1) if searched else None
-    fitted = make_qkx(groups, weights, nmax, steps, absolute=absolute)
+    total = weights.sum(1) if measure == "square" else None
+    fitted = make_qkx(groups, weights, nmax, steps, measure=measure)
     pair = torch.stack([fitted.scale, fitted.minimum])
     if total is None:
         largest = pair.amax(1)

@@ -7,7 +7,7 @@ as there; knows no format and no bytes.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ def make_qkx(
     nmax: int,
     steps: tuple[float, float, int],
     *,
-    absolute: bool = False,
+    measure: Literal["gain", "square", "absolute"] = "square",
     quants: bool = False,
 ) -> Affine:
     """Scale and minimum of each group that make the weighted error least, by trial.
@@ -49,70 +49,30 @@ def make_qkx(
         weights: (groups, size, n) float32, at least 0; used up.
         nmax: the largest quant.
         steps: first offset, distance and number of the trial scales `(offset + nmax) / span`.
-        absolute: the error is |difference| instead of its square.
+        measure: what a trial is judged by: the squared or the absolute error, or the fall of the
+            squared error in closed form, which takes half the time and tells errors apart to 1e-4.
         quants: give the quants of the best trial too.
     """
     minimum, highest = x.amin(1).clamp_(max=0), x.amax(1)
     flat = highest <= minimum
-    total = weights.sum(1)
-    weights.div_(total[:, None])  # a group without weight is nan from here on, and no trial wins
-    quant, product, spare = (torch.empty_like(x) for _ in range(3))
-    mean = torch.mul(weights, x, out=product).sum(1).nan_to_num_(0)
-    centred = x - mean[:, None]  # so that a trial's gain needs no terms that cancel
-
-    def rounded(inverse: Tensor, minimum: Tensor, *, exact: bool) -> None:
-        if exact:
-            torch.sub(x, minimum[:, None], out=quant).mul_(inverse[:, None])
-        else:
-            start = (mean - minimum).mul_(inverse)
-            torch.addcmul(start[:, None], centred, inverse[:, None], out=quant)
-        quant.round_().clamp_(0, nmax)
-
-    def sums() -> tuple[Tensor, Tensor, Tensor]:
-        torch.mul(weights, quant, out=product)
-        sum_l = product.sum(1)
-        sum_l2 = torch.mul(product, quant, out=spare).sum(1)
-        sum_xl = product.mul_(centred).sum(1)
-        return sum_l, sum_l2, sum_xl
-
-    def deviation(scale: Tensor, minimum: Tensor) -> Tensor:
-        torch.addcmul(minimum[:, None], quant, scale[:, None], out=product)
-        return product.sub_(x).abs_().mul_(weights).sum(1).neg_()
-
+    trials = _AffineTrials(x, weights, nmax)
     inverse = over(nmax, highest - minimum)
-    rounded(inverse, minimum, exact=True)
+    trials.round(inverse, minimum, exact=True)
     scale = inverse.reciprocal()
-    if absolute:
-        best = deviation(scale, minimum)
-    else:  # by how much the trial lowers the error below that of the mean alone
-        sum_l, sum_l2, sum_xl = sums()
-        low = minimum - mean
-        best = scale * (2 * sum_xl - scale * sum_l2 - 2 * low * sum_l) - low * low
+    best = (
+        trials.gain(scale, minimum) if measure == "gain" else trials.error(scale, minimum, measure)
+    )
     chosen = (inverse, minimum.clone()) if quants else None
     first, distance, count = steps
     for levels in _levels(nmax, range(count + 1), distance, first):
         inverse = over(levels, highest - minimum)
         # where the largest weight lies between two quants the last bit decides
-        rounded(inverse, minimum, exact=abs(levels % 1 - 0.5) < 1e-4)
-        sum_l, sum_l2, sum_xl = sums()
-        spread = torch.addcmul(sum_l2, sum_l, sum_l, value=-1).clamp_(min=1e-9)
-        this_scale = sum_xl / spread
-        this_minimum = torch.addcmul(mean, this_scale, sum_l, value=-1)
-        above = this_minimum > 0
-        constrained = x.is_cuda or bool(above.any())
-        if constrained:  # the formats have no such minimum: it is 0 then
-            through = torch.addcmul(sum_xl, mean, sum_l)
-            slope = through / sum_l2
-            torch.where(above, slope, this_scale, out=this_scale)
-            this_minimum.clamp_(max=0)
-        if absolute:
-            gain = deviation(this_scale, this_minimum)
-        else:
-            gain = this_scale * sum_xl
-            if constrained:
-                torch.where(above, through * slope - mean * mean, gain, out=gain)
-        better = gain > best
-        torch.where(better, gain, best, out=best)
+        trials.round(inverse, minimum, exact=abs(float(levels) % 1 - 0.5) < 1e-4)
+        this_scale, this_minimum, merit = trials.fit()
+        if measure != "gain":
+            merit = trials.error(this_scale, this_minimum, measure)
+        better = merit > best
+        torch.where(better, merit, best, out=best)
         torch.where(better, this_scale, scale, out=scale)
         if chosen:
             torch.where(better, inverse, chosen[0], out=chosen[0])
@@ -121,8 +81,75 @@ def make_qkx(
     scale.masked_fill_(flat, 0)
     if not chosen:
         return Affine(scale, minimum.neg_(), None)
-    rounded(*chosen, exact=True)
-    return Affine(scale, minimum.neg_(), quant.masked_fill_(flat[:, None], 0))
+    trials.round(*chosen, exact=True)
+    found = trials.quant.add_(trials.middle).masked_fill_(flat[:, None], 0)
+    return Affine(scale, minimum.neg_(), found)
+
+
+class _AffineTrials:
+    """The least-squares fit x ~ scale * quant + minimum for one choice of quants after the other.
+
+    Weights are made to sum to 1, x is taken from its mean and quants are counted from `middle`:
+    the sums then need no terms that cancel.
+    """
+
+    def __init__(self, x: Tensor, weights: Tensor, nmax: int) -> None:
+        self.x, self.nmax, self.middle = x, nmax, (nmax + 1) // 2
+        self.quant, self.product, self.spare = (torch.empty_like(x) for _ in range(3))
+        # a group without weight is nan from here on, and no trial wins
+        self.weights = weights.div_(weights.sum(1, keepdim=True))
+        self.mean = torch.mul(weights, x, out=self.product).sum(1).nan_to_num_(0)
+        self.centred = x - self.mean[:, None]
+
+    def round(self, inverse: Tensor, minimum: Tensor, *, exact: bool) -> None:
+        """Set the quants to (x - minimum) * inverse, rounded; `exact` as C rounds on the way."""
+        if exact:
+            torch.sub(self.x, minimum[:, None], out=self.quant).mul_(inverse[:, None])
+            self.quant.sub_(self.middle)
+        else:
+            start = (self.mean - minimum).mul_(inverse).sub_(self.middle)
+            torch.addcmul(start[:, None], self.centred, inverse[:, None], out=self.quant)
+        self.quant.round_().clamp_(-self.middle, self.nmax - self.middle)
+
+    def fit(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The scale and the minimum, at most 0, that fit best, and their `gain`."""
+        sum_l, sum_l2, sum_xl = self._sums()
+        spread = torch.addcmul(sum_l2, sum_l, sum_l, value=-1)
+        torch.threshold_(spread, 1e-6 * self.nmax**2, torch.inf)  # what is below is the sums' rounding
+        scale = sum_xl / spread
+        minimum = torch.addcmul(self.mean, scale, sum_l.add_(self.middle), value=-1)
+        gain = scale * sum_xl
+        above = minimum > 0
+        if above.is_cuda or bool(above.any()):  # no format has such a minimum: it is 0 then
+            through = torch.addcmul(sum_xl, self.mean, sum_l)
+            slope = through / torch.addcmul(spread, sum_l, sum_l)
+            torch.where(above, slope, scale, out=scale)
+            torch.where(above, through.mul_(slope) - self.mean * self.mean, gain, out=gain)
+            minimum.clamp_(max=0)
+        return scale, minimum, gain
+
+    def gain(self, scale: Tensor, minimum: Tensor) -> Tensor:
+        """By how much the squared error is below that of the mean alone: (groups, n)."""
+        sum_l, sum_l2, sum_xl = self._sums()
+        low = torch.add(minimum - self.mean, scale, alpha=self.middle)
+        return scale * (2 * sum_xl - scale * sum_l2 - 2 * low * sum_l) - low * low
+
+    def error(self, scale: Tensor, minimum: Tensor, measure: str) -> Tensor:
+        """The weighted error, squared or absolute, as a number below 0: (groups, n)."""
+        start = torch.add(minimum, scale, alpha=self.middle)
+        torch.addcmul(start[:, None], self.quant, scale[:, None], out=self.product).sub_(self.x)
+        if measure == "absolute":
+            self.product.abs_()
+        else:
+            self.product.mul_(self.product)
+        return self.product.mul_(self.weights).sum(1).neg_()
+
+    def _sums(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weighted sums of the quants, of their squares, and of their products with x."""
+        torch.mul(self.weights, self.quant, out=self.product)
+        sum_l = self.product.sum(1)
+        sum_l2 = torch.mul(self.product, self.quant, out=self.spare).sum(1)
+        return sum_l, sum_l2, self.product.mul_(self.centred).sum(1)
 
 
 def make_qx(x: Tensor, weights: Tensor, nmax: int, *, quants: bool = False) -> Scaled:
@@ -234,9 +261,9 @@ def signed_extreme(x: Tensor) -> Tensor:
     return extreme
 
 
-def over(number: float, x: Tensor) -> Tensor:
+def over(number: Tensor | float, x: Tensor) -> Tensor:
     """`number / x` rounded once; torch takes the reciprocal first, and the last bit can decide."""
-    return torch.div(torch.tensor(number, dtype=x.dtype), x)
+    return torch.div(torch.as_tensor(number, dtype=x.dtype), x)
 
 
 def _descend(
@@ -268,9 +295,9 @@ def _descend(
             break
 
 
-def _levels(nmax: int, steps: range, distance: float, first: float = 0) -> list[float]:
+def _levels(nmax: int, steps: range, distance: float, first: float = 0) -> tuple[Tensor, ...]:
     """`first + distance * i + nmax` for each step i but 0 of a range around it, in float32 as in C."""
     exact = torch.tensor(steps, dtype=torch.float32)
     if steps.start < 0:
         exact = exact[exact != 0]
-    return (first + distance * exact + nmax).tolist()
+    return (first + distance * exact + nmax).unbind()
