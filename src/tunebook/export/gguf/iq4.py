@@ -18,7 +18,7 @@ from tunebook.export.gguf.packing import (
     pack_planes,
     unpack_planes,
 )
-from tunebook.export.gguf.searches import TINY, over, signed_extreme
+from tunebook.export.gguf.searches import LEAST, TINY, is_above, over, signed_extreme
 
 VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 _TRIALS = range(-7, 8)
@@ -68,7 +68,7 @@ def _scales(groups: Tensor, importance: Tensor | None) -> Tensor:
     weighted = weights * groups
     extreme = signed_extreme(groups)
     zero = extreme.abs() < TINY
-    extreme = extreme.masked_fill(zero, 1)
+    extreme.masked_fill_(zero, 1)
     table = _table(groups.device, values=True)
     product = torch.empty_like(groups)
 
@@ -76,15 +76,15 @@ def _scales(groups: Tensor, importance: Tensor | None) -> Tensor:
         value = table.index_select(0, _places(groups, inverse).view(-1)).view_as(groups)
         sum_xl = torch.mul(weighted, value, out=product).sum(1)
         sum_l2 = value.square_().mul_(weights).sum(1)
-        scale = sum_xl / sum_l2
+        scale = sum_xl / sum_l2.clamp_(min=LEAST)
         return scale, sum_xl.mul_(scale)
 
-    scale, best = (found.nan_to_num_(0) for found in fitted((extreme / -VALUES[0]).reciprocal_()))
+    scale, best = fitted((extreme / -VALUES[0]).reciprocal_())
     for trial in _TRIALS:
         this_scale, gain = fitted(over(trial + VALUES[0], extreme))
-        better = gain > best
-        torch.where(better, gain, best, out=best)
-        torch.where(better, this_scale, scale, out=scale)
+        better = is_above(gain, best)
+        torch.maximum(gain, best, out=best)
+        scale.lerp_(this_scale, better)
     return scale.masked_fill_(zero, 0)
 
 
