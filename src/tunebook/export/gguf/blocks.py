@@ -208,6 +208,7 @@ def _each(piece: Callable[[slice], None], count: int, k: int, device: torch.devi
 
     def single() -> None:
         torch.set_num_threads(1)  # of this thread, and what threads to come begin with
+        torch.get_num_threads()  # the first call makes it last
         alone.wait()
 
     with ThreadPoolExecutor(threads) as pool:
