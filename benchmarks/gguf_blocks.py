@@ -2,7 +2,8 @@
 
 ggml is the one inside xllamacpp (`ggml_quantize_chunk`, the function that llama.cpp's own quantise
 calls), each of its threads on a share of the rows. Both take turns; the best of the repeats counts.
-Prints millions of weights a second, the ratio, the share of blocks whose bytes are the same, and
+Prints millions of weights a second and, since other work on the machine slows whoever runs beside
+it, a processor second; ours over ggml's in both; the share of blocks whose bytes are the same; and
 the weighted squared error of ours over ggml's.
 
     python benchmarks/gguf_blocks.py [--types Q4_K ...] [--rows N] [--threads N] [--device cuda] [--json FILE]
@@ -98,24 +99,27 @@ def measured(
             torch.cuda.synchronize()
         return packed
 
-    seconds: dict[str, list[float]] = {"ours": [], "ggml": []}
-    packed, theirs = ours(), None
+    def judge() -> Tensor:
+        return ggml_quantize(weight, type, importance, threads)
+
+    packed, theirs = ours(), judge()
+    taken: dict[str, list[tuple[float, float]]] = {"ours": [], "ggml": []}
     for _ in range(repeats):
-        for side in seconds:
-            start = time.perf_counter()
-            if side == "ours":
-                packed = ours()
-            else:
-                theirs = ggml_quantize(weight, type, importance, threads)
-            seconds[side].append(time.perf_counter() - start)
-    assert theirs is not None
-    speed = {side: weight.numel() / min(times) / 1e6 for side, times in seconds.items()}
+        for side, work in (("ours", ours), ("ggml", judge)):
+            start, busy = time.perf_counter(), time.process_time()
+            work()
+            taken[side].append((time.perf_counter() - start, time.process_time() - busy))
+    size = weight.numel() / 1e6
+    speed = {side: size / min(wall for wall, _ in times) for side, times in taken.items()}
+    busy_speed = {side: size / min(cpu for _, cpu in times) for side, times in taken.items()}
     same, error = compared(weight, type, packed.cpu(), theirs, importance)
     return {
         "type": type,
         "importance": importance is not None,
         **speed,
         "ratio": speed["ours"] / speed["ggml"],
+        **{f"{side}_cpu": value for side, value in busy_speed.items()},
+        "ratio_cpu": busy_speed["ours"] / busy_speed["ggml"],
         "same": same,
         "error": error,
     }
@@ -135,9 +139,8 @@ def main() -> None:
     torch.manual_seed(0)
     weight = 0.02 * torch.randn(arguments.rows, 2048)
     importance = torch.rand(2048).square() + 0.01
-    print(
-        f"{'type':8}{'importance':12}{'ours M/s':>10}{'ggml M/s':>10}{'ratio':>8}{'same':>9}{'error':>10}"
-    )
+    wide = ("ours M/s", "ggml M/s", "ratio", "ours M/CPU s", "ggml M/CPU s", "ratio")
+    print(f"{'type':8}{'importance':12}" + "".join(f"{h:>14}" for h in wide) + "   same     error")
     table = []
     for type in arguments.types:
         for column in (None,) if type in PLAIN else (None, importance):
@@ -146,20 +149,18 @@ def main() -> None:
             )
             table.append(row)
             known = "yes" if row["importance"] else "no"
-            print(
-                f"{type:8}{known:12}{row['ours']:10.1f}{row['ggml']:10.1f}{row['ratio']:8.2f}"
-                f"{row['same']:9.2%}{row['error']:10.6f}",
-                flush=True,
-            )
+            kinds = ("ours", "ggml", "ratio", "ours_cpu", "ggml_cpu", "ratio_cpu")
+            figures = "".join(f"{row[kind]:14.2f}" for kind in kinds)
+            print(f"{type:8}{known:12}{figures}{row['same']:9.2%}{row['error']:10.6f}", flush=True)
     if arguments.json:
-        figures = {
+        found = {
             "threads": arguments.threads,
             "device": arguments.device,
             "table": table,
             "versions": {p: version(p) for p in ("torch", "xllamacpp")},
             "machine": platform.machine(),
         }
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from gguf_blocks import PLAIN, compared, ggml_quantize
 from torch import Tensor
 
 from tunebook.errors import TensorUnsuitable
+from tunebook.export.gguf import blocks
 from tunebook.export.gguf.blocks import BLOCK_TYPES, dequantize, finite, quantize, row_bytes
 
 QUANTISED = [name for name in BLOCK_TYPES if name not in ("F32", "F16", "BF16")]
@@ -152,6 +153,17 @@ def test_pieces_in_threads_are_the_pieces_of_one() -> None:
         torch.set_num_threads(before)
     assert torch.equal(*results)
     assert torch.equal(results[0][333], quantize(x[333], "Q4_0", importance))
+
+
+def test_torch_starts_no_threads_inside_of_ours() -> None:
+    seen: list[int] = []
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        blocks._each(lambda _: seen.append(torch.get_num_threads()), 9, 2**20, torch.device("cpu"))
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1] * 9
 
 
 def test_sizes_are_those_of_the_formats() -> None:
