@@ -28,7 +28,7 @@ def pack_iq4_nl(x: Tensor, importance: Tensor | None) -> Tensor:
     """18 bytes for 32 weights (32, n): d, then two indices a byte."""
     groups = x[None]
     d = _scales(groups, importance)
-    quants = _nearest(groups, _inverse(d)).to(torch.uint8)
+    quants = as_bytes(_nearest(groups, _inverse(d)))
     return torch.cat([half_bytes(d[0]), _indices(quants)])
 
 
@@ -43,7 +43,7 @@ def pack_iq4_xs(x: Tensor, importance: Tensor | None) -> Tensor:
     scales = _scales(groups, importance)
     d = signed_extreme(scales[None])[0] / -32
     codes = (_inverse(d) * scales).round_().clamp_(-32, 31)
-    quants = _nearest(groups, _inverse(d * codes)).to(torch.uint8)
+    quants = as_bytes(_nearest(groups, _inverse(d * codes)))
     whole = as_bytes(codes.add_(32))
     high = pack_planes((whole >> 4).view(2, 4, 1, -1), 2).view(2, -1)
     low = pack_planes((whole & 15).view(4, 2, 1, -1), 4).view(4, -1)

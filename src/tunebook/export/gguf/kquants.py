@@ -80,7 +80,7 @@ def pack_q3_k(x: Tensor, importance: Tensor | None) -> Tensor:
         scales = make_qx(groups, weights, 4).scale
         block, quants = make_qx(scales[None], total[None], 32, quants=True)
         assert quants is not None
-        codes, d = quants[0].add_(32), block[0]
+        codes, d = quants[0], block[0]
     quants = as_bytes(_divided(groups, _half(d) * (codes - 32), (-4, 3)))
     high = pack_planes((quants.view(8, 32, -1) >> 2), 1)
     low = pack_planes(quants.view(2, 4, 32, -1) & 3, 2).view(64, -1)
@@ -136,8 +136,7 @@ def pack_q6_k(x: Tensor, importance: Tensor | None) -> Tensor:
     quants = as_bytes(_divided(groups, _half(d) * codes, (-32, 31))).view(2, 4, 32, -1)
     low = pack_planes((quants & 15).view(2, 2, 64, -1), 4)
     high = pack_planes(quants >> 4, 2)
-    codes = codes.to(torch.int8).view(torch.uint8)
-    return torch.cat([low.view(128, -1), high.view(64, -1), codes, half_bytes(d)])
+    return torch.cat([low.view(128, -1), high.view(64, -1), as_bytes(codes), half_bytes(d)])
 
 
 def unpack_q6_k(packed: Tensor) -> Tensor:
@@ -206,10 +205,10 @@ def _divided(
     groups: Tensor, step: Tensor, limits: tuple[int, int], minimum: Tensor | None = None
 ) -> Tensor:
     """Quants (groups, size, n), counted from 0, for steps and minima (groups, n); 0 for a step of 0."""
-    zero = step == 0
+    some = (step != 0).float()
     shifted = groups if minimum is None else groups + minimum[:, None]
-    quants = (shifted / step[:, None]).round_().clamp_(*limits).sub_(limits[0])
-    return quants.masked_fill_(zero[:, None], 0)
+    quants = (shifted / (step + (1 - some))[:, None]).round_().clamp_(*limits)
+    return quants.sub_(limits[0]).mul_(some[:, None])
 
 
 def _half(value: Tensor) -> Tensor:

@@ -28,9 +28,9 @@ def pack_q8_0(x: Tensor) -> Tensor:
     """34 bytes: d, then 32 signed bytes."""
     d = x.abs().amax(0) / 127
     scaled = x * _inverse(d)
-    whole = scaled.trunc()
-    quants = whole + ((scaled - whole) * 2).trunc_()  # C's roundf: half away from zero
-    return torch.cat([half_bytes(d), quants.to(torch.int8).view(torch.uint8)])
+    whole = scaled.to(torch.int32).float()
+    quants = whole + scaled.sub_(whole).mul_(2).to(torch.int32)  # C's roundf: half away from zero
+    return torch.cat([half_bytes(d), as_bytes(quants)])
 
 
 def unpack_q8_0(packed: Tensor) -> Tensor:
@@ -45,12 +45,12 @@ def pack_signed(
     half = 1 << bits - 1
     if importance is None or mean_square is None:
         d = signed_extreme(x[None])[0] / -half
-        quants = (x * _inverse(d)).add_(half + 0.5).trunc_().clamp_(max=2 * half - 1)
+        quants = (x * _inverse(d)).add_(half + 0.5).clamp_(max=2 * half - 1)
     else:
         weights = _weights(x, importance, mean_square)
-        scale, signed = make_qx(x[None], weights[None], half, quants=True)
-        assert signed is not None
-        d, quants = scale[0], signed[0].add_(half)
+        scale, searched = make_qx(x[None], weights[None], half, quants=True)
+        assert searched is not None
+        d, quants = scale[0], searched[0]
     return torch.cat([half_bytes(d), _packed(quants, bits)])
 
 
@@ -68,7 +68,7 @@ def pack_affine(
     if importance is None or mean_square is None:
         m = x.amin(0)
         d = (x.amax(0) - m) / nmax
-        quants = (x - m).mul_(_inverse(d)).add_(0.5).trunc_().clamp_(max=nmax)
+        quants = (x - m).mul_(_inverse(d)).add_(0.5).clamp_(max=nmax)
     else:
         weights = _weights(x, importance, mean_square)
         scale, minimum, searched = make_qkx(x[None], weights[None], nmax, _STEPS, quants=True)

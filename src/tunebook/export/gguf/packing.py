@@ -20,7 +20,7 @@ def from_half_bytes(packed: Tensor) -> Tensor:
 
 
 def as_bytes(quants: Tensor) -> Tensor:
-    """Whole numbers from 0 to 255 in float32 as uint8."""
+    """Numbers from -128 to 255 in float32 as uint8: their fraction dropped, and -1 as 255."""
     return quants.to(torch.int32).to(torch.uint8)  # by way of int32 it is vectorised
 
 

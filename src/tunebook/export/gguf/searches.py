@@ -25,7 +25,7 @@ class Affine(NamedTuple):
 
 
 class Scaled(NamedTuple):
-    """x is near `scale * quant`; (groups, n) and (groups, size, n), quants from -nmax to nmax-1."""
+    """x is near `scale * (quant - nmax)`; (groups, n) and (groups, size, n), quants from 0."""
 
     scale: Tensor
     quants: Tensor | None
@@ -84,8 +84,7 @@ def make_qkx(
     if not chosen:
         return Affine(scale, minimum.neg_(), None)
     trials.round(*chosen, exact=True)
-    found = trials.quant.add_(trials.middle).masked_fill_(flat[:, None], 0)
-    return Affine(scale, minimum.neg_(), found)
+    return Affine(scale, minimum.neg_(), trials.quant.add_(trials.middle))
 
 
 class _AffineTrials:
@@ -202,7 +201,7 @@ def make_qx(x: Tensor, weights: Tensor, nmax: int, *, quants: bool = False) -> S
     if not quants:
         return Scaled(scale, None)
     rounded(inverse)
-    return Scaled(scale, quant.masked_fill_(zero[:, None], -nmax))
+    return Scaled(scale, quant.add_(nmax).mul_((scale != 0)[:, None]))
 
 
 def make_q3(x: Tensor, nmax: int) -> Tensor:
@@ -216,11 +215,10 @@ def make_q3(x: Tensor, nmax: int) -> Tensor:
         nmax: quants are from -nmax to nmax - 1.
     """
     extreme = signed_extreme(x)
-    zero = extreme.abs() < TINY
+    extreme.masked_fill_(extreme.abs() < TINY, 1)
     weights = x * x
     weighted = weights * x
     quant = (x * over(-nmax, extreme)[:, None]).round_().clamp_(-nmax, nmax - 1)
-    quant.masked_fill_(zero[:, None], 0)
     sum_xl, sum_l2 = (weighted * quant).sum(1), (weights * quant * quant).sum(1)
     _descend(x, weights, weighted, quant, sum_xl, sum_l2, (-nmax, nmax - 1))
     return torch.where(sum_l2 > 0, sum_xl / sum_l2, 0)
@@ -237,8 +235,8 @@ def make_qp(x: Tensor, weights: Tensor, nmax: int) -> tuple[Tensor, Tensor]:
         weights: (groups, size, n) float32, at least 0.
         nmax: the largest quant.
     """
-    largest = x.amax(1).clamp_(min=0)
-    zero = largest < TINY
+    largest = x.amax(1)
+    largest.masked_fill_(largest < TINY, 1)
 
     def error(inverse: Tensor) -> Tensor:
         quant = (x * inverse[:, None]).round_().clamp_(max=nmax)
@@ -251,7 +249,7 @@ def make_qp(x: Tensor, weights: Tensor, nmax: int) -> tuple[Tensor, Tensor]:
         found = error(trial)
         inverse = torch.where(found < least, trial, inverse)
         least = torch.minimum(least, found)
-    quant = (x * inverse[:, None]).round_().clamp_(max=nmax).masked_fill_(zero[:, None], 0)
+    quant = (x * inverse[:, None]).round_().clamp_(max=nmax)
     weighted = weights * x
     sum_xl, sum_l2 = (weighted * quant).sum(1), (weights * quant * quant).sum(1)
     _descend(x, weights, weighted, quant, sum_xl, sum_l2, (0, nmax))
