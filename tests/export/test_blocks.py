@@ -180,6 +180,8 @@ def test_what_does_not_divide_is_refused_with_what_does() -> None:
     assert "Q8_0" in caught.value.do
     with pytest.raises(TensorUnsuitable, match="IQ2_XS"):
         row_bytes("IQ2_XS", 256)
+    with pytest.raises(TensorUnsuitable, match="importance"):
+        quantize(torch.zeros(2, 512), "Q4_K", torch.ones(256))
     with pytest.raises(TensorUnsuitable, match="145 bytes"):
         dequantize(torch.zeros(2, 145, dtype=torch.uint8), "Q4_K")
 

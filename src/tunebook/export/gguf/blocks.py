@@ -45,22 +45,22 @@ BLOCK_TYPES: dict[str, BlockType] = {
     for name in _NAMES
 }
 
-# weights (places, n) to bytes (bytes, n); importance like the weights, mean square of the row (n)
-_Pack = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
-_PACK: dict[str, _Pack] = {
-    "Q8_0": lambda x, _, __: legacy.pack_q8_0(x),
-    "Q4_0": lambda x, importance, square: legacy.pack_signed(x, 4, importance, square),
-    "Q5_0": lambda x, importance, square: legacy.pack_signed(x, 5, importance, square),
-    "Q4_1": lambda x, importance, square: legacy.pack_affine(x, 4, importance, square),
-    "Q5_1": lambda x, importance, square: legacy.pack_affine(x, 5, importance, square),
-    "Q2_K": lambda x, importance, _: kquants.pack_q2_k(x, importance),
-    "Q3_K": lambda x, importance, _: kquants.pack_q3_k(x, importance),
-    "Q4_K": lambda x, importance, _: kquants.pack_q4_k(x, importance),
-    "Q5_K": lambda x, importance, _: kquants.pack_q5_k(x, importance),
-    "Q6_K": lambda x, importance, _: kquants.pack_q6_k(x, importance),
-    "IQ4_NL": lambda x, importance, _: iq4.pack_iq4_nl(x, importance),
-    "IQ4_XS": lambda x, importance, _: iq4.pack_iq4_xs(x, importance),
+# weights (places, n), and how much each counts or None, to bytes (bytes, n)
+_PACK: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
+    "Q8_0": legacy.pack_q8_0,
+    "Q4_0": partial(legacy.pack_signed, bits=4),
+    "Q5_0": partial(legacy.pack_signed, bits=5),
+    "Q4_1": partial(legacy.pack_affine, bits=4),
+    "Q5_1": partial(legacy.pack_affine, bits=5),
+    "Q2_K": kquants.pack_q2_k,
+    "Q3_K": kquants.pack_q3_k,
+    "Q4_K": kquants.pack_q4_k,
+    "Q5_K": kquants.pack_q5_k,
+    "Q6_K": kquants.pack_q6_k,
+    "IQ4_NL": iq4.pack_iq4_nl,
+    "IQ4_XS": iq4.pack_iq4_xs,
 }
+_BY_ROW = ("Q4_0", "Q4_1", "Q5_0", "Q5_1")  # a weight counts by the mean square of its row too
 _UNPACK: dict[str, Callable[[Tensor], Tensor]] = {
     "Q8_0": legacy.unpack_q8_0,
     "Q4_0": partial(legacy.unpack_signed, bits=4),
@@ -109,10 +109,10 @@ def quantize(weight: Tensor, type: str, importance: Tensor | None = None) -> Ten
             importance matrix holds it. Q8_0 and the float types have no use for it.
 
     Returns:
-        (..., row_bytes(type, k)) uint8, on the device of `weight`.
+        (..., row_bytes(type, k)) uint8, on the device of `weight`; for F32 of float32 the same memory.
 
     Raises:
-        TensorUnsuitable: unknown type, or k is no multiple of its block.
+        TensorUnsuitable: unknown type, k is no multiple of its block, or not the length of importance.
     """
     block, k = _block(type), weight.shape[-1]
     size = row_bytes(type, k)
@@ -122,17 +122,17 @@ def quantize(weight: Tensor, type: str, importance: Tensor | None = None) -> Ten
     packed = torch.empty(len(rows), size, dtype=torch.uint8, device=weight.device)
     columns = None
     if importance is not None and type != "Q8_0":
-        columns = importance.to(weight.device, torch.float32).view(-1, block.weights).t()
+        _require_columns(importance, k)
+        columns = importance.to(weight.device, torch.float32).reshape(-1, block.weights).t()
 
     def piece(part: slice) -> None:
         x = rows[part].float()
-        known: Tensor | None = None
-        square: Tensor | None = None
-        if columns is not None:
-            known = columns.repeat(1, len(x))
-            square = x.square().mean(1).repeat_interleave(k // block.weights)
-        done = _PACK[type](x.view(-1, block.weights).t().contiguous(), known, square)
-        packed[part].view(-1, block.bytes).copy_(done.t())
+        places = x.view(-1, block.weights).t().contiguous()
+        counts = None if columns is None else columns.repeat(1, len(x))
+        if counts is not None and type in _BY_ROW:
+            mean = x.square().mean(1).repeat_interleave(k // block.weights)
+            counts.mul_(places.square().add_(mean).sqrt_())
+        packed[part].view(-1, block.bytes).copy_(_PACK[type](places, counts).t())
 
     _each(piece, len(rows), k, weight.device)
     return packed.view(*weight.shape[:-1], size)
@@ -190,6 +190,15 @@ def _block(type: str) -> BlockType:
     return BLOCK_TYPES[type]
 
 
+def _require_columns(importance: Tensor, k: int) -> None:
+    if importance.shape != (k,):
+        raise TensorUnsuitable(
+            "The importance is not that of this tensor.",
+            f"it is of shape {tuple(importance.shape)}, and a row has {k} weights.",
+            "measure it on this model, or leave it out.",
+        )
+
+
 def _each(piece: Callable[[slice], None], count: int, k: int, device: torch.device) -> None:
     """Call `piece` for consecutive rows, on the CPU in as many threads as torch would take.
 
@@ -215,5 +224,4 @@ def _each(piece: Callable[[slice], None], count: int, k: int, device: torch.devi
         for started in [pool.submit(single) for _ in range(threads)]:
             started.result()
         torch.set_num_threads(together)
-        for done in pool.map(piece, parts):
-            assert done is None
+        list(pool.map(piece, parts))  # raises what a piece raises

@@ -18,7 +18,7 @@ from tunebook.export.gguf.packing import (
     pack_planes,
     unpack_planes,
 )
-from tunebook.export.gguf.searches import LEAST, TINY, is_above, over, signed_extreme
+from tunebook.export.gguf.searches import LEAST, TINY, inverse_or_0, is_above, over, signed_extreme
 
 VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 _TRIALS = range(-7, 8)
@@ -28,7 +28,7 @@ def pack_iq4_nl(x: Tensor, importance: Tensor | None) -> Tensor:
     """18 bytes for 32 weights (32, n): d, then two indices a byte."""
     groups = x[None]
     d = _scales(groups, importance)
-    quants = as_bytes(_nearest(groups, _inverse(d)))
+    quants = as_bytes(_nearest(groups, inverse_or_0(d)))
     return torch.cat([half_bytes(d[0]), _indices(quants)])
 
 
@@ -42,8 +42,8 @@ def pack_iq4_xs(x: Tensor, importance: Tensor | None) -> Tensor:
     groups = x.view(8, 32, -1)
     scales = _scales(groups, importance)
     d = signed_extreme(scales[None])[0] / -32
-    codes = (_inverse(d) * scales).round_().clamp_(-32, 31)
-    quants = as_bytes(_nearest(groups, _inverse(d * codes)))
+    codes = (inverse_or_0(d) * scales).round_().clamp_(-32, 31)
+    quants = as_bytes(_nearest(groups, inverse_or_0(d * codes)))
     whole = as_bytes(codes.add_(32))
     high = pack_planes((whole >> 4).view(2, 4, 1, -1), 2).view(2, -1)
     low = pack_planes((whole & 15).view(4, 2, 1, -1), 4).view(4, -1)
@@ -108,10 +108,6 @@ def _table(device: torch.device, *, values: bool) -> Tensor:
     halves = torch.arange(-256, 256) / 2
     index = (halves[:, None] >= borders).sum(1)
     return (known[index] if values else index.float()).to(device)
-
-
-def _inverse(d: Tensor) -> Tensor:
-    return torch.where(d == 0, 0, d.reciprocal())
 
 
 def _indices(quants: Tensor) -> Tensor:

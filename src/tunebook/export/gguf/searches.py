@@ -51,7 +51,8 @@ def make_qkx(
         nmax: the largest quant.
         steps: first offset, distance and number of the trial scales `(offset + nmax) / span`.
         measure: what a trial is judged by: the squared or the absolute error, or the fall of the
-            squared error in closed form, which takes half the time and tells errors apart to 1e-4.
+            squared error in closed form, which takes a third less time and tells errors that
+            differ by less than 1e-4 apart by chance.
         quants: give the quants of the best trial too.
     """
     minimum, highest = x.amin(1).clamp_(max=0), x.amax(1)
@@ -119,9 +120,8 @@ class _AffineTrials:
         """The scale and the minimum, at most 0, that fit best, and their `gain`."""
         sum_l, sum_l2, sum_xl = self._sums()
         spread = torch.addcmul(sum_l2, sum_l, sum_l, value=-1)
-        torch.threshold_(
-            spread, 1e-6 * self.nmax**2, torch.inf
-        )  # what is below is the sums' rounding
+        rounding = 1e-6 * self.nmax**2  # a spread below it is nothing but that
+        torch.threshold_(spread, rounding, torch.inf)
         scale = sum_xl / spread
         minimum = torch.addcmul(self.mean, scale, sum_l.add_(self.middle), value=-1)
         gain = scale * sum_xl
@@ -239,7 +239,7 @@ def make_qp(x: Tensor, weights: Tensor, nmax: int) -> tuple[Tensor, Tensor]:
     largest.masked_fill_(largest < TINY, 1)
 
     def error(inverse: Tensor) -> Tensor:
-        quant = (x * inverse[:, None]).round_().clamp_(max=nmax)
+        quant = (x * inverse[:, None]).round_().clamp_(0, nmax)
         return (x - quant * inverse.reciprocal()[:, None]).square_().mul_(weights).sum(1)
 
     inverse = over(nmax, largest)
@@ -249,7 +249,7 @@ def make_qp(x: Tensor, weights: Tensor, nmax: int) -> tuple[Tensor, Tensor]:
         found = error(trial)
         inverse = torch.where(found < least, trial, inverse)
         least = torch.minimum(least, found)
-    quant = (x * inverse[:, None]).round_().clamp_(max=nmax)
+    quant = (x * inverse[:, None]).round_().clamp_(0, nmax)
     weighted = weights * x
     sum_xl, sum_l2 = (weighted * quant).sum(1), (weights * quant * quant).sum(1)
     _descend(x, weights, weighted, quant, sum_xl, sum_l2, (0, nmax))
@@ -277,6 +277,11 @@ def over(number: Tensor | float, x: Tensor) -> Tensor:
     return torch.div(torch.as_tensor(number, dtype=x.dtype), x)
 
 
+def inverse_or_0(x: Tensor) -> Tensor:
+    """1 / x, and 0 for 0."""
+    return torch.where(x == 0, 0, x.reciprocal())
+
+
 def _descend(
     x: Tensor,
     weights: Tensor,
@@ -295,10 +300,11 @@ def _descend(
             rest_l2 = torch.addcmul(sum_l2, weight * old, old, value=-1)
             new = (value * rest_l2).div_(rest_xl.clamp(min=LEAST)).round_().clamp_(*limits)
             allowed = is_above(torch.minimum(rest_xl, rest_l2), 0)
+            changed = torch.ne(new, old, out=torch.empty_like(old))
             rest_xl.addcmul_(product, new)
             rest_l2.addcmul_(weight * new, new)
             better = is_above(rest_xl.square().mul_(sum_l2), sum_xl.square().mul_(rest_l2))
-            better.mul_(allowed).mul_(torch.ne(new, old, out=allowed))
+            better.mul_(allowed).mul_(changed)
             old.lerp_(new, better)
             sum_xl.lerp_(rest_xl, better)
             sum_l2.lerp_(rest_l2, better)
