@@ -119,7 +119,8 @@ def quantize(weight: Tensor, type: str, importance: Tensor | None = None) -> Ten
     rows = weight.detach().reshape(-1, k)
     if type in _FLOATS:
         return rows.to(_FLOATS[type]).contiguous().view(torch.uint8).view(*weight.shape[:-1], size)
-    packed = torch.empty(len(rows), size, dtype=torch.uint8, device=weight.device)
+    with torch.inference_mode(False):  # else no thread but this one could write to it
+        packed = torch.empty(len(rows), size, dtype=torch.uint8, device=weight.device)
     columns = None
     if importance is not None and type != "Q8_0":
         _require_columns(importance, k)
@@ -163,7 +164,8 @@ def dequantize(packed: Tensor, type: str) -> Tensor:
     rows = packed.reshape(-1, size).contiguous()
     if type in _FLOATS:
         return rows.view(_FLOATS[type]).float().view(*packed.shape[:-1], k)
-    weight = torch.empty(len(rows), k, device=packed.device)
+    with torch.inference_mode(False):
+        weight = torch.empty(len(rows), k, device=packed.device)
 
     def piece(part: slice) -> None:
         x = _UNPACK[type](rows[part].view(-1, block.bytes).t().contiguous())

@@ -18,7 +18,15 @@ from tunebook.export.gguf.packing import (
     pack_planes,
     unpack_planes,
 )
-from tunebook.export.gguf.searches import LEAST, TINY, inverse_or_0, is_above, over, signed_extreme
+from tunebook.export.gguf.searches import (
+    LEAST,
+    TINY,
+    inverse_or_0,
+    is_above,
+    over,
+    signed_extreme,
+    weights_of,
+)
 
 VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 _TRIALS = range(-7, 8)
@@ -60,11 +68,7 @@ def unpack_iq4_xs(packed: Tensor) -> Tensor:
 
 def _scales(groups: Tensor, importance: Tensor | None) -> Tensor:
     """The scale of each group (groups, 32, n) with the least weighted squared error: (groups, n)."""
-    square = groups.square()
-    weights = square
-    if importance is not None:
-        mean = square.mean((0, 1)).mul_(2)
-        weights = square.add(mean).sqrt_().mul_(importance.view_as(groups))
+    weights = groups.square() if importance is None else weights_of(groups, importance, 2)
     weighted = weights * groups
     extreme = signed_extreme(groups)
     zero = extreme.abs() < TINY

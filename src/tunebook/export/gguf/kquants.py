@@ -30,6 +30,7 @@ from tunebook.export.gguf.searches import (
     make_qx,
     over,
     signed_extreme,
+    weights_of,
 )
 
 _SEARCHED = (-0.9, 0.05, 36)  # the steps of make_qkx3, for weights of known importance
@@ -51,8 +52,7 @@ def pack_q2_k(x: Tensor, importance: Tensor | None) -> Tensor:
     if importance is None:
         fitted = _rounded(groups, groups.abs(), 3, 15, (-0.5, 0.1, 15), measure="absolute")
     else:
-        weights = _weights(groups, importance, 1)
-        fitted = _rounded(groups, weights, 3, 15, _SEARCHED)
+        fitted = _rounded(groups, weights_of(groups, importance, 1), 3, 15, _SEARCHED)
     quants = pack_planes(fitted.quants.view(2, 4, 32, -1), 2).view(64, -1)
     scales = fitted.scales | fitted.minima << 4
     return torch.cat([scales, quants, half_bytes(fitted.d), half_bytes(fitted.dmin)])
@@ -75,14 +75,14 @@ def pack_q3_k(x: Tensor, importance: Tensor | None) -> Tensor:
         codes = (inverse * scales).round_().clamp_(-32, 31).add_(32).masked_fill_(zero, 0)
         d = inverse.reciprocal().masked_fill_(zero, 0)
     else:
-        weights = _weights(groups, importance, 2)
+        weights = weights_of(groups, importance, 2)
         total = weights.sum(1)
         scales = make_qx(groups, weights, 4).scale
         block, quants = make_qx(scales[None], total[None], 32, quants=True)
         assert quants is not None
         codes, d = quants[0], block[0]
     quants = as_bytes(_divided(groups, _half(d) * (codes - 32), (-4, 3)))
-    high = pack_planes((quants.view(8, 32, -1) >> 2), 1)
+    high = pack_planes(quants.view(8, 32, -1) >> 2, 1)
     low = pack_planes(quants.view(2, 4, 32, -1) & 3, 2).view(64, -1)
     return torch.cat([high, low, pack_q3_scales(as_bytes(codes)), half_bytes(d)])
 
@@ -154,11 +154,9 @@ def _eight_groups(
     """Q4_K and Q5_K, which differ in their quants and trial scales alone."""
     groups = x.view(8, 32, -1)
     if importance is None:
-        magnitude = groups.square().mean(1).sqrt_()
-        return _rounded(
-            groups, groups.abs().add_(magnitude[:, None]), nmax, 63, steps, measure="gain"
-        )
-    return _rounded(groups, _weights(groups, importance, 2), nmax, 63, _SEARCHED)
+        weights = groups.abs().add_(groups.square().mean(1, keepdim=True).sqrt_())
+        return _rounded(groups, weights, nmax, 63, steps, measure="gain")
+    return _rounded(groups, weights_of(groups, importance, 2), nmax, 63, _SEARCHED)
 
 
 def _rounded(
@@ -192,13 +190,6 @@ def _rounded(
     quants = _divided(groups, step[0], (0, nmax), step[1])
     scales, minima = as_bytes(codes)
     return _Superblock(as_bytes(quants).view(256, -1), scales, minima, d[0], d[1])
-
-
-def _weights(groups: Tensor, importance: Tensor, factor: int) -> Tensor:
-    """importance * sqrt(factor * mean square of the superblock + x²): (groups, size, n)."""
-    square = groups.square()
-    mean = square.mean((0, 1)).mul_(factor)
-    return square.add_(mean).sqrt_().mul_(importance.view_as(groups))
 
 
 def _divided(

@@ -267,6 +267,13 @@ def signed_extreme(x: Tensor) -> Tensor:
     return extreme
 
 
+def weights_of(groups: Tensor, importance: Tensor, factor: int) -> Tensor:
+    """importance * sqrt(factor * mean square of the block + x²): (groups, size, n)."""
+    square = groups.square()
+    mean = square.mean((0, 1)).mul_(factor)
+    return square.add_(mean).sqrt_().mul_(importance.view_as(groups))
+
+
 def is_above(value: Tensor, other: Tensor | float) -> Tensor:
     """1 where value > other, else 0, as float32: for `lerp_`, several times as fast as `where`."""
     return torch.gt(value, other, out=torch.empty_like(value))
