@@ -95,6 +95,10 @@ class FileInvalid(TunebookError):
     """A model file is missing, damaged, cut off, or not what its name says."""
 
 
+class TensorUnsuitable(TunebookError):
+    """A tensor cannot be written as asked: its rows do not divide into the type's blocks."""
+
+
 class TokenizerMissing(TunebookError):
     """A model folder holds no tokenizer."""
 
