@@ -1,0 +1,1 @@
+"""GGUF files: what llama.cpp, Ollama and LM Studio run, written in Python and torch alone."""

@@ -1,0 +1,192 @@
+"""The pieces that text is made of: which of llama.cpp's tokenizers they need, and how they join.
+
+Knows tokenizer.json; knows no special tokens, no template and no GGUF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tunebook.errors import TokenizerUnsupported
+from tunebook.export.gguf.pretokenizers import choose_pretokenizer, ignores_merges
+from tunebook.export.gguf.scores import UNREACHED, scores_from_merges
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BLANK = "▁"
+_GEMMA4 = "<turn|>"
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """How a vocabulary joins characters.
+
+    Attributes:
+        model, pre, merges, add_space_prefix: see `Vocabulary`.
+        scores: by id, for `llama` only.
+        bytes: ids of `<0x00>` … `<0xFF>`.
+        unreached: ids of pieces that no merge makes.
+        unk: the id that stands for what is not in the vocabulary.
+    """
+
+    model: str
+    pre: str
+    merges: list[str] = field(repr=False)
+    scores: dict[int, float] = field(repr=False)
+    add_space_prefix: bool = False
+    bytes: frozenset[int] = frozenset()
+    unreached: frozenset[int] = frozenset()
+    unk: int | None = None
+    notes: tuple[str, ...] = ()
+
+    def is_blank(self, token: str) -> bool:
+        """Whether a token is a run of blanks, written as such vocabularies do."""
+        return self.model != "gpt2" and set(token) == {BLANK}
+
+
+def pieces_of(
+    tokenizer: PreTrainedTokenizerBase, tokenizer_json: dict[str, Any], *, pre: str | None = None
+) -> Pieces:
+    """The pieces of a tokenizer.
+
+    Raises:
+        TokenizerUnsupported: it is no BPE, or cuts and joins in a way that llama.cpp has not.
+        PretokenizerUnknown: a byte-level BPE that cuts text otherwise than llama.cpp can.
+    """
+    model = tokenizer_json["model"]
+    if model["type"] != "BPE":
+        raise _unsupported(f"its model is {model['type']}, and only BPE is written.")
+    for name in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(name):
+            raise _unsupported(f"its pieces carry a {name.replace('_', ' ')}, {model[name]!r}.")
+    if any(part["type"] == "ByteLevel" for part in _parts(tokenizer_json, "pre_tokenizer")):
+        return _byte_level(tokenizer, tokenizer_json, pre)
+    return _sentencepiece(tokenizer, tokenizer_json, pre)
+
+
+def _byte_level(
+    tokenizer: PreTrainedTokenizerBase, tokenizer_json: dict[str, Any], pre: str | None
+) -> Pieces:
+    model = tokenizer_json["model"]
+    pre = pre or choose_pretokenizer(tokenizer, tokenizer_json)
+    notes = _notes_on_normalizer(tokenizer_json)
+    if bool(model.get("ignore_merges")) != ignores_merges(pre):
+        takes = "merges them" if model.get("ignore_merges") else "takes them whole"
+        notes.append(f"Where a word is a token but no merges lead to it, llama.cpp {takes}.")
+    if any(part.get("add_prefix_space") for part in _parts(tokenizer_json, "pre_tokenizer")):
+        notes.append("The tokenizer puts a blank before a text; llama.cpp does not.")
+    merges = [f"{left} {right}" for left, right in _merges(model)]
+    return Pieces("gpt2", pre, merges, {}, notes=tuple(notes))
+
+
+def _sentencepiece(
+    tokenizer: PreTrainedTokenizerBase, tokenizer_json: dict[str, Any], pre: str | None
+) -> Pieces:
+    model = tokenizer_json["model"]
+    vocabulary: dict[str, int] = model["vocab"]
+    bytes_ = [vocabulary.get(f"<0x{byte:02X}>") for byte in range(256)]
+    if not model.get("byte_fallback") or None in bytes_:
+        raise _unsupported(
+            "it has neither bytes for pieces nor `<0x00>` … `<0xFF>` to fall back to."
+        )
+    prefix, notes = _space_prefix(tokenizer, tokenizer_json)
+    notes += _notes_on_normalizer(tokenizer_json)
+    merges = list(_merges(model))
+    added = tokenizer.get_added_vocab()
+    pieces = {piece: index for piece, index in vocabulary.items() if piece not in added}
+    pieces |= {piece: index for piece, index in added.items() if set(piece) == {BLANK}}
+    scores = scores_from_merges(pieces, merges) | {index: 0.0 for index in bytes_ if index}
+    by_merges = _GEMMA4 in added
+    return Pieces(
+        model="gemma4" if by_merges else "llama",
+        pre=pre or ("gemma4" if by_merges else "default"),
+        merges=[f"{left} {right}" for left, right in merges] if by_merges else [],
+        scores={} if by_merges else scores,
+        add_space_prefix=prefix,
+        bytes=frozenset(index for index in bytes_ if index is not None),
+        unreached=frozenset(index for index, score in scores.items() if score == UNREACHED),
+        unk=vocabulary.get(model.get("unk_token") or ""),
+        notes=tuple(notes),
+    )
+
+
+def _space_prefix(
+    tokenizer: PreTrainedTokenizerBase, tokenizer_json: dict[str, Any]
+) -> tuple[bool, list[str]]:
+    """Whether text gets a blank in front, as llama.cpp can: before the first piece of each part."""
+    normalizers = _parts(tokenizer_json, "normalizer")
+    replaces = any(
+        part["type"] == "Replace"
+        and part["pattern"] == {"String": " "}
+        and part["content"] == BLANK
+        for part in normalizers
+    )
+    prefix = any(part == {"type": "Prepend", "prepend": BLANK} for part in normalizers)
+    notes: list[str] = []
+    for part in _parts(tokenizer_json, "pre_tokenizer"):
+        if part["type"] == "Split" and part["pattern"] == {"String": " "} and replaces:
+            continue  # no blank is left to split at
+        if part["type"] != "Metaspace" or part["replacement"] != BLANK:
+            raise _unsupported(f"it cuts text with {part['type']} and joins without bytes.")
+        if part.get("split", True) and _joins_words(tokenizer_json):
+            raise _unsupported("it cuts text at every blank, and has pieces with blanks inside.")
+        replaces, scheme = True, part["prepend_scheme"]
+        chats = bool(tokenizer.chat_template)
+        prefix = prefix or scheme == "always" or (scheme == "first" and not chats)
+        if scheme == "first":
+            does = "nowhere, as conversations need it" if chats else "behind special tokens too"
+            notes.append(
+                "The tokenizer puts a blank before the first word of a text, but not behind special "
+                f"tokens; llama.cpp puts it {does}."
+            )
+        if scheme != "never" and prefix:
+            notes.append(
+                "Where a text begins with a blank, the tokenizer adds no second one; llama.cpp does."
+            )
+    if not replaces:
+        raise _unsupported(f"it has neither bytes for pieces nor {BLANK} for blanks.")
+    return prefix, notes
+
+
+def _joins_words(tokenizer_json: dict[str, Any]) -> bool:
+    return any(BLANK in (left + right)[1:] for left, right in _merges(tokenizer_json["model"]))
+
+
+def _merges(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for merge in model["merges"]:
+        left, right = merge.split(" ") if isinstance(merge, str) else merge
+        yield left, right
+
+
+def _parts(tokenizer_json: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """A tokenizer.json's normalizer or pre-tokenizer as a flat list."""
+
+    def flat(part: dict[str, Any] | None) -> list[dict[str, Any]]:
+        if part is None:
+            return []
+        if part["type"] == "Sequence":
+            inner = part.get("normalizers") or part.get("pretokenizers") or []
+            return [p for item in inner for p in flat(item)]
+        return [part]
+
+    return flat(tokenizer_json.get(name))
+
+
+def _notes_on_normalizer(tokenizer_json: dict[str, Any]) -> list[str]:
+    parts = _parts(tokenizer_json, "normalizer")
+    other = [part["type"] for part in parts if part["type"] not in ("Replace", "Prepend")]
+    if not other:
+        return []
+    composes = " (letters and their accents in one character)" if other == ["NFC"] else ""
+    return [f"The tokenizer normalises text by {', '.join(other)}{composes}; llama.cpp does not."]
+
+
+def _unsupported(why: str) -> TokenizerUnsupported:
+    return TokenizerUnsupported(
+        "llama.cpp has no tokenizer of this kind.",
+        why,
+        "save the merged model instead; transformers and vLLM run it.",
+    )
