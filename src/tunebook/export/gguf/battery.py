@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tunebook.export.gguf.pretokenizers import known_difference
 from tunebook.export.gguf.special_tokens import is_control
 
 if TYPE_CHECKING:
@@ -93,13 +94,20 @@ class Case:
     ids: list[int]
 
 
-def cases(tokenizer: PreTrainedTokenizerBase) -> list[Case]:
+def cases(tokenizer: PreTrainedTokenizerBase, pre: str) -> list[Case]:
     """The whole battery with the ids of the tokenizer that was trained with.
 
     Where llama.cpp is known to differ by itself, the text is one on which it need not: in composed
-    characters, and without those tokens that only llama.cpp takes for special ones.
+    characters, without those tokens that only llama.cpp takes for special ones, and without what a
+    pre-tokenizer of it cuts otherwise. `Vocabulary.notes` say so to the user.
+
+    Args:
+        pre: `Vocabulary.pre`.
     """
     texts = [composed(tokenizer, text) for text in text_battery() + special_battery(tokenizer)]
+    difference = known_difference(pre)
+    if difference is not None:
+        texts = [text for text in texts if not difference.concerns(text)]
     found = [Case(text, True, _ids(tokenizer, text, split=False)) for text in texts]
     added = tokenizer.added_tokens_decoder.values()
     unmarked = [

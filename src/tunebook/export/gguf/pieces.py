@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TokenizerUnsupported
-from tunebook.export.gguf.pretokenizers import choose_pretokenizer, ignores_merges
+from tunebook.export.gguf.pretokenizers import (
+    choose_pretokenizer,
+    ignores_merges,
+    known_difference,
+)
 from tunebook.export.gguf.scores import UNREACHED, scores_from_merges
 
 if TYPE_CHECKING:
@@ -78,6 +82,8 @@ def _byte_level(
         notes.append(f"Where a word is a token but no merges lead to it, llama.cpp {takes}.")
     if any(part.get("add_prefix_space") for part in _parts(tokenizer_json, "pre_tokenizer")):
         notes.append("The tokenizer puts a blank before a text; llama.cpp does not.")
+    if difference := known_difference(pre):
+        notes.append(difference.note)
     merges = [f"{left} {right}" for left, right in _merges(model)]
     return Pieces("gpt2", pre, merges, {}, notes=tuple(notes))
 

@@ -11,6 +11,8 @@ import difflib
 import hashlib
 import re
 import tomllib
+import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,12 +43,41 @@ PROBE = (
 class Splitter:
     """One way of cutting, with the names that llama.cpp has for it; the first is the one to write.
 
-    `splits` are regexes that cut one after another, in the spelling of `canonical`.
+    `splits` are regexes that cut one after another, in the spelling of `canonical`; `differs` names
+    where llama.cpp falls short of them.
     """
 
     names: tuple[str, ...]
     splits: tuple[str, ...]
     ignore_merges: bool
+    differs: str = ""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What llama.cpp cuts otherwise than the regexes it stands for."""
+
+    note: str
+    concerns: Callable[[str], bool]
+
+
+def _has_marks(text: str) -> bool:
+    return any(unicodedata.category(character).startswith("M") for character in text)
+
+
+_DIFFERENCES = {
+    # Its engine knows no \p{M} and no \p{Lu} in these patterns: [^a-z] stands for them.
+    "marks": Difference(
+        "llama.cpp cuts words with combining marks (Hindi, Thai, …) into more tokens than training "
+        "did.",
+        _has_marks,
+    ),
+    "capitals": Difference(
+        "llama.cpp cuts words with capitals inside, and numbers that touch letters, otherwise than "
+        "training did.",
+        lambda text: bool(re.search(r"[^\W\d_][A-Z]|[^\W\d_]\d|\d[^\W\d_]", text)),
+    ),
+}
 
 
 @cache
@@ -58,6 +89,7 @@ def splitters() -> tuple[Splitter, ...]:
             tuple(row["names"]),
             tuple(canonical(split) for split in row["splits"]),
             row["ignore_merges"],
+            row.get("differs", ""),
         )
         for row in rows
     )
@@ -93,6 +125,12 @@ def choose_pretokenizer(tokenizer: PreTrainedTokenizerBase, tokenizer_json: dict
 def ignores_merges(name: str) -> bool:
     """Whether llama.cpp takes a word that is a token whole, without merging."""
     return any(name in splitter.names and splitter.ignore_merges for splitter in splitters())
+
+
+def known_difference(name: str) -> Difference | None:
+    """Where llama.cpp's own splitting is known not to be what its regexes say."""
+    differs = next((row.differs for row in splitters() if name in row.names), "")
+    return _DIFFERENCES.get(differs)
 
 
 def splits_of(pre_tokenizer: dict[str, Any] | None) -> tuple[str, ...] | None:

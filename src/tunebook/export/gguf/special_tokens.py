@@ -84,21 +84,21 @@ def template_starts(tokenizer: PreTrainedTokenizerBase) -> bool | None:
     return said.startswith(str(tokenizer.bos_token))
 
 
-def thinks_unasked(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether llama-server, which asks every template for thoughts, gets another prompt."""
-    if "enable_thinking" not in str(tokenizer.chat_template):
+def changes_with(tokenizer: PreTrainedTokenizerBase, **variables: Any) -> bool:
+    """Whether a variable that llama-server gives every template makes it ask otherwise."""
+    if not any(name in str(tokenizer.chat_template) for name in variables):
         return False
     question = [{"role": "user", "content": "a"}]
     names = dict(tokenizer.special_tokens_map)
     try:
         template = program(tokenizer.get_chat_template())
-        plain, thinking = (
+        plain, changed = (
             template.render(question, names | more, generation_prompt=True)[0]
-            for more in ({}, {"enable_thinking": True})
+            for more in ({}, variables)
         )
     except TemplateInvalid:
         return False
-    return plain != thinking
+    return plain != changed
 
 
 def fill_in_the_middle(vocabulary: dict[str, int]) -> dict[str, int]:

@@ -17,11 +17,11 @@ from tunebook.export.gguf.chat_template import portable_templates
 from tunebook.export.gguf.pieces import Pieces, pieces_of
 from tunebook.export.gguf.special_tokens import (
     around_text,
+    changes_with,
     fill_in_the_middle,
     is_control,
     swallows_blanks_as_phi3,
     template_starts,
-    thinks_unasked,
     turn_end,
 )
 
@@ -194,11 +194,14 @@ class _Roles:
         self.unk = _id(tokenizer.unk_token_id)
         end = turn_end(tokenizer)
         self.eot = None if end is None else end.token
-        if end is not None and end.token is None:
-            said = f"`{end.text}`, which is no token" if end.text else "nothing"
+        if end is not None and not end.text:
             self.notes.append(
-                f"An answer ends in {said}: llama.cpp does not stop there unless it is given as "
-                "a stop string."
+                "The chat template ends an answer with nothing that a model could learn to stop at."
+            )
+        elif end is not None and end.token is None:
+            self.notes.append(
+                f"An answer ends in `{end.text}`, which is no token: llama.cpp stops there only if "
+                "it is given as a stop string."
             )
         ends = [tokenizer.eos_token_id, self.eot, ids.get("<|endoftext|>"), self.pad]
         self.eos = next((_id(index) for index in ends if index is not None), None)
@@ -218,10 +221,14 @@ class _Roles:
             self.notes.append(
                 "The chat template writes no start token, so llama.cpp puts none before a text."
             )
-        if thinks_unasked(tokenizer):
+        if changes_with(tokenizer, enable_thinking=True):
             self.notes.append(
                 "llama-server asks the chat template for thoughts, which training did not: start it "
                 "with `--reasoning off`."
+            )
+        if changes_with(tokenizer, date_string="1 Jan 2000"):
+            self.notes.append(
+                "llama-server writes the day's date where the chat template wrote its own."
             )
 
     @property
