@@ -1,17 +1,20 @@
 """llama.cpp itself, asked about a GGUF: its token ids, its prompt for a conversation, its answers.
 
-It is llama-server inside this process, from the optional package xllamacpp. Knows HTTP and JSON;
+It is llama-server, from the optional package xllamacpp. Knows HTTP and JSON;
 knows nothing of how the file was made.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import tempfile
 import urllib.error
 import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tunebook.errors import ExtraMissing, FileInvalid, TemplateInvalid
 from tunebook.export.gguf.battery import Case, cases
@@ -32,6 +35,8 @@ def can_judge() -> bool:
 class LlamaServer:
     """A GGUF file, loaded by llama.cpp on the CPU; use it in a `with`, or `close` it.
 
+    It runs in a process of its own: llama.cpp ends a process that gives it a file it cannot bear.
+
     Args:
         context: tokens of a prompt and its answer together.
         threads: for computing.
@@ -48,27 +53,21 @@ class LlamaServer:
                 "the package xllamacpp is not installed.",
                 "run `pip install xllamacpp`, or try the file in llama.cpp or Ollama.",
             )
-        import xllamacpp
-
-        parameters = xllamacpp.CommonParams()
-        parameters.model.path = str(path)
-        parameters.n_ctx = context
-        parameters.n_gpu_layers = 0
-        parameters.n_parallel = 1
-        parameters.cpuparams.n_threads = threads
-        parameters.warmup = False
-        parameters.use_jinja = True
-        parameters.port = 0
-        parameters.verbosity = 0
-        try:
-            self._server: Any = xllamacpp.Server(parameters)
-        except (RuntimeError, ValueError) as error:
+        script = Path(__file__).with_name("judge_process.py")
+        command = [sys.executable, "-P", str(script), str(path), str(context), str(threads)]
+        with tempfile.TemporaryFile() as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+            )
+            said = _first_line(self._process, log)
+        if "address" not in said:
+            self.close()
             raise FileInvalid(
                 f"llama.cpp does not load {Path(path).name}.",
-                str(error) or "it gives no reason.",
+                said.get("error") or "it gives no reason.",
                 "export it again; if it fails again, report it with `tunebook doctor`'s output.",
-            ) from error
-        self._address: str = self._server.listening_address
+            )
+        self._address = said["address"]
 
     def __enter__(self) -> LlamaServer:
         return self
@@ -78,7 +77,8 @@ class LlamaServer:
 
     def close(self) -> None:
         """Let the model go."""
-        self._server = None
+        self._process.kill()
+        self._process.communicate()
 
     def token_ids(
         self, text: str, *, parse_special: bool = True, around: bool = False
@@ -129,6 +129,18 @@ class LlamaServer:
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
+
+
+def _first_line(process: subprocess.Popen[bytes], log: IO[bytes]) -> dict[str, str]:
+    """What the process says when the model is loaded, or the end of its log if it died."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(b'{"'):
+            said: dict[str, str] = json.loads(line)
+            return said
+    log.seek(0)
+    lines = log.read().decode(errors="replace").strip().splitlines()
+    return {"error": "\n".join(lines[-5:])}
 
 
 def other_ids(
