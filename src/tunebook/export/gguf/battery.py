@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunebook.export.gguf.pretokenizers import known_difference
-from tunebook.export.gguf.special_tokens import is_control
+from tunebook.export.gguf.special_tokens import SHOWN, is_control
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -110,15 +110,16 @@ def cases(tokenizer: PreTrainedTokenizerBase, pre: str) -> list[Case]:
         texts = [text for text in texts if not difference.concerns(text)]
     found = [Case(text, True, _ids(tokenizer, text, split=False)) for text in texts]
     added = tokenizer.added_tokens_decoder.values()
-    unmarked = [
+    judged_otherwise = [
         token.content
         for token in added
-        if not token.special and is_control(token.content, special=False)
+        if token.special != is_control(token.content, special=token.special)
+        or (token.special and token.content in SHOWN)
     ]
     return found + [
         Case(text, False, _ids(tokenizer, text, split=True))
         for text in texts
-        if not any(token in text for token in unmarked)
+        if not any(token in text for token in judged_otherwise)
     ]
 
 

@@ -33,6 +33,8 @@ _ENDS = {
     *("<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "[e~["),
     "<｜end▁of▁sentence｜>",
 }
+# These it always shows, as gpt-oss's own parser needs them.
+SHOWN = {"<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"}
 _FORCED = _ENDS.union(*_FILL_IN_THE_MIDDLE.values())
 
 
