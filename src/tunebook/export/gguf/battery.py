@@ -5,11 +5,11 @@ Knows tokenizers as far as to ask for ids; knows no files.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tunebook.export.gguf.pretokenizers import known_difference
+from tunebook.export.gguf.blanks import blanks_of
+from tunebook.export.gguf.pretokenizers import flat_parts, known_difference, stage_of
 from tunebook.export.gguf.special_tokens import SHOWN, is_control
 
 if TYPE_CHECKING:
@@ -94,25 +94,28 @@ class Case:
     ids: list[int]
 
 
-def cases(tokenizer: PreTrainedTokenizerBase, pre: str) -> list[Case]:
+def cases(tokenizer: PreTrainedTokenizerBase) -> list[Case]:
     """The whole battery with the ids of the tokenizer that was trained with.
 
     Where llama.cpp is known to differ by itself, the text is one on which it need not: in composed
-    characters, without those tokens that only llama.cpp takes for special ones, and without what a
-    pre-tokenizer of it cuts otherwise. `Vocabulary.notes` say so to the user.
-
-    Args:
-        pre: `Vocabulary.pre`.
+    characters, without those tokens that only llama.cpp takes for special ones, with blanks only
+    where both put them, and without what a pre-tokenizer of it cuts otherwise. `Vocabulary.notes`
+    say so to the user.
     """
     texts = [composed(tokenizer, text) for text in text_battery() + special_battery(tokenizer)]
-    difference = known_difference(pre)
+    difference = known_difference(stage_of(tokenizer, "pre_tokenizer"))
     if difference is not None:
         texts = [text for text in texts if not difference.concerns(text)]
+    blanks = blanks_of(tokenizer)
+    if blanks is not None:
+        adapted = (blanks.comparable(text, tokenizer) for text in texts)
+        texts = [text for text in adapted if text is not None]
     found = [Case(text, True, _ids(tokenizer, text, split=False)) for text in texts]
-    added = tokenizer.added_tokens_decoder.values()
+    if blanks is not None and blanks.scheme == "first":
+        return found  # without special tokens there is no place where both put a blank
     judged_otherwise = [
         token.content
-        for token in added
+        for token in tokenizer.added_tokens_decoder.values()
         if token.special != is_control(token.content, special=token.special)
         or (token.special and token.content in SHOWN)
     ]
@@ -137,16 +140,7 @@ def composed(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     """
     from tokenizers import normalizers
 
-    backend: Any = tokenizer.backend_tokenizer
-    state = json.loads(backend.normalizer.__getstate__()) if backend.normalizer else None
-    for name in _unicode_forms(state):
-        text = getattr(normalizers, name)().normalize_str(text)
+    for part in flat_parts(stage_of(tokenizer, "normalizer")):
+        if part["type"] in ("NFC", "NFKC", "NFD", "NFKD"):
+            text = getattr(normalizers, part["type"])().normalize_str(text)
     return text
-
-
-def _unicode_forms(state: dict[str, Any] | None) -> list[str]:
-    if state is None:
-        return []
-    if state["type"] == "Sequence":
-        return [name for part in state["normalizers"] for name in _unicode_forms(part)]
-    return [state["type"]] if state["type"] in ("NFC", "NFKC", "NFD", "NFKD") else []

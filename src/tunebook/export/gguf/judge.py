@@ -22,8 +22,6 @@ from tunebook.export.gguf.battery import Case, cases
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tunebook.export.gguf.vocabulary import Vocabulary
-
 _SECONDS = 120  # for one answer; a model on a CPU may be slow
 
 
@@ -144,11 +142,11 @@ def _first_line(process: subprocess.Popen[bytes], log: IO[bytes]) -> dict[str, s
 
 
 def other_ids(
-    server: LlamaServer, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary
+    server: LlamaServer, tokenizer: PreTrainedTokenizerBase
 ) -> list[tuple[Case, list[int]]]:
     """The texts of the battery to which llama.cpp gives other ids, with those; should be empty."""
     found = []
-    for case in cases(tokenizer, vocabulary.pre):
+    for case in cases(tokenizer):
         ids = server.token_ids(case.text, parse_special=case.parse_special)
         if ids != case.ids:
             found.append((case, ids))

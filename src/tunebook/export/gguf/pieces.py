@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TokenizerUnsupported
+from tunebook.export.gguf.blanks import BLANK, blanks_of
 from tunebook.export.gguf.pretokenizers import (
     choose_pretokenizer,
+    flat_parts,
     ignores_merges,
     known_difference,
 )
@@ -20,7 +22,6 @@ from tunebook.export.gguf.scores import UNREACHED, scores_from_merges
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BLANK = "▁"
 _GEMMA4 = "<turn|>"
 
 
@@ -66,7 +67,7 @@ def pieces_of(
     for name in ("continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(name):
             raise _unsupported(f"its pieces carry a {name.replace('_', ' ')}, {model[name]!r}.")
-    if any(part["type"] == "ByteLevel" for part in _parts(tokenizer_json, "pre_tokenizer")):
+    if any(part["type"] == "ByteLevel" for part in flat_parts(tokenizer_json["pre_tokenizer"])):
         return _byte_level(tokenizer, tokenizer_json, pre)
     return _sentencepiece(tokenizer, tokenizer_json, pre)
 
@@ -80,9 +81,9 @@ def _byte_level(
     if bool(model.get("ignore_merges")) != ignores_merges(pre):
         takes = "merges them" if model.get("ignore_merges") else "takes them whole"
         notes.append(f"Where a word is a token but no merges lead to it, llama.cpp {takes}.")
-    if any(part.get("add_prefix_space") for part in _parts(tokenizer_json, "pre_tokenizer")):
+    if any(part.get("add_prefix_space") for part in flat_parts(tokenizer_json["pre_tokenizer"])):
         notes.append("The tokenizer puts a blank before a text; llama.cpp does not.")
-    if difference := known_difference(pre):
+    if difference := known_difference(tokenizer_json["pre_tokenizer"]):
         notes.append(difference.note)
     merges = [f"{left} {right}" for left, right in _merges(model)]
     return Pieces("gpt2", pre, merges, {}, notes=tuple(notes))
@@ -98,8 +99,12 @@ def _sentencepiece(
         raise _unsupported(
             "it has neither bytes for pieces nor `<0x00>` … `<0xFF>` to fall back to."
         )
-    prefix, notes = _space_prefix(tokenizer, tokenizer_json)
-    notes += _notes_on_normalizer(tokenizer_json)
+    blanks = blanks_of(tokenizer)
+    if blanks is None:
+        raise _unsupported(f"it has neither bytes for pieces nor {BLANK} for blanks.")
+    cuts = flat_parts(tokenizer_json["pre_tokenizer"])
+    if any(part["type"] == "Metaspace" and part["split"] for part in cuts) and _joins_words(model):
+        raise _unsupported("it cuts text at every blank, and has pieces with blanks inside.")
     merges = list(_merges(model))
     added = tokenizer.get_added_vocab()
     pieces = {piece: index for piece, index in vocabulary.items() if piece not in added}
@@ -111,54 +116,16 @@ def _sentencepiece(
         pre=pre or ("gemma4" if by_merges else "default"),
         merges=[f"{left} {right}" for left, right in merges] if by_merges else [],
         scores={} if by_merges else scores,
-        add_space_prefix=prefix,
+        add_space_prefix=blanks.in_front,
         bytes=frozenset(index for index in bytes_ if index is not None),
         unreached=frozenset(index for index, score in scores.items() if score == UNREACHED),
         unk=vocabulary.get(model.get("unk_token") or ""),
-        notes=tuple(notes),
+        notes=(*blanks.notes, *_notes_on_normalizer(tokenizer_json)),
     )
 
 
-def _space_prefix(
-    tokenizer: PreTrainedTokenizerBase, tokenizer_json: dict[str, Any]
-) -> tuple[bool, list[str]]:
-    """Whether text gets a blank in front, as llama.cpp can: before the first piece of each part."""
-    normalizers = _parts(tokenizer_json, "normalizer")
-    replaces = any(
-        part["type"] == "Replace"
-        and part["pattern"] == {"String": " "}
-        and part["content"] == BLANK
-        for part in normalizers
-    )
-    prefix = any(part == {"type": "Prepend", "prepend": BLANK} for part in normalizers)
-    notes: list[str] = []
-    for part in _parts(tokenizer_json, "pre_tokenizer"):
-        if part["type"] == "Split" and part["pattern"] == {"String": " "} and replaces:
-            continue  # no blank is left to split at
-        if part["type"] != "Metaspace" or part["replacement"] != BLANK:
-            raise _unsupported(f"it cuts text with {part['type']} and joins without bytes.")
-        if part.get("split", True) and _joins_words(tokenizer_json):
-            raise _unsupported("it cuts text at every blank, and has pieces with blanks inside.")
-        replaces, scheme = True, part["prepend_scheme"]
-        chats = bool(tokenizer.chat_template)
-        prefix = prefix or scheme == "always" or (scheme == "first" and not chats)
-        if scheme == "first":
-            does = "nowhere, as conversations need it" if chats else "behind special tokens too"
-            notes.append(
-                "The tokenizer puts a blank before the first word of a text, but not behind special "
-                f"tokens; llama.cpp puts it {does}."
-            )
-        if scheme != "never" and prefix:
-            notes.append(
-                "Where a text begins with a blank, the tokenizer adds no second one; llama.cpp does."
-            )
-    if not replaces:
-        raise _unsupported(f"it has neither bytes for pieces nor {BLANK} for blanks.")
-    return prefix, notes
-
-
-def _joins_words(tokenizer_json: dict[str, Any]) -> bool:
-    return any(BLANK in (left + right)[1:] for left, right in _merges(tokenizer_json["model"]))
+def _joins_words(model: dict[str, Any]) -> bool:
+    return any(BLANK in (left + right)[1:] for left, right in _merges(model))
 
 
 def _merges(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -167,22 +134,8 @@ def _merges(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield left, right
 
 
-def _parts(tokenizer_json: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """A tokenizer.json's normalizer or pre-tokenizer as a flat list."""
-
-    def flat(part: dict[str, Any] | None) -> list[dict[str, Any]]:
-        if part is None:
-            return []
-        if part["type"] == "Sequence":
-            inner = part.get("normalizers") or part.get("pretokenizers") or []
-            return [p for item in inner for p in flat(item)]
-        return [part]
-
-    return flat(tokenizer_json.get(name))
-
-
 def _notes_on_normalizer(tokenizer_json: dict[str, Any]) -> list[str]:
-    parts = _parts(tokenizer_json, "normalizer")
+    parts = flat_parts(tokenizer_json["normalizer"])
     other = [part["type"] for part in parts if part["type"] not in ("Replace", "Prepend")]
     if not other:
         return []

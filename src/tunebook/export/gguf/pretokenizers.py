@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import re
 import tomllib
 import unicodedata
@@ -127,9 +128,10 @@ def ignores_merges(name: str) -> bool:
     return any(name in splitter.names and splitter.ignore_merges for splitter in splitters())
 
 
-def known_difference(name: str) -> Difference | None:
-    """Where llama.cpp's own splitting is known not to be what its regexes say."""
-    differs = next((row.differs for row in splitters() if name in row.names), "")
+def known_difference(pre_tokenizer: dict[str, Any] | None) -> Difference | None:
+    """Where llama.cpp's own splitting is known not to be what a tokenizer.json's regexes say."""
+    splits = splits_of(pre_tokenizer)
+    differs = next((row.differs for row in splitters() if row.splits == splits), "")
     return _DIFFERENCES.get(differs)
 
 
@@ -137,7 +139,7 @@ def splits_of(pre_tokenizer: dict[str, Any] | None) -> tuple[str, ...] | None:
     """The canonical regexes by which a tokenizer.json cuts text; None if it is no byte-level one."""
     splits: list[str] = []
     byte_level = False
-    for part in _parts(pre_tokenizer):
+    for part in flat_parts(pre_tokenizer):
         kind = part["type"]
         if kind == "ByteLevel":
             byte_level = True
@@ -164,12 +166,25 @@ def canonical(regex: str) -> str:
     return regex.replace("{1}", "").replace(r"\s*[\r\n]+", r"\s*[\r\n]")
 
 
-def _parts(pre_tokenizer: dict[str, Any] | None) -> list[dict[str, Any]]:
-    if pre_tokenizer is None:
+def stage_of(tokenizer: PreTrainedTokenizerBase, name: str) -> dict[str, Any] | None:
+    """One stage of a tokenizer as tokenizer.json has it, without writing the whole vocabulary.
+
+    Args:
+        name: `normalizer` or `pre_tokenizer`.
+    """
+    stage = getattr(tokenizer.backend_tokenizer, name)
+    state: dict[str, Any] | None = json.loads(stage.__getstate__()) if stage is not None else None
+    return state
+
+
+def flat_parts(stage: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """A tokenizer.json's normalizer or pre-tokenizer as a flat list."""
+    if stage is None:
         return []
-    if pre_tokenizer["type"] == "Sequence":
-        return [p for part in pre_tokenizer["pretokenizers"] for p in _parts(part)]
-    return [pre_tokenizer]
+    if stage["type"] == "Sequence":
+        inner = stage.get("normalizers") or stage.get("pretokenizers") or []
+        return [part for item in inner for part in flat_parts(item)]
+    return [stage]
 
 
 def _cuts_everything(part: dict[str, Any]) -> bool:

@@ -75,15 +75,14 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> TurnEnd | None:
     return TurnEnd(text, ids[0] if ids and ids[0] in added else None)
 
 
-def template_starts(tokenizer: PreTrainedTokenizerBase) -> bool | None:
-    """Whether a rendered conversation begins with the start token; None if nothing tells."""
-    if not tokenizer.chat_template or not tokenizer.bos_token:
+def opening(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """A short conversation by the chat template; None if there is none, or it refuses."""
+    if not tokenizer.chat_template:
         return None
     try:
-        said = Renderer(tokenizer).render([{"role": "user", "content": "a"}])
+        return Renderer(tokenizer).render([{"role": "user", "content": "a"}])
     except TemplateInvalid:
         return None
-    return said.startswith(str(tokenizer.bos_token))
 
 
 def changes_with(tokenizer: PreTrainedTokenizerBase, **variables: Any) -> bool:

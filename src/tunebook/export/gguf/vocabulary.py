@@ -15,13 +15,14 @@ from gguf import GGUFWriter, Keys, TokenType
 from tunebook.errors import TokenizerUnsupported, VocabularyTooLarge
 from tunebook.export.gguf.chat_template import portable_templates
 from tunebook.export.gguf.pieces import Pieces, pieces_of
+from tunebook.export.gguf.pretokenizers import flat_parts
 from tunebook.export.gguf.special_tokens import (
     around_text,
     changes_with,
     fill_in_the_middle,
     is_control,
+    opening,
     swallows_blanks_as_phi3,
-    template_starts,
     turn_end,
 )
 
@@ -216,7 +217,8 @@ class _Roles:
                 f"The tokenizer puts {around.before} before and {around.after} behind a text; "
                 "GGUF knows only the start and the end token there."
             )
-        if self.add_bos and template_starts(tokenizer) is False:
+        opens = opening(tokenizer)
+        if self.add_bos and opens is not None and not opens.startswith(str(tokenizer.bos_token)):
             self.add_bos = False
             self.notes.append(
                 "The chat template writes no start token, so llama.cpp puts none before a text."
@@ -318,7 +320,7 @@ def _notes_on_added(added: Any, tokenizer_json: dict[str, Any]) -> list[str]:
             f"{', '.join(map(repr, words[:5]))} are found only as whole words; llama.cpp finds "
             "them inside of words too."
         )
-    prepends = "Prepend" in json.dumps(tokenizer_json.get("normalizer"))
+    prepends = any(part["type"] == "Prepend" for part in flat_parts(tokenizer_json["normalizer"]))
     normalized = [t["content"] for t in added if t["normalized"]]
     if normalized and prepends:
         notes.append(
