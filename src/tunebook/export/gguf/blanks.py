@@ -107,8 +107,5 @@ def _opens_with_token(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def _start(tokenizer: PreTrainedTokenizerBase) -> str:
     """A token that text can stand behind: the start token, or the first added one."""
-    return str(tokenizer.bos_token or min(tokenizer.get_added_vocab().items(), key=_by_id)[0])
-
-
-def _by_id(item: tuple[str, int]) -> int:
-    return item[1]
+    added = tokenizer.get_added_vocab()
+    return str(tokenizer.bos_token or min(added, key=added.__getitem__))

@@ -22,7 +22,7 @@ from tunebook.export.gguf.scores import UNREACHED, scores_from_merges
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_GEMMA4 = "<turn|>"
+_GEMMA4 = "<turn|>"  # llama.cpp has a kind of its own for the vocabulary with this token
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ def _sentencepiece(
     added = tokenizer.get_added_vocab()
     pieces = {piece: index for piece, index in vocabulary.items() if piece not in added}
     pieces |= {piece: index for piece, index in added.items() if set(piece) == {BLANK}}
-    scores = scores_from_merges(pieces, merges) | {index: 0.0 for index in bytes_ if index}
+    of_bytes = frozenset(index for index in bytes_ if index is not None)
+    scores = scores_from_merges(pieces, merges) | dict.fromkeys(of_bytes, 0.0)
     by_merges = _GEMMA4 in added
     return Pieces(
         model="gemma4" if by_merges else "llama",
@@ -117,7 +118,7 @@ def _sentencepiece(
         merges=[f"{left} {right}" for left, right in merges] if by_merges else [],
         scores={} if by_merges else scores,
         add_space_prefix=blanks.in_front,
-        bytes=frozenset(index for index in bytes_ if index is not None),
+        bytes=of_bytes,
         unreached=frozenset(index for index, score in scores.items() if score == UNREACHED),
         unk=vocabulary.get(model.get("unk_token") or ""),
         notes=(*blanks.notes, *_notes_on_normalizer(tokenizer_json)),

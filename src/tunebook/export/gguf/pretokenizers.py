@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _TABLE = Path(__file__).with_name("pretokenizers.toml")
-PUNCTUATION = "punctuation"
+_PUNCTUATION = "punctuation"
 _CONTRACTIONS = (
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)",
     "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])",
 )
 # One text holds all that pre-tokenizers differ in: blanks, digits, emoji, scripts, contractions.
-PROBE = (
+_PROBE = (
     "\n \n\n \n\n\n \t \t\t \t\n  \n   \n    \n     \n🚀 (normal) 😶\u200d🌫️ (multiple emojis "
     "concatenated) ✅ 🦙🦙 3 33 333 3333 33333 333333 3333333 33333333 3.3 3..3 3...3 កាន់តែពិសេសអាច"
     "😁 ?我想在apple工作1314151天～ ------======= нещо на Български ''''''```````\"\"\"\"......!!!!!!"
@@ -115,9 +115,9 @@ def choose_pretokenizer(tokenizer: PreTrainedTokenizerBase, tokenizer_json: dict
     fitting = [splitter for splitter in splitters() if splitter.splits == splits]
     fitting.sort(key=lambda splitter: splitter.ignore_merges != ignore_merges)
     named = _name_by_hash(tokenizer)
-    for splitter in fitting[:1]:
+    if fitting:
         # Names of one row differ in what they do when nothing else is said; we say everything.
-        return named if named in splitter.names else splitter.names[0]
+        return named if named in fitting[0].names else fitting[0].names[0]
     if named is not None:
         return named
     raise _unknown(splits)
@@ -150,7 +150,7 @@ def splits_of(pre_tokenizer: dict[str, Any] | None) -> tuple[str, ...] | None:
         elif kind == "Digits":
             splits.append(r"\p{N}" if part["individual_digits"] else r"\p{N}+")
         elif kind == "Punctuation" and part.get("behavior") == "Contiguous":
-            splits.append(PUNCTUATION)
+            splits.append(_PUNCTUATION)
         else:
             return None
     return tuple(splits) if byte_level else None
@@ -198,7 +198,7 @@ def _cuts_everything(part: dict[str, Any]) -> bool:
 
 def _name_by_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The name that llama.cpp's converter would find."""
-    ids = tokenizer.encode(PROBE)
+    ids = tokenizer.encode(_PROBE)
     digest = hashlib.sha256(str(ids).encode()).hexdigest()
     return next((name for name, known in _table()["hashes"].items() if digest in known), None)
 

@@ -58,7 +58,8 @@ def around_text(tokenizer: PreTrainedTokenizerBase) -> Around:
     """The ids that the tokenizer's post-processor puts before and after a text."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]
-    start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+    found = (i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+    start = next(found, 0)
     return Around(tuple(full[:start]), tuple(full[start + len(bare) :]))
 
 

@@ -206,6 +206,10 @@ class _Roles:
             )
         ends = [tokenizer.eos_token_id, self.eot, ids.get("<|endoftext|>"), self.pad]
         self.eos = next((_id(index) for index in ends if index is not None), None)
+        if self.eos is None:
+            self.notes.append(
+                "The tokenizer has no end token, and llama.cpp takes one of its text tokens for it."
+            )
         # Without a start token llama.cpp takes number 11, or 1, for one: any text token.
         start = [tokenizer.bos_token_id, self.pad, self.eos]
         self.bos = next((_id(index) for index in start if index is not None), None)
