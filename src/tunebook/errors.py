@@ -103,6 +103,18 @@ class TokenizerMissing(TunebookError):
     """A model folder holds no tokenizer."""
 
 
+class TokenizerUnsupported(TunebookError):
+    """A tokenizer is of a kind that the format to be written does not know."""
+
+
+class PretokenizerUnknown(TokenizerUnsupported):
+    """A tokenizer cuts text in a way that llama.cpp cannot."""
+
+
+class VocabularyTooLarge(TunebookError):
+    """A tokenizer has tokens for which the model has no embedding."""
+
+
 class TargetsMissing(TunebookError):
     """LoRA target names match no linear layer of the model."""
 

@@ -1,1 +1,5 @@
-"""GGUF files: what llama.cpp, Ollama and LM Studio run, written in Python and torch alone."""
+"""GGUF: the file that llama.cpp, Ollama and LM Studio run, written without a compiler.
+
+`architectures` names and turns tensors, `mixes` chooses their types, `writer` writes the file one
+tensor at a time and `checking` reads it back.
+"""

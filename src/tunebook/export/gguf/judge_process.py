@@ -1,0 +1,43 @@
+"""llama-server in a process of its own, started by `judge.LlamaServer`; imports xllamacpp alone.
+
+Says its address on one line, or what went wrong, and ends when its input does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+
+def main(path: str, context: str, threads: str) -> None:
+    """Load a GGUF file and serve it on a free port of this machine."""
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = path
+    parameters.n_ctx = int(context)
+    parameters.n_gpu_layers = 0
+    parameters.n_parallel = 1
+    parameters.cpuparams.n_threads = int(threads)
+    parameters.warmup = False
+    parameters.use_jinja = True
+    parameters.port = 0
+    parameters.verbosity = 0
+    try:
+        server: Any = xllamacpp.Server(parameters)
+    except Exception as error:  # whatever it is, the parent tells it
+        _say(error=str(error))
+    else:
+        _say(address=server.listening_address)
+        sys.stdin.read()
+    os._exit(0)  # the server's own end can wait for ever
+
+
+def _say(**what: str) -> None:
+    print(json.dumps(what), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
