@@ -346,4 +346,4 @@ def _save_pretrained_merged(
 ) -> Path:
     """Write the whole model with its adapter merged in (`merged_16bit`), or the adapter (`lora`)."""
     _log_ignored("save_pretrained_merged", ignored)
-    return save_merged(self, tokenizer, save_directory, method=save_method, replace=True)  # type: ignore[arg-type]
+    return save_merged(self, tokenizer, save_directory, method=save_method, replace=True)
