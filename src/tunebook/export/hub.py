@@ -207,7 +207,8 @@ def _additions(folder: Path) -> list[tuple[str, int, Any]]:
     names = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     }
     return [
         (name, path.stat().st_size, CommitOperationAdd(name, path))
