@@ -130,9 +130,7 @@ def push_to_hub_gguf(
         return _upload(self, folder, repo_id, token, options)
 
 
-def _upload(
-    model: Any, folder: Path, repo: str, token: str | None, options: dict[str, Any]
-) -> str:
+def _upload(model: Any, folder: Path, repo: str, token: str | None, options: dict[str, Any]) -> str:
     known = {name: options.pop(name) for name in ("replace", "endpoint") if name in options}
     private = options.pop("private", None)
     _log_ignored("push_to_hub", options)

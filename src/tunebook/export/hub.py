@@ -97,6 +97,7 @@ def upload(
             files.insert(0, _text("recipe.yaml", _yaml(recipe)))
         progress.begin(sum(size for _, size, _ in files))
         for _, size, addition in files:
+            progress.add(0)  # raises where a stop was asked for
             _patient(
                 lambda one=addition: api.preupload_lfs_files(  # type: ignore[misc]
                     name, additions=[one], free_memory=False
