@@ -6,13 +6,12 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hub_stand_in import GOOD_TOKEN, Hub, running_hub
+from hub_stand_in import GOOD_TOKEN, Hub
 
 from tunebook.errors import (
     Cancelled,
@@ -25,23 +24,6 @@ from tunebook.errors import (
 from tunebook.export import Progress, upload
 from tunebook.export.card import Curve, model_card, portable_recipe
 from tunebook.recipe import Recipe
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Hub]:
-    with running_hub() as hub:
-        yield hub
-
-
-@pytest.fixture
-def hub(server: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
-    """The stand-in without memory, and a machine without a login."""
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # plain LFS
-    server.forget()
-    return server
 
 
 @pytest.fixture

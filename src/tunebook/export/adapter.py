@@ -102,7 +102,7 @@ def new_folder(folder: Path, size: int, *, purpose: str, replace: bool) -> Itera
         raise FolderExists(
             f"The folder {folder} exists already.",
             f"{purpose} would overwrite what is in it.",
-            "choose another folder, or pass `replace=True`.",
+            "choose another folder, or say that it gives way: `replace=True`, in a shell `--replace`.",
         )
     _remove_left_behind(folder)
     require_disk_space(folder, size, purpose=purpose)

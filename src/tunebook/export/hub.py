@@ -164,7 +164,8 @@ def _in_the_way(
         raise HubNameTaken(
             f"The name {repo} is taken.",
             f"the repository holds another model already: {', '.join(other[:3])}.",
-            "choose another name, or pass `replace=True`: the repository's history keeps the old one.",
+            "choose another name, or say that it gives way (`replace=True`, in a shell `--replace`): "
+            "the repository's history keeps it.",
         )
     described = ("adapter_config.json", "config.json", "model.safetensors.index.json")
     gone = [*other, *(path for path in described if path in there)] if other else []
