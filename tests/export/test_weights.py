@@ -21,6 +21,7 @@ from tunebook.export import save_adapter, save_merged
 from tunebook.export.adapter import new_folder
 from tunebook.export.shards import ShardWriter
 from tunebook.export.weights import merged_tensors, merged_weights
+from tunebook.models.adapters import load_adapter
 
 IDS = torch.arange(1, 41)[None]
 
@@ -88,6 +89,18 @@ def test_a_grown_vocabulary_is_written_whole(tmp_path: Path) -> None:
     assert again.config.vocab_size == 72
     assert again.get_input_embeddings().weight.shape[0] == 72
     assert (logits(again) - logits(model)).abs().max() < 0.05
+
+
+def test_an_adapter_with_a_grown_vocabulary_comes_back(tmp_path: Path) -> None:
+    tiny().save_pretrained(tmp_path / "base")
+    base = loaded(tmp_path / "base")
+    base.resize_token_embeddings(72)
+    model = adapted(base)
+    save_adapter(model, None, tmp_path / "adapter")
+    again = load_adapter(loaded(tmp_path / "base"), tmp_path / "adapter").eval()
+    ids = torch.tensor([[1, 70, 71]])
+    with torch.no_grad():
+        assert torch.allclose(again(ids).logits, model(ids).logits, atol=1e-5)
 
 
 def test_an_adapter_in_16_bit_is_multiplied_in_32(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from hashlib import sha1
 from pathlib import Path
 from typing import Any, TypeVar
@@ -98,12 +99,8 @@ def upload(
         progress.begin(sum(size for _, size, _ in files))
         for _, size, addition in files:
             progress.add(0)  # raises where a stop was asked for
-            _patient(
-                lambda one=addition: api.preupload_lfs_files(  # type: ignore[misc]
-                    name, additions=[one], free_memory=False
-                ),
-                progress,
-            )
+            send = partial(api.preupload_lfs_files, name, additions=[addition], free_memory=False)
+            _patient(send, progress)
             progress.add(size)
         operations = [*(CommitOperationDelete(path) for path in gone), *(one for *_, one in files)]
         message = "Upload a model tuned with Tunebook"
@@ -152,14 +149,14 @@ def _in_the_way(
         HubNameTaken: there are any, and `replace` is off.
     """
     ours = {path: one for path, _, one in files}
-    beside = all(path.endswith(".gguf") for path in ours if path.endswith(_WEIGHTS))
-    other = [
-        path
-        for path in there
-        if path.endswith(_WEIGHTS)
-        and (_differs(ours[path], there[path]) if path in ours else not beside)
-        and not (path.endswith(".gguf") and path not in ours)
-    ]
+    only_gguf = not any(path.endswith((".safetensors", ".bin")) for path in ours)
+
+    def is_other(path: str) -> bool:
+        if path in ours:
+            return _differs(ours[path], there[path])
+        return not path.endswith(".gguf") and not only_gguf
+
+    other = [path for path in there if path.endswith(_WEIGHTS) and is_other(path)]
     if other and not replace:
         raise HubNameTaken(
             f"The name {repo} is taken.",
