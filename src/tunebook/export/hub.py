@@ -93,9 +93,8 @@ def upload(
                 curve=curve,
                 repeatable=repeatable,
             )
-            files.insert(0, _text("README.md", card))
-        if repeatable:
-            files.insert(0, _text("recipe.yaml", _yaml(recipe)))
+            ours = [_text("README.md", card)]
+            files = ours + [_text("recipe.yaml", _yaml(recipe))] * repeatable + files
         progress.begin(sum(size for _, size, _ in files))
         for _, size, addition in files:
             progress.add(0)  # raises where a stop was asked for
