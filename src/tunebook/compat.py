@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import types
-from pathlib import Path
 from typing import Any
 
 import transformers
@@ -18,7 +16,6 @@ from trl.trainer.sft_config import SFTConfig as TrlSFTConfig
 from tunebook import engine
 from tunebook.data.tokenizers import tokenize_texts
 from tunebook.errors import RecipeInvalid
-from tunebook.export import save_merged
 from tunebook.models.adapters import add_lora, load_adapter
 from tunebook.models.loading import (
     adapter_base,
@@ -27,6 +24,7 @@ from tunebook.models.loading import (
     load_tokenizer,
 )
 from tunebook.recipe import ALL_LINEAR, Recipe
+from tunebook.saving import remember, with_saving
 from tunebook.training import trainer
 from tunebook.training.by_hand import plan_by_hand
 
@@ -115,7 +113,7 @@ class FastLanguageModel:
         if base:
             model = load_adapter(model, model_name, trainable=True)
         model.max_seq_length = max_seq_length
-        return _with_methods(model), tokenizer
+        return with_saving(model), tokenizer
 
     @staticmethod
     def get_peft_model(
@@ -178,7 +176,7 @@ class FastLanguageModel:
         adapted.max_seq_length = length
         adapted.tunebook_checkpointing = use_gradient_checkpointing
         adapted.tunebook_budget = memory_budget
-        return _with_methods(adapted)
+        return with_saving(adapted)
 
     @staticmethod
     def for_inference(model: Any) -> Any:
@@ -246,6 +244,7 @@ class SFTTrainer(trainer.SFTTrainer):
             processing_class=tokenizer,
             **kwargs,
         )
+        remember(model, self)
         if plan is not None:
             self.loss_chunk = plan.strategy.loss_chunk
             self._parts = -(-config.per_device_train_batch_size // plan.strategy.micro_batch)
@@ -329,21 +328,3 @@ def _dtype_name(dtype: Any) -> str:
 def _log_ignored(where: str, arguments: dict[str, Any]) -> None:
     if arguments:
         logger.warning("%s: ignored %s", where, ", ".join(sorted(arguments)))
-
-
-def _with_methods(model: Any) -> Any:
-    """Bind the saving methods that tutorials call to this one model."""
-    model.save_pretrained_merged = types.MethodType(_save_pretrained_merged, model)
-    return model
-
-
-def _save_pretrained_merged(
-    self: Any,
-    save_directory: str | Path,
-    tokenizer: Any = None,
-    save_method: str = "merged_16bit",
-    **ignored: Any,
-) -> Path:
-    """Write the whole model with its adapter merged in (`merged_16bit`), or the adapter (`lora`)."""
-    _log_ignored("save_pretrained_merged", ignored)
-    return save_merged(self, tokenizer, save_directory, method=save_method, replace=True)  # type: ignore[arg-type]

@@ -175,6 +175,10 @@ class HubTokenRefused(HubRefused):
     """The hub knows no such token, or none was given."""
 
 
+class HubNameTaken(HubRefused):
+    """A repository of the hub holds another model already."""
+
+
 class HubUnreachable(TunebookError):
     """There is no way to the hub just now."""
 
@@ -196,18 +200,34 @@ def as_tunebook_error(error: BaseException, *, during: str) -> TunebookError:
     """
     if isinstance(error, TunebookError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = error.filename or "the disk"
-        return DiskFull(
-            f"Tunebook could not {during}: the disk is full.",
-            f"writing to {where} failed: {error.strerror}.",
-            "free some space, or choose another folder; what was saved before is untouched.",
-        )
+    if (full := as_disk_full(error, during=during)) is not None:
+        return full
     text = str(error).strip() or "no message was given"
     return RunFailed(
         f"Tunebook could not {during}.",
         f"{type(error).__name__}: {text}",
         "read the traceback; if the cause is Tunebook's own, report it with `tunebook doctor`'s output.",
+    )
+
+
+def as_disk_full(error: BaseException, *, during: str) -> DiskFull | None:
+    """A `DiskFull` if that is what an error means, else None.
+
+    Args:
+        during: see `as_tunebook_error`.
+    """
+    reason = getattr(error, "strerror", None)
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    else:  # libraries written in Rust, such as safetensors, have errors of their own
+        full = f"(os error {errno.ENOSPC})" in str(error)
+    if not full:
+        return None
+    where = getattr(error, "filename", None) or "the disk"
+    return DiskFull(
+        f"Tunebook could not {during}: the disk is full.",
+        f"writing to {where} failed: {reason or error}.",
+        "free some space, or choose another folder; what was saved before is untouched.",
     )
 
 

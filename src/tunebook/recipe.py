@@ -443,10 +443,10 @@ class SamplesPart(Part):
 class ExportPart(Part):
     """What is written when training ends."""
 
-    formats: list[Literal["adapter", "merged_16bit"]] = knob(
+    formats: list[Literal["adapter", "merged_16bit", "merged_4bit"]] = knob(
         ["adapter"],
         title="Formats",
-        description="Adapter: small, needs the base model. Merged: a whole model in 16 bit.",
+        description="Adapter: small, needs the base model. Merged: a whole model, in 16 or in 4 bit.",
     )
 
 

@@ -43,11 +43,13 @@ def test_training_chatting_and_exporting_from_a_shell(tmp_path: Path, capsys: Pr
     assert main(["chat", str(run.path), "--ask", "Hi", "--temperature", "9"]) == 2
     assert "temperature" in capsys.readouterr().err
 
-    assert (
-        main(["export", str(run.path), "--formats", "adapter", "--folder", str(tmp_path / "out")])
-        == 0
-    )
+    to_folder = ["export", str(run.path), "--formats", "adapter", "--folder", str(tmp_path / "out")]
+    assert main(to_folder) == 0
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
+    assert "FastLanguageModel.from_pretrained(" in capsys.readouterr().out
+    assert main(to_folder) == 2
+    assert "replace" in capsys.readouterr().err
+    assert main([*to_folder, "--replace"]) == 0
     assert main(["export", str(run.path), "--formats", "gold"]) == 2
     assert "merged_16bit" in capsys.readouterr().err
 

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
-from collections.abc import Iterator
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from hub_stand_in import GOOD_TOKEN, Hub, running_hub
+from hub_stand_in import GOOD_TOKEN, Hub
 
-from tunebook.errors import Cancelled, HubRefused, HubUnreachable, RecipeInvalid, TunebookError
+from tunebook.errors import (
+    Cancelled,
+    HubNameTaken,
+    HubRefused,
+    HubUnreachable,
+    RecipeInvalid,
+    TunebookError,
+)
 from tunebook.export import Progress, upload
-from tunebook.export.card import model_card, portable_recipe
+from tunebook.export.card import Curve, model_card, portable_recipe
 from tunebook.recipe import Recipe
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Hub]:
-    with running_hub() as hub:
-        yield hub
-
-
-@pytest.fixture
-def hub(server: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
-    """The stand-in without memory, and a machine without a login."""
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # plain LFS
-    for memory in (server.repos, server.files, server.large, server.commits, server.fail):
-        memory.clear()
-    return server
 
 
 @pytest.fixture
@@ -147,3 +138,132 @@ def test_a_card_keeps_markup_of_names_as_text_and_names_no_folder(tmp_path: Path
     assert "base_model" not in card.split("---")[1]
     assert portable_recipe(recipe).data.source == data.name
     assert json.dumps(portable_recipe(recipe).model_dump()).count(str(tmp_path)) == 0
+
+
+def test_an_upload_that_broke_off_sends_only_what_is_missing(hub: Hub, adapter: Path) -> None:
+    (adapter / "z.safetensors").write_bytes(b"z" * 3000)
+    stop = threading.Event()
+    progress = Progress(lambda done, _: stop.set() if done > 5000 else None, stop)
+    with pytest.raises(Cancelled):
+        upload(adapter, "maria/pirate", token=GOOD_TOKEN, progress=progress, endpoint=hub.url)
+    assert len(hub.puts) == 1
+    assert hub.files == {}
+    upload(adapter, "maria/pirate", token=GOOD_TOKEN, endpoint=hub.url)
+    assert len(hub.puts) == len(set(hub.puts)) == 2
+    assert hub.files["adapter_model.safetensors"] == b"w" * 5000
+    assert hub.files["z.safetensors"] == b"z" * 3000
+
+
+def test_a_lost_connection_is_taken_up_again(
+    hub: Hub, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    oid = hashlib.sha256(b"w" * 5000).hexdigest()
+    hub.breaks.append(oid)
+    upload(adapter, "maria/pirate", token=GOOD_TOKEN, endpoint=hub.url)
+    assert hub.puts == [oid, oid]
+    assert hub.files["adapter_model.safetensors"] == b"w" * 5000
+
+
+@pytest.mark.parametrize("place", ["/api/repos/create", "/preupload/", "/commit/"])
+def test_a_busy_hub_is_asked_again_after_the_time_it_says(
+    hub: Hub, adapter: Path, place: str
+) -> None:
+    hub.busy[place] = ["0", "0"]
+    upload(adapter, "maria/pirate", token=GOOD_TOKEN, endpoint=hub.url)
+    assert hub.busy[place] == []
+    assert len(hub.commits) == 1
+
+
+def test_a_hub_that_stays_busy_is_given_up_with_advice(hub: Hub, adapter: Path) -> None:
+    hub.busy["/commit/"] = ["3600"]
+    with pytest.raises(HubUnreachable, match="429") as caught:
+        upload(adapter, "maria/pirate", token=GOOD_TOKEN, endpoint=hub.url)
+    assert "not sent again" in caught.value.do
+
+
+def test_a_stop_ends_the_wait_for_a_busy_hub(hub: Hub, adapter: Path) -> None:
+    hub.busy["/commit/"] = ["50"]
+    stop = threading.Event()
+    threading.Timer(0.3, stop.set).start()
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        upload(
+            adapter,
+            "maria/pirate",
+            token=GOOD_TOKEN,
+            progress=Progress(stop=stop),
+            endpoint=hub.url,
+        )
+    assert time.monotonic() - began < 20
+
+
+def test_a_name_that_holds_another_model_is_not_overwritten_unasked(
+    hub: Hub, adapter: Path
+) -> None:
+    upload(adapter, "maria/pirate", token=GOOD_TOKEN, endpoint=hub.url)
+    upload(adapter, "maria/pirate", token=GOOD_TOKEN, endpoint=hub.url)  # the same is no other
+    first = hub.files["adapter_model.safetensors"]
+    (adapter / "adapter_model.safetensors").write_bytes(b"v" * 5000)
+    with pytest.raises(HubNameTaken, match=r"adapter_model\.safetensors") as caught:
+        upload(adapter, "maria/pirate", token=GOOD_TOKEN, endpoint=hub.url)
+    assert "replace=True" in caught.value.do
+    assert hub.files["adapter_model.safetensors"] == first
+    upload(adapter, "maria/pirate", token=GOOD_TOKEN, replace=True, endpoint=hub.url)
+    assert hub.files["adapter_model.safetensors"] == b"v" * 5000
+
+
+def test_a_merged_model_that_replaces_an_adapter_leaves_nothing_of_it(
+    hub: Hub, adapter: Path, tmp_path: Path
+) -> None:
+    upload(adapter, "maria/pirate", token=GOOD_TOKEN, endpoint=hub.url)
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    (merged / "config.json").write_text("{}")
+    (merged / "model.safetensors").write_bytes(b"m" * 100)
+    given: dict[str, Any] = {"token": GOOD_TOKEN, "recipe": Recipe(), "endpoint": hub.url}
+    with pytest.raises(HubNameTaken):
+        upload(merged, "maria/pirate", **given)
+    upload(merged, "maria/pirate", replace=True, **given)
+    assert sorted(hub.files) == ["README.md", "config.json", "model.safetensors", "recipe.yaml"]
+
+
+def test_gguf_files_gather_in_one_repository_and_leave_a_card_alone(
+    hub: Hub, tmp_path: Path
+) -> None:
+    folder = tmp_path / "gguf"
+    folder.mkdir()
+    for name in ("x-Q4_K_M.gguf", "x-Q8_0.gguf"):
+        for old in folder.glob("*.gguf"):
+            old.unlink()
+        (folder / name).write_bytes(name.encode() * 50)
+        given: dict[str, Any] = {"token": GOOD_TOKEN, "recipe": Recipe(), "endpoint": hub.url}
+        upload(folder, "maria/pirate-GGUF", **given)
+        hub.files["README.md"] += b"\nMine."
+    assert {"x-Q4_K_M.gguf", "x-Q8_0.gguf"} <= set(hub.files)
+    card = hub.files["README.md"].decode()
+    assert card.count("Mine.") == 2
+    assert "ollama run hf.co/maria/pirate-GGUF:Q4_K_M" in card
+    assert yaml.safe_load(card.split("---")[1])["library_name"] == "gguf"
+
+
+def test_a_card_shows_the_loss_and_leaves_out_what_is_not_known() -> None:
+    losses = [(step, 4.0 / step) for step in range(1, 201)]
+    card = model_card(
+        Recipe.of(model="Qwen2.5-0.5B-Instruct"),
+        name="maria/x",
+        form="merged_16bit",
+        numbers={"Data": None},
+        curve=Curve(losses, [(100, 0.5)]),
+        repeatable=False,
+    )
+    table = card.split("## Loss")[1].split("## Use")[0]
+    rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
+    steps = [int(cell) for cell in rows if cell.isdigit()]
+    assert steps[0] == 1
+    assert 200 in steps
+    assert len(steps) == 13
+    assert "| 100 | 0.5000 |" in table
+    assert "Data" not in card
+    assert "recipe.yaml" not in card
+    assert "vllm serve maria/x" in card

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tunebook.errors import Cancelled
-from tunebook.export import FORMATS, Progress, predicted_sizes, usage, verify
+from tunebook.export import FORMATS, Progress, predicted_sizes, save_merged, usage, verify
+from tunebook.export.commands import form_of
 from tunebook.models.adapters import add_lora
 from tunebook.models.loading import load_model, load_shape, load_tokenizer
 from tunebook.recipe import LoraPart, ModelPart, QuantizationPart, Recipe
@@ -52,6 +53,7 @@ def test_every_format_is_written_near_its_size_and_is_the_model(
     assert checked.ok
     assert checked.tokens > 20
     assert "Loaded again" in checked.summary
+    assert checked.quantized == (name == "merged_4bit")
     if name == "adapter":
         assert checked.max_difference < 1e-4
 
@@ -80,6 +82,31 @@ def test_a_stop_takes_away_what_was_half_written(
             model, tokenizer, tmp_path / "out" / "merged", progress=progress
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_gguf_is_served_by_the_programs_that_read_it(tmp_path: Path) -> None:
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    file = folder / "Pirate Q4_K_M.gguf"
+    file.write_bytes(b"GGUF")
+    lines = dict(usage("gguf_q4_k_m", str(folder), Recipe()))
+    assert f"llama-server -m '{file}'" in lines["llama.cpp, as a server"]
+    assert "Ollama" not in lines  # there is no Modelfile
+    assert "lms import" in lines["LM Studio"]
+    assert "http://localhost:8080/v1" in lines["Open WebUI, beside that server"]
+    (folder / "Modelfile").write_text("FROM ./x.gguf\n")
+    lines = dict(usage("gguf", str(file), Recipe()))
+    assert f"ollama create pirate-q4_k_m -f '{folder}/Modelfile'" in lines["Ollama"]
+    assert "ollama run pirate-q4_k_m" in lines["Ollama"]
+    hub = dict(usage("gguf", "me/x-GGUF", Recipe(), files=["x.IQ4_XS.gguf"]))
+    assert hub["Ollama"] == "ollama run hf.co/me/x-GGUF:IQ4_XS"
+
+
+def test_what_a_folder_holds(tmp_path: Path, model: Any, tokenizer: Any) -> None:
+    for name, form in (("lora", "adapter"), ("merged_4bit", "merged_4bit")):
+        save_merged(model, tokenizer, tmp_path / name, method=name)
+        assert form_of(tmp_path / name) == form
+    assert form_of(tmp_path) == "merged_16bit"
 
 
 def test_lines_that_would_not_work_are_not_shown() -> None:

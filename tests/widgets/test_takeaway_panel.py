@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tunebook.errors import Cancelled, HubTokenRefused
+from tunebook.export import FORMATS
 from tunebook.recipe import Recipe
 from tunebook.widgets import TakeAwayPanel, TryPanel
 
@@ -41,7 +42,7 @@ def test_while_training_both_refuse(fake_run: Any) -> None:
 def test_formats_come_with_their_predicted_sizes(fake_run: Any, eventually: Any) -> None:
     panel = TakeAwayPanel(run=fake_run)
     eventually(lambda: all(form["size"] for form in panel.formats))
-    assert [form["name"] for form in panel.formats] == ["adapter", "merged_16bit"]
+    assert [form["name"] for form in panel.formats] == list(FORMATS)
     assert panel.formats[0]["size"].startswith("about ")
 
 
@@ -105,6 +106,10 @@ def test_an_upload_says_where_it_is(fake_run: Any, eventually: Any) -> None:
     panel.private = False
     panel.upload("me/other", private=False)
     assert fake_run.uploads[-1] == ("me/other", TOKEN, False)
+    assert "--replace" not in panel.code["shell"]
+    panel.replace = True
+    assert panel.code["python"].count("replace=True") == 1
+    assert "--hub me/other --public --replace" in panel.code["shell"]
     panel.handle({"type": "forget"})
     assert panel.token_from == ""
 

@@ -38,7 +38,7 @@ export function hub(model: TakeAwayModel, cleanup: Cleanup): HTMLElement {
     'details',
     { class: 'tb-hub' },
     h('summary', {}, 'Put it on the Hugging Face hub'),
-    h('div', { class: 'tb-hub-body' }, which.node, repo.node, visibility(model, cleanup), token.node, h('div', { class: 'tb-buttons' }, upload), page)
+    h('div', { class: 'tb-hub-body' }, which.node, repo.node, tick(model, 'private', 'Private: only you see it', cleanup), tick(model, 'replace', 'Replace another model that is there', cleanup), token.node, h('div', { class: 'tb-buttons' }, upload), page)
   );
 }
 
@@ -77,14 +77,14 @@ function repoField(model: TakeAwayModel, cleanup: Cleanup): { node: HTMLElement;
   return { input, node: h('div', { class: 'tb-field' }, h('label', { class: 'tb-label', for: id }, 'Repository'), input) };
 }
 
-function visibility(model: TakeAwayModel, cleanup: Cleanup): HTMLElement {
-  const input = h('input', { type: 'checkbox', class: 'tb-check', id: freshId('private') });
+function tick(model: TakeAwayModel, name: 'private' | 'replace', label: string, cleanup: Cleanup): HTMLElement {
+  const input = h('input', { type: 'checkbox', class: 'tb-check', id: freshId(name) });
   input.addEventListener('change', () => {
-    model.set('private', input.checked);
+    model.set(name, input.checked);
     model.save_changes();
   });
-  follow(model, ['private'], () => (input.checked = model.get('private')), cleanup);
-  return h('div', { class: 'tb-inline' }, input, h('label', { class: 'tb-label', for: input.id }, 'Private: only you see it'));
+  follow(model, [name], () => (input.checked = model.get(name)), cleanup);
+  return h('div', { class: 'tb-inline' }, input, h('label', { class: 'tb-label', for: input.id }, label));
 }
 
 function tokenField(model: TakeAwayModel, cleanup: Cleanup): { node: HTMLElement; input: HTMLInputElement } {

@@ -28,6 +28,7 @@ export interface TakeAwayState extends PanelState {
   files: Written[];
   repo: string;
   private: boolean;
+  replace: boolean;
   token_from: '' | 'login' | 'memory';
   page: string;
 }

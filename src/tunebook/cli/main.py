@@ -21,6 +21,7 @@ from tunebook.cli.options import (
     sampling_from,
 )
 from tunebook.errors import RecipeInvalid, TunebookError
+from tunebook.export.commands import form_of, usage
 from tunebook.export.formats import FORMATS
 from tunebook.recipe import Recipe
 
@@ -195,14 +196,21 @@ def export(arguments: argparse.Namespace) -> int:
     run = open_run(arguments.path)
     formats = [name for name in (arguments.formats or "").split(",") if name] or None
     good = True
-    for path in run.export(formats, folder=arguments.folder):
+    for path in run.export(formats, folder=arguments.folder, replace=arguments.replace):
         show.console.print(str(path), markup=False)
         if arguments.verify:
             checked = run.verify(path)
             good = good and checked.ok
             show.console.print(f"  {checked.summary}", markup=False)
+        for title, lines in usage(form_of(path), str(path), run.recipe):
+            show.code(title, lines)
         if arguments.hub and good:
-            page = run.upload(arguments.hub, folder=path, private=not arguments.public)
+            page = run.upload(
+                arguments.hub,
+                folder=path,
+                private=not arguments.public,
+                replace=arguments.replace,
+            )
             show.console.print(page, markup=False)
     return 0 if good else 1
 
@@ -294,6 +302,11 @@ def _parser() -> argparse.ArgumentParser:
         help="upload it, with the token of `hf auth login` or HF_TOKEN; private unless --public",
     )
     sub.add_argument("--public", action="store_true", help="let everybody see the uploaded model")
+    sub.add_argument(
+        "--replace",
+        action="store_true",
+        help="let another model that is in the folder, or in the repository, give way",
+    )
 
     sub = _command(commands, "inspect", inspect)
     sub.add_argument("path", help=".gguf or .safetensors file, or adapter folder")

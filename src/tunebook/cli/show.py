@@ -46,6 +46,13 @@ def plain(text: str) -> str:
     )
 
 
+def code(title: str, lines: str) -> None:
+    """Lines to copy, under what they are for."""
+    console.print(f"[bold]{escape(title)}[/]")
+    for line in lines.splitlines():
+        console.print(f"  {line}".rstrip(), markup=False)
+
+
 def mib(count: float) -> str:
     """Bytes as MiB or GiB."""
     return f"{count / 2**30:,.2f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"

@@ -17,6 +17,8 @@ _NAMES = {
     "Progress": "progress",
     "save_adapter": "adapter",
     "save_merged": "merge",
+    "modelfile": "ollama",
+    "write_modelfile": "ollama",
     "usage": "commands",
     "Verification": "verification",
     "verify": "verification",
@@ -40,5 +42,6 @@ if TYPE_CHECKING:
     from tunebook.export.hub import saved_token as saved_token, upload as upload
     from tunebook.export.inspect import Inspection as Inspection, inspect_file as inspect_file
     from tunebook.export.merge import save_merged as save_merged
+    from tunebook.export.ollama import modelfile as modelfile, write_modelfile as write_modelfile
     from tunebook.export.progress import Progress as Progress
     from tunebook.export.verification import Verification as Verification, verify as verify

@@ -6,14 +6,22 @@ Writes are all or nothing: the folder appears under its name only when everythin
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunebook.errors import FolderExists, require_disk_space
+from tunebook.errors import (
+    FolderExists,
+    ModelInvalid,
+    as_disk_full,
+    require_disk_space,
+)
 from tunebook.export.progress import Progress
 from tunebook.models.loading import portable_name
 from tunebook.recipe import Recipe
@@ -24,11 +32,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SPARE = 16 * 2**20  # tokenizer and small files beside the weights
+_HOST = re.sub(r"\W", "", socket.gethostname())  # other machines' processes may share the disk
+_OF_A_MODEL = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "adapter_config.json",
+    "config.json",
+    "generation_config.json",
+)
 
 
 def save_adapter(
     model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | None,
     folder: Path | str,
     *,
     recipe: Recipe | None = None,
@@ -39,7 +55,7 @@ def save_adapter(
 
     Args:
         model: the model with its adapter.
-        tokenizer: saved beside it, chat template included.
+        tokenizer: saved beside it, chat template included; None saves none.
         folder: must not exist, or be empty, unless `replace`.
         recipe: saved as `recipe.yaml` if given.
         replace: whether model files in a folder that exists are replaced; other files there stay.
@@ -49,15 +65,18 @@ def save_adapter(
         FolderExists: the folder holds something and `replace` is off.
         DiskFull: there is not enough room.
         Cancelled: a stop was asked for.
+        ModelInvalid: a weight is NaN; the message names it.
     """
     folder = Path(folder)
+    _require_numbers(model)
     size = parameter_bytes(model, trainable=True)
     progress = progress or Progress()
     progress.begin(size)
     with new_folder(folder, size + _SPARE, purpose="the adapter", replace=replace) as temporary:
         model.save_pretrained(str(temporary))
         _name_base_portably(temporary / "adapter_config.json")
-        tokenizer.save_pretrained(str(temporary))
+        if tokenizer is not None:
+            tokenizer.save_pretrained(str(temporary))
         if recipe is not None:
             recipe.save(temporary / "recipe.yaml")
         progress.finish()
@@ -67,6 +86,8 @@ def save_adapter(
 @contextmanager
 def new_folder(folder: Path, size: int, *, purpose: str, replace: bool) -> Iterator[Path]:
     """A temporary folder beside `folder` that takes its name at the end, or vanishes on an error.
+
+    What a process left that was killed while it wrote there is removed first.
 
     Args:
         folder: the final name.
@@ -81,12 +102,14 @@ def new_folder(folder: Path, size: int, *, purpose: str, replace: bool) -> Itera
         raise FolderExists(
             f"The folder {folder} exists already.",
             f"{purpose} would overwrite what is in it.",
-            "choose another folder, or delete that one first.",
+            "choose another folder, or say that it gives way: `replace=True`, in a shell `--replace`.",
         )
+    _remove_left_behind(folder)
     require_disk_space(folder, size, purpose=purpose)
     made = [parent for parent in folder.absolute().parents if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    prefix = f".{folder.name}.{_HOST}-{os.getpid()}."
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
     try:
         yield temporary
         if folder.exists():
@@ -94,12 +117,35 @@ def new_folder(folder: Path, size: int, *, purpose: str, replace: bool) -> Itera
         else:
             temporary.chmod(0o755)  # mkdtemp makes it private
             temporary.rename(folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         for parent in made:
             with suppress(OSError):
                 parent.rmdir()
+        if (full := as_disk_full(error, during=f"write {purpose}")) is not None:
+            raise full from error
         raise
+
+
+def _remove_left_behind(folder: Path) -> None:
+    """Remove the temporary folders of processes of this machine that live no more."""
+    import psutil
+
+    name = re.compile(re.escape(f".{folder.name}.{_HOST}-") + r"(\d+)\.\w+")
+    for path in folder.parent.glob(".*") if folder.parent.is_dir() else ():
+        found = name.fullmatch(path.name)
+        if found and path.is_dir() and not psutil.pid_exists(int(found[1])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _require_numbers(model: PeftModel) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not bool(parameter.isfinite().all()):
+            raise ModelInvalid(
+                "The adapter is damaged: a weight is not a number.",
+                f"{name} holds NaN or infinity.",
+                "go back to an earlier checkpoint, and train with a lower learning rate.",
+            )
 
 
 def _name_base_portably(path: Path) -> None:
@@ -110,8 +156,9 @@ def _name_base_portably(path: Path) -> None:
 
 def _replace_files(source: Path, folder: Path) -> None:
     """Move files over those of the same name; old weights go, whatever else is there stays."""
-    for stale in (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
-        stale.unlink()
+    for pattern in _OF_A_MODEL:
+        for stale in folder.glob(pattern):
+            stale.unlink()
     for file in source.iterdir():
         file.replace(folder / file.name)
     source.rmdir()

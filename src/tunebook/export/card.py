@@ -5,13 +5,15 @@ Knows the recipe and the catalogue; names no path of this machine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tunebook import __version__
+from tunebook.curves import smooth
 from tunebook.export.commands import usage
 from tunebook.models.catalog import find
 from tunebook.recipe import Recipe
@@ -24,6 +26,16 @@ _FIELDS = (
     "training.epochs",
     "training.max_steps",
 )
+_RELATIONS = {"adapter": "adapter", "gguf": "quantized", "merged_4bit": "quantized"}
+_ROWS = 12  # of the table of losses
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How a run's loss went: (step, value) in order."""
+
+    losses: Sequence[tuple[int, float]]
+    evaluations: Sequence[tuple[int, float]] = ()
 
 
 def model_card(
@@ -31,34 +43,42 @@ def model_card(
     *,
     name: str,
     form: str,
+    files: list[str] | None = None,
     numbers: Mapping[str, Any] | None = None,
+    curve: Curve | None = None,
+    repeatable: bool = True,
 ) -> str:
     """The text of a `README.md` for the hub.
 
     Args:
         name: of the repository.
-        form: a name of `FORMATS`.
-        numbers: what the run measured, such as `{"final loss": "0.012"}`.
+        form: a name of `FORMATS`, or what `commands.form_of` says.
+        files: what lies in the repository.
+        numbers: what the run measured, such as `{"final loss": "0.012"}`; they win over what the
+            recipe says, and None leaves a line of it out.
+        curve: the run's losses.
+        repeatable: whether the recipe is in the repository and trains the model again.
     """
     base, licence = _base(recipe)
     head: dict[str, Any] = {
-        "library_name": "peft" if form == "adapter" else "transformers",
+        "library_name": {"adapter": "peft", "gguf": "gguf"}.get(form, "transformers"),
         "pipeline_tag": "text-generation",
         "tags": ["tunebook", *(["lora"] if form == "adapter" else [])],
     }
     if base:
         head["base_model"] = base
-        head["base_model_relation"] = "adapter" if form == "adapter" else "finetune"
+        head["base_model_relation"] = _RELATIONS.get(form, "finetune")
     if licence:
         head["license"] = licence
-    facts = {"Base model": base or recipe.model.name, "Data": _data_name(recipe.data.source)}
-    for path in _FIELDS:
-        value = recipe.get(path)
-        if value is not None:
-            facts[path] = str(value)
-    facts["bits of the base while training"] = str(recipe.quantization.bits)
-    facts.update({key: str(value) for key, value in (numbers or {}).items()})
-    code = usage(form, name, recipe)[0][1]
+    facts: dict[str, Any] = {
+        "Base model": base or Path(recipe.model.name).name,
+        "Data": _data_name(recipe.data.source),
+        **{path: recipe.get(path) for path in _FIELDS},
+        "bits of the base while training": recipe.quantization.bits,
+        **(numbers or {}),
+    }
+    rows = [(key, str(value)) for key, value in facts.items() if value is not None]
+    again = "; `recipe.yaml` beside this file trains it again" if repeatable else ""
     return "\n".join(
         [
             "---",
@@ -69,20 +89,50 @@ def model_card(
             "",
             _intro(recipe, form),
             "",
-            "| | |",
-            "| --- | --- |",
-            *(f"| {_plain(key)} | {_plain(value)} |" for key, value in facts.items()),
+            *_table(("", ""), rows),
             "",
+            *(_losses(curve) if curve is not None and curve.losses else ()),
             "## Use",
             "",
-            "```python",
-            code,
-            "```",
-            "",
-            f"Made with Tunebook {__version__}; `recipe.yaml` beside this file trains it again.",
+            *_use(usage(form, name, recipe, files=files or [])),
+            f"Made with Tunebook {__version__}{again}.",
             "",
         ]
     )
+
+
+def _use(lines: list[tuple[str, str]]) -> list[str]:
+    """Each way to load or serve it, under its title."""
+    text = []
+    for title, code in lines:
+        language = "python" if code.startswith("from ") else "shell"
+        text += [f"### {title}", "", f"```{language}", code, "```", ""]
+    return text
+
+
+def _losses(curve: Curve) -> list[str]:
+    """The curve as a table of some dozen steps, evenly spread, first and last among them."""
+    means = smooth(value for _, value in curve.losses)
+    last = len(curve.losses) - 1
+    places = sorted({round(last * n / (_ROWS - 1)) for n in range(_ROWS)})
+    rows = [
+        (str(curve.losses[at][0]), _figure(curve.losses[at][1]), _figure(means[at]))
+        for at in places
+    ]
+    text = ["## Loss", "", *_table(("step", "loss", "smoothed"), rows), ""]
+    if curve.evaluations:
+        evaluated = [(str(step), _figure(value)) for step, value in curve.evaluations[-_ROWS:]]
+        text += [*_table(("step", "evaluation loss"), evaluated), ""]
+    return text
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *([_plain(cell) for cell in row] for row in rows)]
+    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def portable_recipe(recipe: Recipe) -> Recipe:
@@ -96,7 +146,12 @@ def portable_recipe(recipe: Recipe) -> Recipe:
 
 
 def _intro(recipe: Recipe, form: str) -> str:
-    kind = "A LoRA adapter" if form == "adapter" else "A whole model, the adapter merged into it,"
+    kinds = {
+        "adapter": "A LoRA adapter",
+        "gguf": "GGUF files, for llama.cpp, Ollama and LM Studio, of a model",
+        "merged_4bit": "A whole model in 4 bit (NF4), the adapter merged into it,",
+    }
+    kind = kinds.get(form, "A whole model, the adapter merged into it,")
     return f"{kind} fine-tuned from `{_base(recipe)[0] or Path(recipe.model.name).name}`."
 
 

@@ -1,28 +1,30 @@
 """Put a saved model on the Hugging Face hub, with a card, progress and errors that say what to do.
 
-A token given here goes to the hub and nowhere else: into no file, event, message or environment.
+An upload that broke off is resumed by beginning it again: the hub keeps each large file that has
+arrived whole, under its SHA-256, and nothing is seen there until all are. A token given here goes to
+the hub and nowhere else: into no file, event, message or environment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from hashlib import sha1
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tunebook.errors import (
-    HubRefused,
-    HubTokenRefused,
-    HubUnreachable,
-    RecipeInvalid,
-    TunebookError,
-)
-from tunebook.export.card import model_card, portable_recipe
+from tunebook.errors import HubNameTaken, RecipeInvalid
+from tunebook.export.card import Curve, model_card, portable_recipe
+from tunebook.export.commands import form_of
+from tunebook.export.hub_errors import named_errors
 from tunebook.export.progress import Progress
 from tunebook.recipe import Recipe
 
-_SETTINGS = "https://huggingface.co/settings/tokens"
 _LEFT_OUT = {"README.md", "recipe.yaml"}  # written anew for the hub
+_WEIGHTS = (".safetensors", ".gguf", ".bin")
+_TRIES, _LONGEST_WAIT = 4, 60.0  # of a request that the hub has no time for; seconds
+T = TypeVar("T")
 
 
 def saved_token() -> bool:
@@ -39,71 +41,177 @@ def upload(
     token: str | None = None,
     private: bool = True,
     recipe: Recipe | None = None,
+    repeatable: bool = True,
     numbers: Mapping[str, Any] | None = None,
+    curve: Curve | None = None,
+    replace: bool = False,
     progress: Progress | None = None,
     endpoint: str | None = None,
 ) -> str:
     """Upload a folder that `export` wrote, as one commit, and return the page's address.
 
     Args:
-        folder: an adapter or a merged model.
+        folder: an adapter, a merged model or GGUF files.
         repo: "owner/name", or a name alone for the token's own account; made if it is not there.
         token: with the right to write; None takes the machine's login.
         private: whether a repository that is made is seen by its owner only.
         recipe: for the card and `recipe.yaml`; None takes the folder's.
-        numbers: what the run measured, for the card.
+        repeatable: whether the recipe says all of how the model was trained, and is uploaded too.
+        numbers: what the run measured, for the card; these win over the recipe, and None leaves a
+            line of it out.
+        curve: the losses of the run, for the card.
+        replace: whether another model that is in the repository gives way; its history keeps it.
         progress: told of bytes, file by file; stops between two files.
         endpoint: of another hub.
 
     Raises:
+        HubNameTaken: the repository holds other weights and `replace` is off.
         HubRefused: the token or the name is not accepted, with what to do.
-        HubUnreachable: there is no network, or the hub is down.
+        HubUnreachable: there is no network, or the hub is down or busy.
         Cancelled: a stop was asked for; nothing was committed.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationDelete, HfApi
 
     folder, repo = Path(folder), repo.strip().strip("/")
     _require(folder, repo)
     recipe = recipe or Recipe.load(folder / "recipe.yaml")
     progress = progress or Progress()
     api = HfApi(endpoint=endpoint, token=token or None)
-    with _named_errors(repo, token):
-        url = api.create_repo(repo, private=private, exist_ok=True)
-        files = _additions(folder, url.repo_id, recipe, numbers)
-        progress.begin(sum(size for _, size in files))
-        for addition, size in files:
-            api.preupload_lfs_files(url.repo_id, additions=[addition], free_memory=False)
+    with named_errors(repo, token):
+        url = _patient(lambda: api.create_repo(repo, private=private, exist_ok=True), progress)
+        name = url.repo_id
+        files = _additions(folder)
+        there = _patient(lambda: _files_of(api, name), progress)
+        gone = _in_the_way(name, files, there, replace=replace)
+        if replace or "README.md" not in there or _all_there(files, there):
+            card = model_card(
+                recipe,
+                name=name,
+                form=form_of(folder),
+                files=[path for path, _, _ in files],
+                numbers=numbers,
+                curve=curve,
+                repeatable=repeatable,
+            )
+            ours = [_text("README.md", card)]
+            files = ours + [_text("recipe.yaml", _yaml(recipe))] * repeatable + files
+        progress.begin(sum(size for _, size, _ in files))
+        for _, size, addition in files:
+            progress.add(0)  # raises where a stop was asked for
+            send = partial(api.preupload_lfs_files, name, additions=[addition], free_memory=False)
+            _patient(send, progress)
             progress.add(size)
-        api.create_commit(
-            url.repo_id,
-            [addition for addition, _ in files],
-            commit_message="Upload a model tuned with Tunebook",
-        )
+        operations = [*(CommitOperationDelete(path) for path in gone), *(one for *_, one in files)]
+        message = "Upload a model tuned with Tunebook"
+        _patient(lambda: api.create_commit(name, operations, commit_message=message), progress)
     return str(url)
 
 
-def _additions(
-    folder: Path, repo: str, recipe: Recipe, numbers: Mapping[str, Any] | None
-) -> list[tuple[Any, int]]:
-    """The files and their sizes, small ones of our own first."""
-    import yaml
+def _patient(call: Callable[[], T], progress: Progress) -> T:
+    """The call's result, tried again after the wait that the hub asks for when it is busy (429)."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for attempt in range(1, _TRIES + 1):
+        try:
+            return call()
+        except HfHubHTTPError as error:
+            if error.response is None or error.response.status_code != 429 or attempt == _TRIES:
+                raise
+            asked = error.response.headers.get("Retry-After", "")
+            wait = float(asked) if asked.isdigit() else 5.0 * 2**attempt
+            if wait > _LONGEST_WAIT:
+                raise
+            until = time.monotonic() + wait
+        while (left := until - time.monotonic()) > 0:
+            progress.add(0)  # raises where a stop was asked for
+            time.sleep(min(left, 0.5))
+    raise AssertionError("unreachable")
+
+
+def _files_of(api: Any, repo: str) -> dict[str, str]:
+    """The files of a repository and what tells each apart: SHA-256 of large ones, git's id of others."""
+    info = api.model_info(repo, files_metadata=True)
+    return {
+        item.rfilename: item.lfs.sha256 if item.lfs else item.blob_id or ""
+        for item in info.siblings or []
+    }
+
+
+def _in_the_way(
+    repo: str, files: list[tuple[str, int, Any]], there: dict[str, str], *, replace: bool
+) -> list[str]:
+    """Weights in the repository that are not those uploaded, and with them what describes them.
+
+    GGUF files of other names are no other model: many lie side by side.
+
+    Raises:
+        HubNameTaken: there are any, and `replace` is off.
+    """
+    ours = {path: one for path, _, one in files}
+    only_gguf = not any(path.endswith((".safetensors", ".bin")) for path in ours)
+
+    def is_other(path: str) -> bool:
+        if path in ours:
+            return _differs(ours[path], there[path])
+        return not path.endswith(".gguf") and not only_gguf
+
+    other = [path for path in there if path.endswith(_WEIGHTS) and is_other(path)]
+    if other and not replace:
+        raise HubNameTaken(
+            f"The name {repo} is taken.",
+            f"the repository holds another model already: {', '.join(other[:3])}.",
+            "choose another name, or say that it gives way (`replace=True`, in a shell `--replace`): "
+            "the repository's history keeps it.",
+        )
+    described = ("adapter_config.json", "config.json", "model.safetensors.index.json")
+    gone = [*other, *(path for path in described if path in there)] if other else []
+    return [path for path in gone if path not in ours]
+
+
+def _all_there(files: list[tuple[str, int, Any]], there: dict[str, str]) -> bool:
+    """Whether all weights to be uploaded are in the repository already, so that its card is ours."""
+    weights = [(path, one) for path, _, one in files if path.endswith(_WEIGHTS)]
+    return all(path in there and not _differs(one, there[path]) for path, one in weights)
+
+
+def _differs(addition: Any, known: str) -> bool:
+    """Whether a file is another than the one known by its SHA-256 or by git's id."""
+    if len(known) == 64:
+        return bool(addition.upload_info.sha256.hex() != known)
+    with addition.as_file() as file:
+        data = file.read()
+    return sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() != known
+
+
+def _text(name: str, text: str) -> tuple[str, int, Any]:
     from huggingface_hub import CommitOperationAdd
 
-    form = "adapter" if (folder / "adapter_config.json").is_file() else "merged_16bit"
-    card = model_card(recipe, name=repo, form=form, numbers=numbers)
-    again = yaml.safe_dump(portable_recipe(recipe).model_dump(mode="json"), sort_keys=False)
-    texts = {"README.md": card.encode(), "recipe.yaml": again.encode()}
-    files = [
-        path
+    data = text.encode()
+    return name, len(data), CommitOperationAdd(name, data)
+
+
+def _yaml(recipe: Recipe) -> str:
+    import yaml
+
+    values = portable_recipe(recipe).model_dump(mode="json")
+    text: str = yaml.safe_dump(values, sort_keys=False)
+    return text
+
+
+def _additions(folder: Path) -> list[tuple[str, int, Any]]:
+    """Name, bytes and operation of each file, but for those that are written anew."""
+    from huggingface_hub import CommitOperationAdd
+
+    names = {
+        path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).as_posix() not in _LEFT_OUT
-    ]
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }
     return [
-        *((CommitOperationAdd(name, data), len(data)) for name, data in texts.items()),
-        *(
-            (CommitOperationAdd(path.relative_to(folder).as_posix(), path), path.stat().st_size)
-            for path in files
-        ),
+        (name, path.stat().st_size, CommitOperationAdd(name, path))
+        for name, path in names.items()
+        if name not in _LEFT_OUT
     ]
 
 
@@ -111,7 +219,8 @@ def _require(folder: Path, repo: str) -> None:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-    if not any((folder / name).is_file() for name in ("adapter_config.json", "config.json")):
+    models = ("adapter_config.json", "config.json", "*.gguf")
+    if not any(file.is_file() for name in models for file in folder.glob(name)):
         raise RecipeInvalid(
             "There is nothing to upload.",
             f"{folder} holds neither an adapter nor a model.",
@@ -127,83 +236,3 @@ def _require(folder: Path, repo: str) -> None:
             f"{error}",
             "write owner/name with letters, digits, `-`, `_` and `.`, such as maria/pirate-tiny.",
         ) from None
-
-
-@contextmanager
-def _named_errors(repo: str, token: str | None) -> Iterator[None]:
-    """Errors of the hub in three parts; a token never gets into one."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-
-    try:
-        yield
-    except TunebookError:
-        raise
-    except LocalTokenNotFoundError:
-        raise _refused(repo, 401, "") from None
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        raise _refused(repo, status, _clean(error.server_message or str(error), token)) from None
-    except Exception as error:
-        raise _failed(repo, error, token) from None
-
-
-def _failed(repo: str, error: Exception, token: str | None) -> TunebookError:
-    """An error that is no answer of the hub: mostly there is no way to it."""
-    said = _clean(str(error) or type(error).__name__, token)
-    if _is_of_the_network(error):
-        return HubUnreachable(
-            "The hub cannot be reached.",
-            said,
-            "check the network (and HF_HUB_OFFLINE), then upload again: what is saved here stays.",
-        )
-    return HubRefused(
-        f"{repo} could not be uploaded.",
-        f"{type(error).__name__}: {said}",
-        "upload again; if it stays so, upload the saved folder with `hf upload`.",
-    )
-
-
-def _is_of_the_network(error: Exception) -> bool:
-    """By name, since the hub's client changes its HTTP library (requests, httpx, httpx2)."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    lost = {"TransportError", "RequestException", "OfflineModeIsEnabled"}
-    return isinstance(error, ConnectionError | TimeoutError) or bool(names & lost)
-
-
-def _refused(repo: str, status: int, said: str) -> HubRefused | HubUnreachable:
-    """What each answer of the hub means here, and what helps."""
-    owner = repo.split("/")[0] if "/" in repo else ""
-    if status == 401:
-        return HubTokenRefused(
-            "The hub does not know you.",
-            "no token was given, or it is wrong or no longer valid.",
-            f"make one with the right to write at {_SETTINGS} and paste it here.",
-        )
-    if status == 403:
-        whose = f" to {owner}" if owner else ""
-        return HubRefused(
-            f"The token may not write{whose}.",
-            said or "it can only read, or it belongs to somebody else.",
-            f"use your own name as the owner, or a token with the right to write: {_SETTINGS}.",
-        )
-    if status == 404:
-        return HubRefused(
-            f"The hub has no place for {repo}.",
-            f"there is no user or organisation {owner or repo!r}, or the token may not see it.",
-            "check the owner's spelling; leave the owner out to use your own account.",
-        )
-    if status >= 500 or status == 429:
-        return HubUnreachable(
-            "The hub cannot take it just now.",
-            f"it answered {status}{f': {said}' if said else ''}.",
-            "wait some minutes and upload again: what is saved here stays.",
-        )
-    return HubRefused(
-        f"The hub did not accept {repo}.",
-        f"it answered {status}{f': {said}' if said else ''}.",
-        "change what it names, then upload again.",
-    )
-
-
-def _clean(text: str, token: str | None) -> str:
-    return " ".join((text.replace(token, "[token]") if token else text).split())[:400]

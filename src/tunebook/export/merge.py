@@ -1,57 +1,65 @@
-"""Write a tuned model with its adapter folded into the weights, in 16 bit.
+"""Write a tuned model with its adapter folded into the weights, in 16 bit or in 4 bit.
 
-Each merged weight is dequantized, gets scale * B @ A added in float32 and is rounded once. Works on
-a copy of one tensor at a time, so the live model is not changed and can train on.
+Goes tensor by tensor to files that are filled as they come, so neither the model nor a file of it is
+held twice; the live model is not changed and can train on.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from tunebook.errors import ModelInvalid
+from tunebook.export import four_bits
 from tunebook.export.adapter import new_folder, save_adapter
 from tunebook.export.progress import Progress
+from tunebook.export.shards import SHARD_BYTES, ShardWriter
+from tunebook.export.weights import Weight, as_stored, is_tied, merged_tensors, merged_weights
 from tunebook.recipe import Recipe
+
+__all__ = ["SaveMethod", "merged_tensors", "save_merged"]
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-SaveMethod = Literal["merged_16bit", "lora"]
-_SHARD = 5 * 10**9  # bytes, as transformers' default of 5 GB
+SaveMethod = Literal["merged_16bit", "merged_4bit", "lora"]
+_ALIASES = {"merged_4bit_forced": "merged_4bit", "16bit": "merged_16bit", "adapter": "lora"}
 
 
 def save_merged(
     model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | None,
     folder: Path | str,
     *,
-    method: SaveMethod = "merged_16bit",
+    method: str = "merged_16bit",
     recipe: Recipe | None = None,
     replace: bool = False,
     progress: Progress | None = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> Path:
-    """Write a whole model (`merged_16bit`) or the adapter alone (`lora`).
+    """Write a whole model (`merged_16bit`, `merged_4bit`) or the adapter alone (`lora`).
 
     Args:
-        model: a PEFT model, or a plain one (then its weights are written in 16 bit as they are).
-        tokenizer: saved beside it, chat template included.
+        model: a PEFT model, or a plain one (then its weights are written as they are).
+        tokenizer: saved beside it, chat template included; None saves none.
         folder: must not exist, or be empty, unless `replace`.
-        method: "merged_16bit" or "lora".
+        method: a `SaveMethod`. "merged_4bit" quantizes the linear layers, all but the output head,
+            to NF4 with double quantization after merging: smaller, and no longer exactly the model
+            that was trained. "merged_4bit_forced" is another name for it.
         recipe: saved as `recipe.yaml` if given.
         replace: whether model files in a folder that exists are replaced; other files there stay.
         progress: told of the bytes of the tensors.
+        shard_bytes: most bytes of one file.
 
     Raises:
         FolderExists, DiskFull, Cancelled: see `save_adapter`.
-        ModelInvalid: unknown method, or `lora` on a model without an adapter.
+        ModelInvalid: unknown method, `lora` on a model without an adapter, or a weight that is NaN.
     """
     folder = Path(folder)
+    method = _method(method)
     adapted = hasattr(model, "peft_config")
     if method == "lora":
         if not adapted:
@@ -68,108 +76,87 @@ def save_merged(
             replace=replace,
             progress=progress,
         )
-    if method != "merged_16bit":
-        raise ModelInvalid(
-            f"There is no save method {method!r}.",
-            "known are 'merged_16bit' and 'lora'.",
-            "choose one of them.",
-        )
     base: Any = model.get_base_model() if adapted else model  # type: ignore[operator]
     dtype = _storage_dtype(base)
-    elements = sum(_elements(_source(module)) for _, module in _plain_modules(base))
-    size = elements * dtype.itemsize
+    weights = merged_weights(base)
+    small = _quantized(base, weights) if method == "merged_4bit" else set()
+    size = int(sum(w.elements * (four_bits.BYTES if w.name in small else 2) for w in weights))
     progress = progress or Progress()
     progress.begin(size)
     spared = size + 16 * 2**20
     with new_folder(folder, spared, purpose="the merged model", replace=replace) as temporary:
-        _write_shards(base, temporary, dtype, progress)
-        _write_config(base, temporary, dtype)
+        expected = len(weights) + 5 * len(small)
+        with ShardWriter(temporary, shard_bytes=shard_bytes, expected=expected) as shards:
+            for name, tensor in _tensors(base, weights, small, dtype):
+                progress.add(shards.add(name, tensor))
+        _write_config(base, temporary, dtype, _kept(weights, small) if small else None)
         progress.finish()
-        tokenizer.save_pretrained(str(temporary))
+        if tokenizer is not None:
+            tokenizer.save_pretrained(str(temporary))
         if recipe is not None:
             recipe.save(temporary / "recipe.yaml")
     return folder
 
 
-def merged_tensors(base: PreTrainedModel, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor of the merged model under its plain name, on the CPU, one at a time.
+def _method(name: str) -> str:
+    known = get_args(SaveMethod)
+    method = name.strip().lower().replace(" ", "_")
+    method = _ALIASES.get(method, method)
+    if method not in known:
+        raise ModelInvalid(
+            f"There is no save method {name!r}.",
+            f"known are {', '.join(repr(item) for item in known)}.",
+            "choose one of them; for llama.cpp and Ollama use `save_pretrained_gguf`.",
+        )
+    return method
 
-    Args:
-        base: the model inside the PEFT wrapper, whose linear layers may be LoRA layers.
-        dtype: of the tensors given back.
 
-    Yields:
-        (name, tensor); tensors that share storage (tied embeddings) only once.
+def _quantized(base: PreTrainedModel, weights: list[Weight]) -> set[str]:
+    """Names of the matrices that are quantized: all of linear layers but the output head."""
+    from torch import nn
+
+    head: Any = base.get_output_embeddings()  # type: ignore[no-untyped-call]
+    whole = {id(part) for part in head.modules()} if isinstance(head, nn.Module) else set()
+    return {w.name for w in weights if w.is_linear and id(w.holder) not in whole}
+
+
+def _kept(weights: list[Weight], small: set[str]) -> list[str]:
+    """Linear layers that stay in 16 bit, the head among them even where it is tied."""
+    kept = [w.name.removesuffix(".weight") for w in weights if w.is_linear and w.name not in small]
+    return kept or ["lm_head"]
+
+
+def _tensors(
+    base: PreTrainedModel, weights: list[Weight], small: set[str], dtype: torch.dtype
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """What is written, under the names that the architecture's checkpoints have."""
+    plain = (weight for weight in weights if weight.name not in small)
+    yield from _as_published(base, ((w.name, as_stored(w, dtype)) for w in plain))
+    for weight in weights:
+        if weight.name in small:
+            yield from four_bits.packed(weight.name, weight.value(), dtype).items()
+
+
+def _as_published(
+    base: PreTrainedModel, tensors: Iterable[tuple[str, torch.Tensor]]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors under their published names: transformers stores experts, for one, otherwise in memory.
+
+    The tensors of one module are turned at a time.
     """
-    tied = set(getattr(base, "_tied_weights_keys", None) or ()) if _is_tied(base) else set()
-    for name, module in _plain_modules(base):
-        for key, parameter in _source(module).named_parameters(recurse=False):
-            full = f"{name}.{key}" if name else key
-            if full not in tied:
-                value = _merged_weight(module) if key == "weight" else parameter
-                yield full, value.detach().to(dtype).cpu()
+    from transformers.core_model_loading import revert_weight_conversion
 
-
-def _plain_modules(base: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The modules under the names that they have without PEFT; what is inside its layers is left out."""
-    from peft.tuners.lora import LoraLayer
-    from peft.utils import ModulesToSaveWrapper
-
-    inside: tuple[str, ...] = ()
-    for name, module in base.named_modules():
-        if inside and name.startswith(inside):
-            continue
-        if isinstance(module, LoraLayer | ModulesToSaveWrapper):
-            inside += (f"{name}.",)
-        yield name, module
-
-
-def _source(module: nn.Module) -> nn.Module:
-    """The module that holds the parameters: the base layer under LoRA, the trained copy, or itself."""
-    from peft.tuners.lora import LoraLayer
-    from peft.utils import ModulesToSaveWrapper
-
-    if isinstance(module, LoraLayer):
-        layer: nn.Module = module.get_base_layer()
-        return layer
-    if isinstance(module, ModulesToSaveWrapper):
-        return module.modules_to_save[module.active_adapters[0]]
-    return module
-
-
-def _merged_weight(module: nn.Module) -> torch.Tensor:
-    """The weight with every active adapter added in float32."""
-    import torch
-    from peft.tuners.lora import LoraLayer
-
-    weight = _dequantized(_source(module))
-    if isinstance(module, LoraLayer):
-        for adapter in module.active_adapters:
-            if adapter in module.scaling:
-                weight = weight.to(torch.float32) + module.get_delta_weight(adapter)  # type: ignore[operator]
-    return weight
-
-
-def _dequantized(module: nn.Module) -> torch.Tensor:
-    from peft.utils.integrations import dequantize_module_weight
-
-    weight: Any = module.weight
-    if type(weight).__name__ in ("Params4bit", "Int8Params"):
-        weight = dequantize_module_weight(module)
-    found: torch.Tensor = weight.detach()
-    return found
-
-
-def _is_tied(base: PreTrainedModel) -> bool:
-    return bool(getattr(base.config, "tie_word_embeddings", False))
-
-
-def _elements(module: nn.Module) -> int:
-    in_features = getattr(module, "in_features", None)
-    if in_features is not None:  # a 4-bit weight holds two elements a byte
-        bias = getattr(module, "bias", None)
-        return int(in_features * module.out_features + (0 if bias is None else bias.numel()))
-    return sum(parameter.numel() for parameter in module.parameters(recurse=False))
+    group: dict[str, Any] = {}
+    place = ""
+    for name, tensor in tensors:
+        owner = name.rsplit(".", 2)[0]
+        if group and owner != place:
+            yield from revert_weight_conversion(base, group).items()
+            group = {}
+        place = owner
+        group[name] = tensor
+    if group:
+        yield from revert_weight_conversion(base, group).items()
 
 
 def _storage_dtype(base: PreTrainedModel) -> torch.dtype:
@@ -179,52 +166,23 @@ def _storage_dtype(base: PreTrainedModel) -> torch.dtype:
     return torch.float16 if saved == torch.float16 else torch.bfloat16
 
 
-def _write_shards(
-    base: PreTrainedModel, folder: Path, dtype: torch.dtype, progress: Progress
+def _write_config(
+    base: PreTrainedModel, folder: Path, dtype: torch.dtype, in_16_bit: list[str] | None
 ) -> None:
-    from safetensors.torch import save_file
+    """`config.json` for what was written.
 
-    shard: dict[str, torch.Tensor] = {}
-    where: dict[str, int] = {}
-    size = total = 0
-    paths: list[Path] = []
-
-    def flush() -> None:
-        path = folder / f"shard-{len(paths)}.safetensors"
-        save_file(shard, str(path), metadata={"format": "pt"})
-        paths.append(path)
-        shard.clear()
-
-    for name, tensor in merged_tensors(base, dtype):
-        bytes_ = tensor.numel() * tensor.element_size()
-        if shard and size + bytes_ > _SHARD:
-            flush()
-            size = 0
-        shard[name] = tensor.contiguous()
-        where[name] = len(paths)
-        size += bytes_
-        total += bytes_
-        progress.add(bytes_)
-    flush()
-    if len(paths) == 1:
-        paths[0].rename(folder / "model.safetensors")
-        return
-    names = [f"model-{i + 1:05d}-of-{len(paths):05d}.safetensors" for i in range(len(paths))]
-    for path, new in zip(paths, names, strict=True):
-        path.rename(folder / new)
-    index = {
-        "metadata": {"total_size": total},
-        "weight_map": {name: names[shard] for name, shard in where.items()},
-    }
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
-
-
-def _write_config(base: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
+    Args:
+        in_16_bit: names of layers if the others are in 4 bit; None if nothing is quantized.
+    """
     import copy
 
-    config = copy.deepcopy(base.config)
+    config: Any = copy.deepcopy(base.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
+    if in_16_bit is not None:
+        config.quantization_config = four_bits.quantization_config(dtype, in_16_bit)
+    if getattr(config, "tie_word_embeddings", False):
+        config.tie_word_embeddings = is_tied(base)
     config.dtype = dtype
     config.save_pretrained(str(folder))
     if base.generation_config is not None:

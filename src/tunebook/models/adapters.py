@@ -95,6 +95,8 @@ def load_adapter(
 ) -> PeftModel:
     """Wrap a base model with an adapter from a folder; safetensors only.
 
+    A vocabulary that grew before training grows here too.
+
     Raises:
         ModelInvalid: the folder is not an adapter.
     """
@@ -108,10 +110,24 @@ def load_adapter(
                 f"it holds no {needed}.",
                 "give the folder of a finished run's `adapter`, or of `save_pretrained`.",
             )
+    _fit_vocabulary(model, folder / "adapter_model.safetensors")
     wrapped: PeftModel = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     for config in wrapped.peft_config.values():  # saving looks there for the base's own config
         config.base_model_name_or_path = model.name_or_path
     return wrapped
+
+
+def _fit_vocabulary(model: PreTrainedModel, weights: Path) -> None:
+    """Give the model as many tokens as the adapter's embeddings have, if it brings its own."""
+    from safetensors import safe_open
+
+    embeddings: Any = model.get_input_embeddings()
+    name = next(name for name, module in model.named_modules() if module is embeddings)
+    with safe_open(str(weights), "pt") as file:
+        names = [key for key in file.keys() if key.endswith(f".{name}.weight")]  # noqa: SIM118
+        rows = {file.get_slice(key).get_shape()[0] for key in names}
+    if rows and rows != {embeddings.weight.shape[0]}:
+        model.resize_token_embeddings(rows.pop(), mean_resizing=False)
 
 
 def linear_paths(model: nn.Module) -> list[str]:

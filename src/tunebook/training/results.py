@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tunebook.engine import Token
     from tunebook.export import Verification
+    from tunebook.export.card import Curve
 
 Messages = list[dict[str, str]]
 
@@ -113,6 +114,7 @@ class Results(ABC):
         formats: Sequence[str] | None = None,
         *,
         folder: Path | str | None = None,
+        replace: bool = False,
         progress: Callable[[str, int, int], Any] | None = None,
         stop: threading.Event | None = None,
     ) -> list[Path]:
@@ -121,6 +123,7 @@ class Results(ABC):
         Args:
             formats: names of `tunebook.export.FORMATS`; None takes the recipe's.
             folder: where; None is the run's own `export/`. Each format gets a folder of its name.
+            replace: whether a model that is in `folder` already gives way.
             progress: called with the format, the bytes done and the bytes in all.
             stop: set it from anywhere to stop; what is half-written then is taken away.
 
@@ -150,7 +153,7 @@ class Results(ABC):
                 self.tokenizer,
                 target / name,
                 recipe=self.recipe,
-                replace=inside,
+                replace=inside or replace,
                 progress=Progress(tell, stop),
             )
             shown = os.path.relpath(path, self.path) if inside else str(path.absolute())
@@ -172,6 +175,7 @@ class Results(ABC):
         folder: Path | str | None = None,
         token: str | None = None,
         private: bool = True,
+        replace: bool = False,
         progress: Callable[[int, int], Any] | None = None,
         stop: threading.Event | None = None,
     ) -> str:
@@ -182,6 +186,7 @@ class Results(ABC):
             folder: what `export` wrote; None takes the adapter, writing it first if need be.
             token: None takes the machine's login; kept nowhere.
             private: whether only its owner sees it.
+            replace: whether another model that is in the repository gives way.
             progress: called with the bytes done and the bytes in all.
             stop: set it from anywhere to stop between two files.
 
@@ -202,7 +207,18 @@ class Results(ABC):
             private=private,
             recipe=self.recipe,
             numbers=self._numbers(),
+            curve=self._curve(),
+            replace=replace,
             progress=Progress(progress, stop, what="The upload"),
+        )
+
+    def _curve(self) -> Curve:
+        """The losses, for its card."""
+        from tunebook.export.card import Curve
+
+        return Curve(
+            [(event.step, event.loss) for event in self.history()],
+            [(event.step or 0, event.loss) for event in self.log.of(EvaluationEvent)],
         )
 
     def _numbers(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from tunebook.data.tokenizers import tokenizer_for
 from tunebook.engine import Report, audit_gradients, release
 from tunebook.errors import FolderExists, require_disk_space
 from tunebook.events import ExportEvent, FinishedEvent, WarningEvent
-from tunebook.export import save_adapter, save_merged
+from tunebook.export import FORMATS, save_adapter
 from tunebook.export.adapter import parameter_bytes
 from tunebook.models.adapters import add_lora
 from tunebook.models.loading import default_device, load_model, load_shape
@@ -287,10 +287,13 @@ def _open_folder(folder: RunFolder, recipe: Recipe, prepared: Prepared, *, resum
 
 def _export(folder: RunFolder, recipe: Recipe, prepared: Prepared, step: int) -> None:
     folder.log.append(_exported(folder, "adapter", folder.adapter, step))
-    if "merged_16bit" in recipe.export.formats:
-        target = folder.exports / "merged_16bit"
-        save_merged(prepared.model, prepared.tokenizer, target, recipe=recipe, replace=True)
-        folder.log.append(_exported(folder, "merged_16bit", target, step))
+    for name in recipe.export.formats:
+        if name != "adapter":
+            target = folder.exports / name
+            FORMATS[name].save(
+                prepared.model, prepared.tokenizer, target, recipe=recipe, replace=True
+            )
+            folder.log.append(_exported(folder, name, target, step))
 
 
 def _exported(folder: RunFolder, format: str, path: Path, step: int) -> ExportEvent:

@@ -75,15 +75,16 @@ def chat_lines(
 
 
 def takeaway_lines(
-    recipe: Recipe, run: Any, *, check: bool, hub: tuple[str, bool] = ("", True)
+    recipe: Recipe, run: Any, *, check: bool, hub: tuple[str, bool, bool] = ("", True, False)
 ) -> dict[str, str]:
     """How what the take-away panel does is done without it; a token is never among the lines.
 
     Args:
         check: whether what is written is loaded again and compared.
-        hub: repository and whether it is private; an empty name uploads nothing.
+        hub: repository, whether it is private, and whether another model there gives way; an empty
+            name uploads nothing.
     """
-    repo, private = hub
+    repo, private, replace = hub
     folder = None if run is None else Path(run.path)
     python = [
         *_begin(recipe, "takeaway", folder),
@@ -92,9 +93,10 @@ def takeaway_lines(
     ]
     words = _shell(recipe, "takeaway", folder) + ["--verify"] * check
     if repo:
-        public = "" if private else ", private=False"
-        python.append(f"print(run.upload({literal(repo)}{public}))  # after `hf auth login`")
-        words += ["--hub", shlex.quote(repo)] + ["--public"] * (not private)
+        more = ", private=False" * (not private) + ", replace=True" * replace
+        python.append(f"print(run.upload({literal(repo)}{more}))  # after `hf auth login`")
+        words += ["--hub", shlex.quote(repo), *["--public"] * (not private)]
+        words += ["--replace"] * replace
     return {"python": "\n".join(python), "shell": " ".join(words)}
 
 

@@ -56,6 +56,7 @@ class TakeAwayPanel(Panel):
     ).tag(sync=True)
     repo = t.Unicode(help="owner/name on the hub.").tag(sync=True)
     private = t.Bool(True, help="Whether only its owner sees the repository.").tag(sync=True)
+    replace = t.Bool(False, help="Whether another model that is there gives way.").tag(sync=True)
     token_from = t.Unicode(help="`login`, `memory` or nothing: where a token is known from.").tag(
         sync=True
     )
@@ -121,12 +122,19 @@ class TakeAwayPanel(Panel):
         return written
 
     def upload(
-        self, repo: str, *, form: str = "", token: str | None = None, private: bool = True
+        self,
+        repo: str,
+        *,
+        form: str = "",
+        token: str | None = None,
+        private: bool = True,
+        replace: bool = False,
     ) -> str:
         """Put one of the saved folders on the hub, or else the adapter, which is then saved first.
 
         Args:
             form: name of the format to upload; empty takes the first that was saved.
+            replace: whether another model that is in the repository gives way.
             token: kept in memory for the next time; None takes that one, or the machine's login.
 
         Raises:
@@ -137,13 +145,14 @@ class TakeAwayPanel(Panel):
         saved = [item["path"] for item in self.files if form in ("", item["form"])]
         folder = saved[0] if saved else None
         self._stop.clear()
-        self.show(working="upload", repo=repo, private=private, page="")
+        self.show(working="upload", repo=repo, private=private, replace=replace, page="")
         try:
             page: str = run.upload(
                 repo,
                 folder=folder,
                 token=self._token or None,
                 private=private,
+                replace=replace,
                 progress=lambda done, total: self._tell("Uploading", done, total),
                 stop=self._stop,
             )
@@ -165,7 +174,8 @@ class TakeAwayPanel(Panel):
         self._remember(token)
         self.show(repo=repo.strip())
         self._start(
-            lambda: self.upload(self.repo, form=form, private=self.private), "upload the model"
+            lambda: self.upload(self.repo, form=form, private=self.private, replace=self.replace),
+            "upload the model",
         )
 
     def do_forget(self) -> None:
@@ -179,7 +189,7 @@ class TakeAwayPanel(Panel):
 
     def code_now(self) -> dict[str, str]:
         """The same in Python and in a shell; a token is never among the lines."""
-        hub = (self.repo, self.private)
+        hub = (self.repo, self.private, self.replace)
         return takeaway_lines(self.recipe, self.studio.run, check=self.check, hub=hub)
 
     def text_lines(self) -> list[str]:
@@ -277,7 +287,7 @@ class TakeAwayPanel(Panel):
             )
         return run
 
-    @t.observe("repo", "private", "check")
+    @t.observe("repo", "private", "replace", "check")
     def _code_changed(self, _change: object) -> None:
         self.refresh_code()
 
