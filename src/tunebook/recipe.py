@@ -443,10 +443,40 @@ class SamplesPart(Part):
 class ExportPart(Part):
     """What is written when training ends."""
 
-    formats: list[Literal["adapter", "merged_16bit", "merged_4bit"]] = knob(
+    formats: list[Literal["adapter", "merged_16bit", "merged_4bit", "gguf"]] = knob(
         ["adapter"],
         title="Formats",
-        description="Adapter: small, needs the base model. Merged: a whole model, in 16 or in 4 bit.",
+        description="Adapter: small, needs the base model. Merged: a whole model, in 16 or in 4 bit. "
+        "GGUF: one file that llama.cpp, Ollama and LM Studio run.",
+    )
+    gguf_quantization: list[
+        Literal[
+            "f32",
+            "bf16",
+            "f16",
+            "q8_0",
+            "q6_k",
+            "q5_k_m",
+            "q5_k_s",
+            "q5_1",
+            "q5_0",
+            "q4_k_m",
+            "q4_k_s",
+            "q4_1",
+            "q4_0",
+            "iq4_nl",
+            "iq4_xs",
+            "q3_k_l",
+            "q3_k_m",
+            "q3_k_s",
+            "q2_k",
+            "q2_k_l",
+        ]
+    ] = knob(
+        ["q4_k_m"],
+        title="GGUF quantization",
+        description="Bits a weight of GGUF files: q4_k_m is small and close to the model, q8_0 is "
+        "as good as 16 bit, below q4 answers suffer. One file is written for each.",
     )
 
 
