@@ -1,0 +1,119 @@
+"""The tensors of a GGUF file, named and turned for llama.cpp, each computed when it is asked for.
+
+Takes merged tensors as `tunebook.export.weights` gives them; knows no types of quantization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunebook.errors import ModelInvalid
+from tunebook.export.gguf.architectures import Architecture
+from tunebook.export.gguf.metadata import rope_tensors
+from tunebook.export.weights import Weight, merged_weights
+
+if TYPE_CHECKING:
+    import torch
+    from gguf import TensorNameMap
+    from transformers import PreTrainedModel
+
+_EXPERTS = ".experts.gate_up_proj"
+_Named = tuple[str, tuple[int, ...], Callable[[], "torch.Tensor"]]
+_VISION = ("model.vision_tower.", "model.multi_modal_projector.")
+
+
+@dataclass(frozen=True)
+class FileTensor:
+    """A tensor of the file.
+
+    Attributes:
+        name: in the file, such as "blk.0.attn_q.weight".
+        shape: rows first, as torch has it.
+        load: gives it in float32, on the device of the model.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    load: Callable[[], torch.Tensor]
+
+
+def file_tensors(
+    base: PreTrainedModel, architecture: Architecture, text: Any
+) -> Iterator[FileTensor]:
+    """Every tensor of the file, in the order of the model's layers.
+
+    Args:
+        base: the model inside the PEFT wrapper.
+        text: configuration of its text decoder.
+
+    Raises:
+        ModelInvalid: a tensor has no place in llama.cpp's graph of this family.
+    """
+    for name, tensor in rope_tensors(text).items():
+        yield FileTensor(name, tuple(tensor.shape), lambda tensor=tensor: tensor)  # type: ignore[misc]
+    names = _name_map(architecture, text.num_hidden_layers)
+    for weight in merged_weights(base):
+        if not weight.buffer and not weight.name.startswith(_VISION):
+            for name, shape, load in _parts(weight):
+                yield _placed(name, shape, load, architecture, names, text)
+
+
+def _parts(weight: Weight) -> Iterator[_Named]:
+    """Gate and up of the experts, (experts, 2 * width, in), apart; anything else as it is.
+
+    Names are those of a model that is a text decoder and nothing else.
+    """
+    name = weight.name.replace("model.language_model.", "model.", 1)
+    shape = _shape(weight)
+    if not name.endswith(_EXPERTS):
+        yield name, shape, weight.value
+        return
+    experts, both, columns = shape
+    for place, part in enumerate(("gate_proj", "up_proj")):
+
+        def load(place: int = place) -> torch.Tensor:
+            return weight.value().chunk(2, dim=1)[place]
+
+        yield name.replace("gate_up_proj", part), (experts, both // 2, columns), load
+
+
+def _placed(
+    name: str,
+    shape: tuple[int, ...],
+    merged: Callable[[], torch.Tensor],
+    architecture: Architecture,
+    names: TensorNameMap,
+    text: Any,
+) -> FileTensor:
+    # the stacked experts are parameters of their module, without an ending of their own
+    full = name if name.endswith((".weight", ".bias")) else f"{name}.weight"
+    placed = names.get_name(full, try_suffixes=(".weight", ".bias"))
+    if placed is None:
+        raise ModelInvalid(
+            "This model cannot be written as GGUF.",
+            f"llama.cpp's {architecture.name!r} has no place for its tensor {name}.",
+            "export 'merged_16bit', and serve that with vLLM or transformers.",
+        )
+    module = full.rpartition(".")[0]
+    turn = next((turn for end, turn in architecture.turns.items() if module.endswith(end)), None)
+
+    def load() -> torch.Tensor:
+        tensor = merged().float()
+        return tensor if turn is None else turn(tensor, text)
+
+    return FileTensor(placed, shape, load)
+
+
+def _shape(weight: Weight) -> tuple[int, ...]:
+    parameter = getattr(weight.holder, weight.key)
+    packed = getattr(parameter, "quant_state", None)  # of a 4-bit weight
+    return tuple(parameter.shape if packed is None else packed.shape)
+
+
+def _name_map(architecture: Architecture, layers: int) -> TensorNameMap:
+    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
+
+    number = next(key for key, name in MODEL_ARCH_NAMES.items() if name == architecture.name)
+    return get_tensor_name_map(number, layers)
