@@ -19,6 +19,7 @@ _NAMES = {
     "save_merged": "merge",
     "modelfile": "ollama",
     "write_modelfile": "ollama",
+    "save_gguf": "gguf.writer",
     "usage": "commands",
     "Verification": "verification",
     "verify": "verification",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from tunebook.export.adapter import save_adapter as save_adapter
     from tunebook.export.commands import usage as usage
     from tunebook.export.formats import FORMATS as FORMATS, predicted_sizes as predicted_sizes
+    from tunebook.export.gguf.writer import save_gguf as save_gguf
     from tunebook.export.hub import saved_token as saved_token, upload as upload
     from tunebook.export.inspect import Inspection as Inspection, inspect_file as inspect_file
     from tunebook.export.merge import save_merged as save_merged

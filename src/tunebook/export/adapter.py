@@ -84,7 +84,14 @@ def save_adapter(
 
 
 @contextmanager
-def new_folder(folder: Path, size: int, *, purpose: str, replace: bool) -> Iterator[Path]:
+def new_folder(
+    folder: Path,
+    size: int,
+    *,
+    purpose: str,
+    replace: bool,
+    stale: tuple[str, ...] = _OF_A_MODEL,
+) -> Iterator[Path]:
     """A temporary folder beside `folder` that takes its name at the end, or vanishes on an error.
 
     What a process left that was killed while it wrote there is removed first.
@@ -94,6 +101,7 @@ def new_folder(folder: Path, size: int, *, purpose: str, replace: bool) -> Itera
         size: bytes that are about to be written.
         purpose: for the error messages.
         replace: whether files of an existing folder are replaced.
+        stale: which files of it go when it is replaced, though no new one has their name.
 
     Raises:
         FolderExists, DiskFull: see `save_adapter`.
@@ -113,7 +121,7 @@ def new_folder(folder: Path, size: int, *, purpose: str, replace: bool) -> Itera
     try:
         yield temporary
         if folder.exists():
-            _replace_files(temporary, folder)
+            _replace_files(temporary, folder, stale)
         else:
             temporary.chmod(0o755)  # mkdtemp makes it private
             temporary.rename(folder)
@@ -154,11 +162,11 @@ def _name_base_portably(path: Path) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _replace_files(source: Path, folder: Path) -> None:
-    """Move files over those of the same name; old weights go, whatever else is there stays."""
-    for pattern in _OF_A_MODEL:
-        for stale in folder.glob(pattern):
-            stale.unlink()
+def _replace_files(source: Path, folder: Path, stale: tuple[str, ...]) -> None:
+    """Move files over those of the same name; stale ones go, whatever else is there stays."""
+    for pattern in stale:
+        for old in folder.glob(pattern):
+            old.unlink()
     for file in source.iterdir():
         file.replace(folder / file.name)
     source.rmdir()

@@ -42,6 +42,12 @@ def _merged_bytes(shape: ModelShape, recipe: Recipe) -> int:
     return 2 * shape.total_parameters()
 
 
+def _gguf_bytes(shape: ModelShape, recipe: Recipe) -> int:
+    from tunebook.export.gguf.sizes import predicted_bytes
+
+    return sum(predicted_bytes(shape, name) for name in recipe.export.gguf_quantization)
+
+
 def _small_bytes(shape: ModelShape, recipe: Recipe) -> int:
     from tunebook.export import four_bits
 
@@ -60,6 +66,12 @@ def _save_merged(*arguments: Any, **options: Any) -> Path:
     from tunebook.export.merge import save_merged
 
     return save_merged(*arguments, **options)
+
+
+def _save_gguf(*arguments: Any, **options: Any) -> Path:
+    from tunebook.export.gguf.writer import save_gguf
+
+    return save_gguf(*arguments, **options)
 
 
 FORMATS: dict[str, Format] = {
@@ -86,6 +98,13 @@ FORMATS: dict[str, Format] = {
             "Rounding once more costs some quality.",
             _small_bytes,
             partial(_save_merged, method="merged_4bit"),
+        ),
+        Format(
+            "gguf",
+            "GGUF",
+            "One file with everything in it: for llama.cpp, Ollama, LM Studio and Open WebUI.",
+            _gguf_bytes,
+            _save_gguf,
         ),
     )
 }

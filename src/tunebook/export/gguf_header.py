@@ -36,11 +36,13 @@ _NAMES = {
 }
 _STRING, _ARRAY = 8, 9
 _MOST = {"tensors": 1_000_000, "keys": 100_000, "items": 20_000_000}
-_SAMPLE = 8  # items of an array that are kept
 
 
-def read_gguf(path: Path) -> Header:
+def read_gguf(path: Path, *, items: int = 8) -> Header:
     """The header of a GGUF file of version 2 or 3, of either byte order.
+
+    Args:
+        items: how many of each array are kept.
 
     Raises:
         FileInvalid: it is not GGUF, damaged, or cut off.
@@ -51,14 +53,15 @@ def read_gguf(path: Path) -> Header:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data[:4] != b"GGUF":
             raise _not_gguf(path, f"it begins with {bytes(data[:4])!r} instead of b'GGUF'")
-        return _GGUF(path, data).read()
+        return _GGUF(path, data, items).read()
 
 
 class _GGUF:
     """One pass over a header; `at` is the place of the next byte."""
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
+    def __init__(self, path: Path, data: mmap.mmap, items: int) -> None:
         self.path, self.data, self.size, self.at = path, data, len(data), 4
+        self.items = items
         swapped = struct.unpack_from("<I", data, 4)[0] & 0xFFFF == 0
         self.order = ">" if swapped else "<"
         self.u64 = struct.Struct(f"{self.order}Q")
@@ -112,7 +115,7 @@ class _GGUF:
 
     def array(self, depth: int) -> Array:
         kind, count = self.number("I"), self.count("items")
-        sample = tuple(self.value(kind, depth + 1) for _ in range(min(count, _SAMPLE)))
+        sample = tuple(self.value(kind, depth + 1) for _ in range(min(count, self.items)))
         rest = count - len(sample)
         if kind in _SCALARS:
             self.skip(rest * struct.calcsize(f"={_SCALARS[kind]}"))
@@ -156,7 +159,7 @@ class _GGUF:
         for name, shape, kind, offset in infos:
             word, size = _ggml_size(kind, math.prod(shape))
             size = following.get(offset, offset) - offset if size is None else size
-            made.append(Tensor(name, word, shape, size))
+            made.append(Tensor(name, word, shape, size, start + offset))
             needed = max(needed, start + offset + size)
         if needed > self.size:
             raise self.cut_off(needed)

@@ -38,6 +38,8 @@ class Tensor:
     type: str
     shape: tuple[int, ...]
     bytes: int
+    start: int = 0
+    """Where in the file it begins; known of GGUF."""
 
     @property
     def elements(self) -> int:

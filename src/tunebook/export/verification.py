@@ -28,15 +28,16 @@ PROMPTS = ("Hello!", "What is the capital of France?", "Write one sentence about
 _TOKENS = 24  # of each answer
 _DIVERGENCE = 0.01  # nats; rounding each weight to bfloat16 once stays well below it
 _AGREEMENT = 0.98
-_QUANTIZED = (0.8, 0.3)  # both for NF4, of a model so small that it has little to spare
+# of NF4, in a model so small that it has little to spare
+_QUANTIZED = {"least_agreement": 0.8, "largest_divergence": 0.3}
 
 
 class Verification(BaseModel):
     """How far a saved model is from the live one.
 
-    `ok` if it chooses the same next token in at least 98 % of the places and its probabilities
-    differ by less than 0.01 nats (Kullback-Leibler) on average; 80 % and 0.3 nats where the weights
-    were quantized after training, which is meant to change them.
+    `ok` if nothing is wrong with the files, it chooses the same next token in enough of the places
+    and its probabilities differ by little enough on average. Files in 16 bit have to reach 98 % and
+    0.01 nats (Kullback-Leibler); coarser ones what their type can, NF4 80 % and 0.3 nats.
     """
 
     tokens: int
@@ -45,23 +46,39 @@ class Verification(BaseModel):
     """Of two logits."""
     divergence: float
     """Mean over the places, in nats."""
-    quantized: bool = False
-    """Whether what was saved has fewer bits than the live model."""
+    least_agreement: float = _AGREEMENT
+    largest_divergence: float = _DIVERGENCE
+    problems: tuple[str, ...] = ()
+    """What in the files is not the model's, each as half a sentence."""
+    judge: str = "Loaded again"
+    """Who read them, as the beginning of a sentence."""
+
+    @property
+    def quantized(self) -> bool:
+        """Whether what was saved has fewer bits than 16."""
+        return self.largest_divergence > _DIVERGENCE
 
     @property
     def ok(self) -> bool:
         """Whether the files are the model."""
-        agreement, divergence = _QUANTIZED if self.quantized else (_AGREEMENT, _DIVERGENCE)
-        return self.same_choice >= agreement * self.tokens and self.divergence < divergence
+        agrees = self.same_choice >= self.least_agreement * self.tokens
+        return not self.problems and agrees and self.divergence < self.largest_divergence
 
     @property
     def summary(self) -> str:
         """The outcome in one sentence."""
+        if self.problems:
+            more = f", and {len(self.problems) - 1} more" if self.problems[1:] else ""
+            return f"Not the same: {self.problems[0]}{more}"
+        if not self.tokens:
+            return (
+                f"{self.judge}: every weight, the vocabulary and the chat template are the model's"
+            )
         choices = f"the same next token in {self.same_choice} of {self.tokens} places"
         largest = "every logit equal"
         if self.max_difference:
             largest = f"logits differ by at most {self.max_difference:.2g}"
-        return f"{'Loaded again' if self.ok else 'Not the same'}: {choices}, {largest}"
+        return f"{self.judge if self.ok else 'Not the same'}: {choices}, {largest}"
 
 
 def verify(
@@ -73,10 +90,11 @@ def verify(
     prompts: Sequence[str] = PROMPTS,
     device: str | None = None,
 ) -> Verification:
-    """Load a saved adapter or merged model from its folder and compare it with the live model.
+    """Load what was saved from its folder and compare it with the live model.
 
     Args:
-        path: a folder that `save_adapter` or `save_merged` wrote.
+        path: a folder that `save_adapter`, `save_merged` or `save_gguf` wrote. GGUF files are read
+            tensor by tensor, and by llama.cpp too where `xllamacpp` is installed.
         model: the live one, with its adapter.
         recipe: names the base model that an adapter is put on.
         device: for the model that is loaded; None takes the live one's, or the CPU if it is full.
@@ -86,15 +104,20 @@ def verify(
     """
     import torch
 
-    conversations = [_said(model, tokenizer, prompt) for prompt in prompts]
-    live = [_logits(model, ids, start) for ids, start in conversations]
+    conversations = [said(model, tokenizer, prompt) for prompt in prompts]
+    if files := sorted(Path(path).glob("*.gguf")):
+        from tunebook.export.gguf.verification import verify_files
+
+        return verify_files(files, model, tokenizer, conversations)
+    live = [logits(model, ids, start) for ids, start in conversations]
     loaded = _load(Path(path), recipe, device or _place(model, Path(path)))
     try:
-        saved = [_logits(loaded, ids, start) for ids, start in conversations]
+        saved = [logits(loaded, ids, start) for ids, start in conversations]
     finally:
         del loaded
+    compared = _compared(torch.cat(live), torch.cat(saved))
     quantized = form_of(Path(path)) == "merged_4bit"
-    return _compared(torch.cat(live), torch.cat(saved), quantized=quantized)
+    return compared.model_copy(update=_QUANTIZED) if quantized else compared
 
 
 def _place(model: Any, path: Path) -> str:
@@ -119,7 +142,7 @@ def _load(path: Path, recipe: Recipe, device: str) -> Any:
         return load_model(part, QuantizationPart(bits=16), device=device)
 
 
-def _said(model: Any, tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[torch.Tensor, int]:
+def said(model: Any, tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[torch.Tensor, int]:
     """Prompt and greedy answer as ids, (1, length), and where the first compared logits are."""
     import torch
 
@@ -134,7 +157,7 @@ def _said(model: Any, tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[
     return torch.cat([ids, torch.tensor([answer], dtype=ids.dtype)], dim=1), ids.shape[1] - 1
 
 
-def _logits(model: Any, ids: torch.Tensor, start: int) -> torch.Tensor:
+def logits(model: Any, ids: torch.Tensor, start: int) -> torch.Tensor:
     """(tokens, vocabulary), float32, on the CPU, from the last token of the prompt on."""
     import torch
 
@@ -145,7 +168,7 @@ def _logits(model: Any, ids: torch.Tensor, start: int) -> torch.Tensor:
         return logits.float().cpu()
 
 
-def _compared(live: torch.Tensor, saved: torch.Tensor, *, quantized: bool) -> Verification:
+def _compared(live: torch.Tensor, saved: torch.Tensor) -> Verification:
     true = live.log_softmax(-1)
     divergence = (true.exp() * (true - saved.log_softmax(-1))).sum(-1).mean()
     return Verification(
@@ -153,5 +176,4 @@ def _compared(live: torch.Tensor, saved: torch.Tensor, *, quantized: bool) -> Ve
         same_choice=int((live.argmax(-1) == saved.argmax(-1)).sum()),
         max_difference=float((live - saved).abs().max()),
         divergence=max(0.0, float(divergence)),
-        quantized=quantized,
     )

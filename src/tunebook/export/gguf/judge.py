@@ -12,6 +12,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -113,6 +114,22 @@ class LlamaServer:
             ) from error
         return text
 
+    def next_token(self, ids: Sequence[int], *, top: int) -> dict[int, float]:
+        """Log-probabilities of the likeliest tokens behind `ids`, by id.
+
+        Args:
+            top: how many.
+        """
+        asked = {"prompt": list(ids), "n_predict": 1, "temperature": 0, "n_probs": top}
+        (place,) = self.ask("/completion", asked)["completion_probabilities"]
+        return {token["id"]: token["logprob"] for token in place["top_logprobs"]}
+
+    def answer(self, messages: list[dict[str, Any]], *, tokens: int) -> tuple[str, str]:
+        """Its greedy answer, and why it ended: "stop" or "length"."""
+        asked = {"messages": messages, "temperature": 0, "max_tokens": tokens}
+        choice = self.ask("/v1/chat/completions", asked)["choices"][0]
+        return choice["message"]["content"], choice["finish_reason"]
+
     def ask(self, where: str, what: dict[str, Any]) -> dict[str, Any]:
         """The JSON that an endpoint of llama-server answers.
 
@@ -124,7 +141,8 @@ class LlamaServer:
             json.dumps(what).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is this machine
+        with direct.open(request, timeout=_SECONDS) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 

@@ -22,6 +22,9 @@ def main(path: str, context: str, threads: str) -> None:
     parameters.n_parallel = 1
     parameters.cpuparams.n_threads = int(threads)
     parameters.warmup = False
+    # figures are compared, so nothing is rounded but what the file itself has rounded
+    parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     parameters.use_jinja = True
     parameters.port = 0
     parameters.verbosity = 0

@@ -153,6 +153,12 @@ def write_vocabulary(
         TunebookError: as `vocabulary_of`.
     """
     vocabulary = vocabulary_of(tokenizer, size, pre=pre)
+    add_vocabulary(writer, vocabulary)
+    return vocabulary
+
+
+def add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
+    """Put a vocabulary into a GGUF."""
     writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(vocabulary.tokens)
@@ -170,7 +176,6 @@ def write_vocabulary(
     if vocabulary.chat_templates:
         named = vocabulary.chat_templates.items()
         writer.add_chat_template([{"name": name, "template": text} for name, text in named])
-    return vocabulary
 
 
 def _id_keys(vocabulary: Vocabulary) -> dict[str, int | None]:

@@ -1,0 +1,120 @@
+"""Proof that GGUF files are the model: read tensor by tensor, and run by llama.cpp where it is there.
+
+Knows the live model and files; `tunebook.export.verify` calls it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunebook.export.gguf.checking import differences
+from tunebook.export.gguf.judge import LlamaServer, can_judge, other_ids
+from tunebook.export.gguf.writer import content_of
+from tunebook.export.gguf_header import read_gguf
+from tunebook.export.verification import Verification, logits
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+# Mean divergence in nats and share of same choices that trained models keep at each type, with room:
+# Llama 3 8B has 0.03 at Q4_K_M and 0.45 at Q2_K (llama.cpp's tools/perplexity/README.md).
+_LIMITS = {
+    **dict.fromkeys(("F32", "F16", "BF16"), (0.01, 0.98)),
+    "Q8_0": (0.02, 0.95),
+    "Q6_K": (0.05, 0.92),
+    **dict.fromkeys(("Q5_K", "Q5_0", "Q5_1"), (0.1, 0.88)),
+    **dict.fromkeys(("Q4_K", "Q4_0", "Q4_1", "IQ4_NL", "IQ4_XS"), (0.3, 0.8)),
+    "Q3_K": (0.8, 0.65),
+    "Q2_K": (1.6, 0.4),
+}
+_TOP = 100  # tokens of each place whose probabilities are compared
+
+
+def verify_files(
+    files: Sequence[Path],
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[tuple[torch.Tensor, int]],
+) -> Verification:
+    """Compare GGUF files with the live model; of several the worst outcome.
+
+    Args:
+        files: of this model, in any types.
+        conversations: ids, (1, length), and where the first compared logits are.
+
+    Raises:
+        FileInvalid: one is no GGUF file, damaged or cut off.
+    """
+    outcomes = [_verified(file, model, tokenizer, conversations) for file in files]
+    return min(outcomes, key=lambda outcome: (outcome.ok, -outcome.divergence))
+
+
+def _verified(
+    file: Path, model: Any, tokenizer: Any, conversations: Sequence[tuple[torch.Tensor, int]]
+) -> Verification:
+    content = content_of(model, tokenizer)
+    kinds = {tensor.name: tensor.type for tensor in read_gguf(file).tensors}
+    # any type that is written will do; another one stands out as one that should be F32
+    stored = [kind if (kind := kinds.get(t.name)) in _LIMITS else "F32" for t in content.tensors]
+    wrong = differences(file, content.tensors, stored, content.vocabulary)
+    least = max((_LIMITS[kind] for kind in stored), key=lambda limit: limit[0])
+    limits: dict[str, Any] = {"largest_divergence": least[0], "least_agreement": least[1]}
+    numbers: dict[str, Any] = {
+        "tokens": 0,
+        "same_choice": 0,
+        "max_difference": 0.0,
+        "divergence": 0.0,
+    }
+    judge = "Read again"
+    if can_judge() and not wrong:
+        judge = "Run by llama.cpp"
+        longest = max(ids.shape[1] for ids, _ in conversations)
+        threads = os.cpu_count() or 1
+        with LlamaServer(file, context=max(512, longest + 1), threads=threads) as server:
+            wrong = _text_differences(server, tokenizer)
+            numbers = _compared(server, model, conversations)
+    problems = tuple(f"in {file.name} {problem}" for problem in wrong)
+    return Verification(**numbers, **limits, problems=problems, judge=judge)
+
+
+def _text_differences(server: LlamaServer, tokenizer: Any) -> list[str]:
+    """Texts of the battery that llama.cpp gives other ids, and whether its prompt is another."""
+    wrong = [f"llama.cpp gives {case.text!r} other ids" for case, _ in other_ids(server, tokenizer)]
+    if tokenizer.chat_template:
+        messages = [{"role": "user", "content": "Hello!"}]
+        ours = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        start = tokenizer.bos_token or ""
+        if server.prompt(messages).removeprefix(start) != ours.removeprefix(start):
+            wrong.append("llama.cpp writes another prompt")
+    return wrong
+
+
+def _compared(
+    server: LlamaServer, model: Any, conversations: Sequence[tuple[torch.Tensor, int]]
+) -> dict[str, Any]:
+    """Both models at every token of what the live one said."""
+    import torch
+
+    same, divergences, largest = 0, [], 0.0
+    for ids, start in conversations:
+        live = logits(model, ids, start).log_softmax(-1)
+        said = ids[0].tolist()
+        for place, true in enumerate(live, start + 1):
+            told = server.next_token(said[:place], top=_TOP)
+            there = torch.tensor(list(told))
+            theirs = torch.tensor(list(told.values()))
+            same += int(true.argmax()) == int(there[theirs.argmax()])
+            gap = true[there] - theirs
+            divergences.append(float((true[there].exp() * gap).sum()))
+            largest = max(largest, float(gap[theirs > theirs.max() - 5].abs().max()))
+    mean = sum(divergences) / max(1, len(divergences))
+    return {
+        "tokens": len(divergences),
+        "same_choice": same,
+        "max_difference": largest,
+        "divergence": max(0.0, mean),
+    }
