@@ -131,6 +131,10 @@ class FolderExists(TunebookError):
     """A folder that would be written already exists and holds something else."""
 
 
+class VerificationFailed(TunebookError):
+    """What was written was read again and is not the model; it did not get its name."""
+
+
 class GradientAudit(TunebookError):
     """A trainable tensor gets no gradient, or a wrong one, or a frozen one gets any."""
 

@@ -25,7 +25,13 @@ _trainers: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDic
 
 def with_saving(model: Any) -> Any:
     """The model itself, with methods that take the arguments known from tutorials."""
-    for method in (save_pretrained_merged, push_to_hub, push_to_hub_merged, push_to_hub_gguf):
+    for method in (
+        save_pretrained_merged,
+        save_pretrained_gguf,
+        push_to_hub,
+        push_to_hub_merged,
+        push_to_hub_gguf,
+    ):
         setattr(model, method.__name__, types.MethodType(method, model))
     return model
 
@@ -65,6 +71,31 @@ def save_pretrained_merged(
         method=save_method,
         replace=replace,
         shard_bytes=_bytes(max_shard_size),
+    )
+
+
+def save_pretrained_gguf(
+    self: Any,
+    save_directory: str | Path,
+    tokenizer: Any = None,
+    quantization_method: str | Sequence[str] = "fast_quantized",
+    *,
+    replace: bool = False,
+    **ignored: Any,
+) -> Path:
+    """Write the model with its adapter merged in as GGUF, one file for each quantization.
+
+    Args:
+        save_directory: must not exist, or be empty, unless `replace`.
+        quantization_method: one name such as "q4_k_m", or several.
+        replace: whether files of the same names are replaced; others in the folder stay.
+
+    Raises:
+        TunebookError: see `tunebook.export.save_gguf`.
+    """
+    _log_ignored("save_pretrained_gguf", ignored)
+    return export.save_gguf(
+        self, tokenizer, save_directory, quantization=quantization_method, replace=replace
     )
 
 

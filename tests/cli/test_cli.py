@@ -50,6 +50,12 @@ def test_training_chatting_and_exporting_from_a_shell(tmp_path: Path, capsys: Pr
     assert main(to_folder) == 2
     assert "replace" in capsys.readouterr().err
     assert main([*to_folder, "--replace"]) == 0
+    asked = ["--formats", "gguf", "--gguf-quantization", "q8_0", "--verify"]
+    assert main(["export", str(run.path), *asked]) == 0
+    assert "every weight" in (said := capsys.readouterr().out) or "llama.cpp: the same" in said
+    assert (run.folder.exports / "gguf" / "tunebook-tiny-tuned-Q8_0.gguf").is_file()
+    assert main(["export", str(run.path), *asked[:3], "iq2_xs"]) == 2
+    assert "q2_k" in capsys.readouterr().err
     assert main(["export", str(run.path), "--formats", "gold"]) == 2
     assert "merged_16bit" in capsys.readouterr().err
 

@@ -114,6 +114,7 @@ tokenizer.save_pretrained("lora_model")
 
 model.save_pretrained_merged("merged", tokenizer, save_method="merged_16bit")
 model.save_pretrained_merged("lora", tokenizer, save_method="lora")
+model.save_pretrained_gguf("gguf", tokenizer, quantization_method=["q4_k_m", "q8_0"])
 
 model, tokenizer = FastLanguageModel.from_pretrained(
     model_name="lora_model",

@@ -108,4 +108,5 @@ def test_what_was_saved_loads_in_plain_transformers_and_peft(finished: tuple[Pat
 @pytest.mark.slow
 def test_nothing_else_is_left_behind(finished: tuple[Path, str]) -> None:
     names = {path.name for path in finished[0].iterdir()}
-    assert names == {"hf", "conversations.jsonl", "outputs", "lora_model", "merged", "lora"}
+    assert names == {"hf", "conversations.jsonl", "outputs", "lora_model", "merged", "lora", "gguf"}
+    assert len(list((finished[0] / "gguf").glob("*-Q*.gguf"))) == 2

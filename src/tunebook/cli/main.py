@@ -195,8 +195,12 @@ def export(arguments: argparse.Namespace) -> int:
 
     run = open_run(arguments.path)
     formats = [name for name in (arguments.formats or "").split(",") if name] or None
+    quantization = [name for name in (arguments.gguf_quantization or "").split(",") if name] or None
     good = True
-    for path in run.export(formats, folder=arguments.folder, replace=arguments.replace):
+    written = run.export(
+        formats, folder=arguments.folder, quantization=quantization, replace=arguments.replace
+    )
+    for path in written:
         show.console.print(str(path), markup=False)
         if arguments.verify:
             checked = run.verify(path)
@@ -291,6 +295,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("path", metavar="RUN", help="run folder")
     sub.add_argument(
         "--formats", metavar="A,B", help=f"{', '.join(FORMATS)} [default: the recipe's]"
+    )
+    sub.add_argument(
+        "--gguf-quantization",
+        metavar="A,B",
+        help="of GGUF files, such as q4_k_m,q8_0 [default: the recipe's]",
     )
     sub.add_argument("--folder", help="where to write [default: the run's own export folder]")
     sub.add_argument(

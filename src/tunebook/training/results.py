@@ -114,6 +114,7 @@ class Results(ABC):
         formats: Sequence[str] | None = None,
         *,
         folder: Path | str | None = None,
+        quantization: Sequence[str] | None = None,
         replace: bool = False,
         progress: Callable[[str, int, int], Any] | None = None,
         stop: threading.Event | None = None,
@@ -123,6 +124,7 @@ class Results(ABC):
         Args:
             formats: names of `tunebook.export.FORMATS`; None takes the recipe's.
             folder: where; None is the run's own `export/`. Each format gets a folder of its name.
+            quantization: of GGUF files, such as ["q4_k_m", "q8_0"]; None takes the recipe's.
             replace: whether a model that is in `folder` already gives way.
             progress: called with the format, the bytes done and the bytes in all.
             stop: set it from anywhere to stop; what is half-written then is taken away.
@@ -133,6 +135,7 @@ class Results(ABC):
             FolderExists, DiskFull, Cancelled: see `tunebook.export`.
         """
         from tunebook.export import FORMATS, Progress
+        from tunebook.export.gguf.mixes import mix_named
         from tunebook.training.worker import folder_bytes
 
         self._require_ended("exported")
@@ -144,6 +147,10 @@ class Results(ABC):
                 f"known are {', '.join(FORMATS)}.",
                 "set `export.formats` to some of these.",
             )
+        recipe = self.recipe
+        if quantization is not None:
+            mixes = [mix_named(name).name.lower() for name in quantization]
+            recipe = recipe.with_values({"export.gguf_quantization": mixes})
         written = []
         for name in wanted:
             inside = folder is None
@@ -152,7 +159,7 @@ class Results(ABC):
                 self.model,
                 self.tokenizer,
                 target / name,
-                recipe=self.recipe,
+                recipe=recipe,
                 replace=inside or replace,
                 progress=Progress(tell, stop),
             )
