@@ -17,7 +17,7 @@ MARKUP = "<img src=x onerror=window.hacked=1>"
 SECONDS = 120  # to load torch and the model on a busy machine
 TRAIN = (
     "import tunebook\n"
-    "recipe = tunebook.Recipe.of(max_steps=60, bits=16, save_steps=20, name='live')\n"
+    "recipe = tunebook.Recipe.of(max_steps=120, bits=16, save_steps=20, name='live')\n"
     "run = tunebook.train(recipe, wait=False)"
 )
 
@@ -54,7 +54,7 @@ def _host() -> str:
     return socket.gethostname()
 
 
-def test_a_run_is_live_in_the_sidebar_opens_as_a_document_and_its_end_is_told(
+def test_a_run_is_live_in_the_sidebar_is_paused_from_its_document_and_its_end_is_told(
     open_notebook: Any,
 ) -> None:
     notebook = open_notebook(TRAIN)
@@ -75,13 +75,21 @@ def test_a_run_is_live_in_the_sidebar_opens_as_a_document_and_its_end_is_told(
     live.locator("button").click()
     document = page.locator(".tb-run-document")
     notebook.until(lambda: notebook.points() >= 2, what="the curve of the document")
+    document.locator('[data-do="pause"]').click()
+    page.wait_for_selector(item("runs/live", state="paused"), timeout=30_000)
+    document.locator('[data-state="paused"]').wait_for()
+    document.locator('[data-do="save"]').click()
+    document.get_by_text("Checkpoint").first.wait_for()
+    page.locator(item("runs/live")).click(button="right")
+    page.locator('.lm-Menu [data-command="tunebook:ask-run"]:has-text("Continue")').click()
+    page.wait_for_selector(item("runs/live", state="running"), timeout=30_000)
     assert page.locator(item("runs/live")).locator("path").get_attribute("d")
     page.get_by_text("The run live is complete.").first.wait_for(timeout=SECONDS * 1000)
     document.locator('[data-state="completed"]').wait_for()
-    notebook.until(lambda: notebook.points() == 60, what="all points of the document")
+    notebook.until(lambda: notebook.points() == 120, what="all points of the document")
     document.locator('[data-tab="recipe"]').click()
     changed = document.locator('[data-changed]:has(th:text-is("Steps")) td')
-    assert changed.inner_text().startswith("60")
+    assert changed.inner_text().startswith("120")
     assert page.locator(".tunebook-status").is_hidden()
     page.wait_for_timeout(1500)  # the workspace is saved a little later
     page.goto(page.url.split("?")[0])
