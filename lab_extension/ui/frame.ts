@@ -120,13 +120,24 @@ export function threeParts(error: ThreePartError, dismiss?: () => void): HTMLEle
 function codeBox(model: AnyModel<PanelState>, cleanup: Cleanup): HTMLElement {
   const python = codeBlock('Python');
   const shell = codeBlock('Shell');
-  const details = h('details', { class: 'tb-code' }, h('summary', {}, 'Show the code'), python.box, shell.box);
+  const waiting = h('p', { class: 'tb-muted tb-late' }, 'The kernel writes these lines as soon as it is free.');
+  const details = h('details', { class: 'tb-code' }, h('summary', {}, 'Show the code'), waiting, python.box, shell.box);
   offerInsertion(details, python.box, () => model.get('code').python ?? '');
+  details.addEventListener('toggle', () => {
+    if (details.open !== model.get('code_open')) {
+      model.set('code_open', details.open);
+      model.save_changes();
+    }
+  });
   const draw = (): void => {
-    python.set(model.get('code').python ?? '');
-    shell.set(model.get('code').shell ?? '');
+    const { python: lines, shell: words } = model.get('code');
+    python.set(lines ?? '');
+    shell.set(words ?? '');
+    [python.box, shell.box].forEach(box => toggle(box, lines !== undefined));
+    toggle(waiting, lines === undefined);
   };
   follow(model, ['code'], draw, cleanup);
+  follow(model, ['code_open'], () => (details.open = model.get('code_open')), cleanup);
   return details;
 }
 
