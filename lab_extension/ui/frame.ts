@@ -1,6 +1,6 @@
 /** The frame of every panel: head, busy line, error, body, and the code that does the same. */
 
-import { button, freshId, h, setText, toggle } from './dom.ts';
+import { button, codeWords, freshId, h, setText, toggle } from './dom.ts';
 import { Cleanup, follow, type AnyModel, type PanelState, type RenderProps, type ThreePartError } from './model.ts';
 
 export interface PanelParts<T extends PanelState> {
@@ -105,8 +105,8 @@ export function threeParts(error: ThreePartError, dismiss?: () => void): HTMLEle
     'div',
     { class: 'tb-error', 'data-error': error.name ?? '' },
     h('p', { class: 'tb-error-what' }, error.what ?? ''),
-    h('p', {}, h('span', { class: 'tb-error-label' }, 'Why'), error.why ?? ''),
-    h('p', {}, h('span', { class: 'tb-error-label' }, 'Do'), error.do ?? '')
+    h('p', {}, h('span', { class: 'tb-error-label' }, 'Why'), ...codeWords(error.why ?? '')),
+    h('p', {}, h('span', { class: 'tb-error-label' }, 'Do'), ...codeWords(error.do ?? ''))
   );
   if (error.traceback) {
     box.append(h('details', {}, h('summary', {}, 'Traceback'), h('pre', { tabindex: 0 }, error.traceback)));

@@ -136,7 +136,7 @@ def test_a_stopped_run_is_resumed_to_its_end_and_seen_without_its_kernel(
     notebook.page.reload()
     kept.locator("polyline").first.wait_for(timeout=60_000)
     assert "Completed · step 30 of 30" in kept.inner_text()
-    assert notebook.page.locator(".tunebook-panel").count() == 0
+    assert notebook.page.locator(".jp-Notebook .tunebook-panel").count() == 0
 
 
 def test_panels_are_worked_by_keyboard(open_notebook: Any) -> None:
