@@ -64,15 +64,26 @@ export class RunHead {
     this.#bar.setAttribute('aria-valuemax', String(run.total || 1));
     this.#bar.setAttribute('aria-valuenow', String(run.step));
     this.#fill.style.width = `${run.total ? Math.min(100, (100 * run.step) / run.total) : 0}%`;
-    for (const [wish, ask] of this.#wishes) {
-      const either = wish !== 'pause' && wish !== 'continue'; // of these two only one is offered
-      toggle(ask, live && (either || accepts(run, wish)));
-      ask.disabled = !accepts(run, wish);
-    }
+    this.#offer(run, live);
     toggle(this.#resumePlace, isUnfinished(run.state) && run.messages.some(said => said.kind === 'checkpoint'));
     this.#resume.set(`import tunebook\n\nrun = tunebook.open_run(${pythonText(run.folder)}).resume()\ntunebook.watch(run)`);
     this.#drawFailure(run);
     this.#drawFacts(run);
+  }
+
+  /** Show what can be asked for; the focus goes from Pause to the Continue in its place, and back. */
+  #offer(run: RunPicture, live: boolean): void {
+    const before = document.activeElement;
+    for (const [wish, ask] of this.#wishes) {
+      const always = wish !== 'pause' && wish !== 'continue'; // of these two only one is offered
+      toggle(ask, live && (always || accepts(run, wish)));
+      ask.disabled = !accepts(run, wish);
+    }
+    const [pause, go] = [this.#wishes.get('pause'), this.#wishes.get('continue')];
+    const other = before === pause ? go : before === go ? pause : undefined;
+    if (before instanceof HTMLElement && before.hidden && !other?.hidden) {
+      other?.focus();
+    }
   }
 
   #progress(run: RunPicture, live: boolean): string {

@@ -111,6 +111,8 @@ class Guide(KeptView, ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
         super().__init__(children=[Overview(panels, studio=self._studio), *panels], **traits)
         self.add_class("tunebook-guide")
         made[TrainPanel].at_rest.append(self.keep)
+        made[TryPanel].observe(lambda _change: self.keep(), "turns")
+        made[TakeAwayPanel].observe(lambda _change: self.keep(), "files")
 
     @property
     def panels(self) -> dict[str, Panel]:
