@@ -51,12 +51,12 @@ def views(notebook: Notebook) -> Iterator[tuple[str, Callable[[], None], str]]:
     run = '.tb-run-document [data-plot="loss"]'
     yield "launcher", opener(notebook, "launcher:create"), ".jp-LauncherCard"
     yield "sidebar", opener(notebook, "tunebook:show-runs"), ".tb-run-item"
-    for name in ("pirate-llama-1b", "qwen3-8b-full"):
-        yield f"run-{name}", opener(notebook, "tunebook:open-run", path=f"runs/{name}"), run
+    for name, folder in (("run", "pirate-llama-1b"), ("failed", "qwen3-8b-full")):
+        yield name, opener(notebook, "tunebook:open-run", path=f"runs/{folder}"), run
     file = opener(notebook, "docmanager:open", path="pirate.Q4_K_M.gguf")
     yield "inspection", file, ".tb-inspection h2"
     rows = opener(notebook, "tunebook:preview-data", path="pirate.jsonl")
-    yield "preview", rows, ".tb-token.trained"
+    yield "preview", rows, ".tb-stats dd"
 
 
 @contextmanager
