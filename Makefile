@@ -145,7 +145,7 @@ docs: $(MADE)/installed     ## the pages made from the code's own tables
 wheel: $(MADE)/frontend     ## dist/*.whl, with the front end in it
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m build --wheel --no-isolation
 
-screenshots: $(MADE)/chromium $(MADE)/frontend  ## every panel, light, dark and narrow
+screenshots: $(MADE)/chromium $(MADE)/frontend  ## every panel and JupyterLab's own views, light, dark and narrow
 	$(BIN)/python tests/browser/screenshots.py docs/screenshots
 
 format: $(MADE)/test-packages  ## let ruff format the Python code

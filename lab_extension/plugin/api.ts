@@ -5,7 +5,7 @@ import { ServerConnection } from '@jupyterlab/services';
 import type { Forecast } from '../ui/bar.ts';
 import type { Inspection } from '../ui/inspection.ts';
 import type { ThreePartError } from '../ui/model.ts';
-import type { Gpu, RunRow, Translator } from '../ui/run/rows.ts';
+import type { Gpu, RunRow, Translator, Wish } from '../ui/run/rows.ts';
 import type { RunContents, RunPicture } from '../ui/run/picture.ts';
 
 export interface RunList {
@@ -58,7 +58,8 @@ export class Api {
   /** The names of the folders directly in a folder that hold an adapter. */
   adapters = async (path: string): Promise<string[]> => (await this.#ask<{ folders: string[] }>('inspect/adapters', { path })).folders;
 
-  stop = (path: string): Promise<unknown> => this.#ask('run/stop', { path }, 'POST');
+  /** Ask a live run for something after its step. */
+  ask = (path: string, wish: Wish): Promise<unknown> => this.#ask('run/ask', { path, for: wish }, 'POST');
 
   /** Ask; what has not changed since the last time is not sent again, and the same object is returned. */
   async #ask<T>(route: string, query: Record<string, string> = {}, method = 'GET'): Promise<T> {

@@ -11,7 +11,7 @@ import { isLive, stateWord } from '../ui/run/rows.ts';
 import { parts } from './api';
 import { tunebookIcon } from './icon';
 import { runOf } from './runs';
-import { CATEGORY, COPY_RUN_PATH, IRuns, OPEN_RUN, REVEAL_RUN, STOP_RUN } from './tokens';
+import { ASK_RUN, CATEGORY, COPY_RUN_PATH, IRuns, OPEN_RUN, REVEAL_RUN } from './tokens';
 
 const LIVE = 1000; // milliseconds between two looks at a live run
 const IDLE = 10_000;
@@ -133,7 +133,7 @@ function document(app: JupyterFrontEnd, runs: IRuns, path: string, inLab: boolea
   const run = (command: string): void => void app.commands.execute(command, { path });
   const page = new RunPage(
     {
-      stop: () => void app.commands.execute(STOP_RUN, { path }).then(() => content.refresh()),
+      ask: wish => void app.commands.execute(ASK_RUN, { path, wish }).then(() => content.refresh()),
       reveal: inLab ? () => run(REVEAL_RUN) : undefined,
       copyPath: () => run(COPY_RUN_PATH),
       openFile: file => void app.commands.execute('docmanager:open', { path: PathExt.join(path, file) })

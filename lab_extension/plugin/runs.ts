@@ -4,17 +4,18 @@ import { ILabShell, ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndP
 import { Clipboard, ICommandPalette, Notification, showErrorMessage } from '@jupyterlab/apputils';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
-import { copyIcon, folderIcon, stopIcon } from '@jupyterlab/ui-components';
+import { copyIcon, folderIcon, type LabIcon, pauseIcon, runIcon, saveIcon, stopIcon } from '@jupyterlab/ui-components';
 import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
-import { isLive, type RunRow } from '../ui/run/rows.ts';
+import { accepts, wishWords, WISHES, type RunRow, type Wish } from '../ui/run/rows.ts';
 import { Api, parts } from './api';
 import { tunebookIcon } from './icon';
 import { RunsModel } from './runs_model';
 import { RunsSidebar } from './runs_sidebar';
-import { CATEGORY, COPY_RUN_PATH, IRuns, OPEN_RUN, REVEAL_RUN, SHOW_RUNS, STOP_RUN } from './tokens';
+import { ASK_RUN, CATEGORY, COPY_RUN_PATH, IRuns, OPEN_RUN, REVEAL_RUN, SHOW_RUNS } from './tokens';
 
 const ITEM = '.tb-run-item';
 const GUIDE = 'tunebook:open-guide';
+const ICONS: Record<Wish, LabIcon | undefined> = { pause: pauseIcon, continue: runIcon, stop: stopIcon, save: saveIcon, sample: undefined };
 
 export const runs: JupyterFrontEndPlugin<IRuns> = {
   id: 'tunebook:runs',
@@ -90,14 +91,15 @@ function addCommands(app: JupyterFrontEnd, { api, model, trans }: IRuns, sidebar
     icon: tunebookIcon,
     execute: () => app.shell.activateById(sidebar.id)
   });
-  app.commands.addCommand(STOP_RUN, {
-    label: trans.__('Stop after this step'),
-    caption: trans.__('End the run in good order, with a checkpoint from which it can be resumed'),
-    icon: stopIcon,
-    isEnabled: args => isLive(model.at(named(args))?.state ?? 'new'),
+  const wish = (args: ReadonlyPartialJSONObject): Wish => WISHES.find(one => one === args['wish']) ?? 'stop';
+  app.commands.addCommand(ASK_RUN, {
+    label: args => wishWords(wish(args), trans).label,
+    caption: args => wishWords(wish(args), trans).about,
+    icon: args => ICONS[wish(args)],
+    isVisible: args => accepts(model.at(named(args)), wish(args)),
     execute: async args => {
       try {
-        await api.stop(named(args));
+        await api.ask(named(args), wish(args));
         await model.refresh();
       } catch (error) {
         const told = parts(error, trans);
@@ -116,5 +118,6 @@ function addCommands(app: JupyterFrontEnd, { api, model, trans }: IRuns, sidebar
     icon: copyIcon,
     execute: args => Clipboard.copyToSystem(named(args))
   });
-  [OPEN_RUN, STOP_RUN, REVEAL_RUN, COPY_RUN_PATH].forEach((command, rank) => app.contextMenu.addItem({ command, selector: ITEM, rank, args: { clicked: true } }));
+  const items = [{ command: OPEN_RUN }, ...WISHES.map(one => ({ command: ASK_RUN, wish: one })), { command: REVEAL_RUN }, { command: COPY_RUN_PATH }];
+  items.forEach(({ command, ...args }, rank) => app.contextMenu.addItem({ command, selector: ITEM, rank, args: { clicked: true, ...args } }));
 }

@@ -14,7 +14,7 @@ export interface IRuns {
 export const IRuns = new Token<IRuns>('tunebook:IRuns', 'The fine-tuning runs below the server’s root, live.');
 
 export const OPEN_RUN = 'tunebook:open-run';
-export const STOP_RUN = 'tunebook:stop-run';
+export const ASK_RUN = 'tunebook:ask-run';
 export const REVEAL_RUN = 'tunebook:reveal-run';
 export const COPY_RUN_PATH = 'tunebook:copy-run-path';
 export const SHOW_RUNS = 'tunebook:show-runs';

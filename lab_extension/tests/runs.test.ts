@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { agoWords, endedSince, factWords, gpuMemory, matches, newestLive, progressWords, sparkline, type RunRow, type Translator } from '../ui/run/rows.ts';
+import { accepts, agoWords, endedSince, factWords, gpuMemory, matches, newestLive, progressWords, sparkline, WISHES, type RunRow, type Translator } from '../ui/run/rows.ts';
 
 const fill = (text: string, ...values: unknown[]): string => text.replace(/%(\d)/g, (_, at: string) => String(values[Number(at) - 1]));
 const trans: Translator = { __: fill, _n: (one, many, number, ...values) => fill(number === 1 ? one : many, ...values) };
 
 function row(values: Partial<RunRow> = {}): RunRow {
   return {
-    path: 'runs/pirate', name: 'pirate', state: 'running', reading: false, step: 12, total: 400, loss: 1.2345, first_loss: 3,
+    path: 'runs/pirate', name: 'pirate', state: 'running', requests: [], reading: false, step: 12, total: 400, loss: 1.2345, first_loss: 3,
     eta: 720, seconds: 10, peak: 3 * 2 ** 30, began: 100, updated: 1000, device: 'cpu', host: 'h', failure: {}, curve: [], ...values
   };
 }
@@ -19,6 +19,17 @@ test('a run is told in two lines', () => {
   assert.equal(progressWords(done, trans), 'Completed · step 12 of 400');
   assert.equal(factWords(done, 1000 + 7300, trans), 'loss 1.234 · 3.0 GiB · 2 h ago');
   assert.equal(progressWords(row({ reading: true, eta: null }), trans), 'Running · reading its log …');
+});
+
+test('what a run can be asked for now', () => {
+  const now = (values: Partial<RunRow>): string => WISHES.filter(wish => accepts(row(values), wish)).join(' ');
+  assert.equal(now({}), 'pause save sample stop');
+  assert.equal(now({ requests: ['pause', 'save'] }), 'continue sample stop');
+  assert.equal(now({ state: 'paused', requests: ['pause'] }), 'continue save sample stop');
+  assert.equal(now({ state: 'paused' }), 'save sample stop'); // it goes on in a moment
+  assert.equal(now({ state: 'stopping' }) + now({ state: 'completed' }), '');
+  assert.ok(!accepts(undefined, 'stop'));
+  assert.equal(progressWords(row({ requests: ['pause'] }), trans), 'Pausing · step 12 of 400');
 });
 
 test('time that has passed', () => {

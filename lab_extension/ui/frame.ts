@@ -1,6 +1,6 @@
 /** The frame of every panel: head, busy line, error, body, and the code that does the same. */
 
-import { button, freshId, h, setText, toggle } from './dom.ts';
+import { button, codeWords, freshId, h, setText, toggle } from './dom.ts';
 import { Cleanup, follow, type AnyModel, type PanelState, type RenderProps, type ThreePartError } from './model.ts';
 
 export interface PanelParts<T extends PanelState> {
@@ -105,8 +105,8 @@ export function threeParts(error: ThreePartError, dismiss?: () => void): HTMLEle
     'div',
     { class: 'tb-error', 'data-error': error.name ?? '' },
     h('p', { class: 'tb-error-what' }, error.what ?? ''),
-    h('p', {}, h('span', { class: 'tb-error-label' }, 'Why'), error.why ?? ''),
-    h('p', {}, h('span', { class: 'tb-error-label' }, 'Do'), error.do ?? '')
+    h('p', {}, h('span', { class: 'tb-error-label' }, 'Why'), ...codeWords(error.why ?? '')),
+    h('p', {}, h('span', { class: 'tb-error-label' }, 'Do'), ...codeWords(error.do ?? ''))
   );
   if (error.traceback) {
     box.append(h('details', {}, h('summary', {}, 'Traceback'), h('pre', { tabindex: 0 }, error.traceback)));
@@ -120,13 +120,24 @@ export function threeParts(error: ThreePartError, dismiss?: () => void): HTMLEle
 function codeBox(model: AnyModel<PanelState>, cleanup: Cleanup): HTMLElement {
   const python = codeBlock('Python');
   const shell = codeBlock('Shell');
-  const details = h('details', { class: 'tb-code' }, h('summary', {}, 'Show the code'), python.box, shell.box);
+  const waiting = h('p', { class: 'tb-muted tb-late' }, 'The kernel writes these lines as soon as it is free.');
+  const details = h('details', { class: 'tb-code' }, h('summary', {}, 'Show the code'), waiting, python.box, shell.box);
   offerInsertion(details, python.box, () => model.get('code').python ?? '');
+  details.addEventListener('toggle', () => {
+    if (details.open !== model.get('code_open')) {
+      model.set('code_open', details.open);
+      model.save_changes();
+    }
+  });
   const draw = (): void => {
-    python.set(model.get('code').python ?? '');
-    shell.set(model.get('code').shell ?? '');
+    const { python: lines, shell: words } = model.get('code');
+    python.set(lines ?? '');
+    shell.set(words ?? '');
+    [python.box, shell.box].forEach(box => toggle(box, lines !== undefined));
+    toggle(waiting, lines === undefined);
   };
   follow(model, ['code'], draw, cleanup);
+  follow(model, ['code_open'], () => (details.open = model.get('code_open')), cleanup);
   return details;
 }
 

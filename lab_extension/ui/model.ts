@@ -56,6 +56,7 @@ export interface PanelState {
   summary: string;
   busy: string;
   error: ThreePartError;
+  code_open: boolean;
   code: { python?: string; shell?: string };
   fields: FieldInfo[];
   values: Record<string, unknown>;

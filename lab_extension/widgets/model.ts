@@ -11,6 +11,7 @@ interface ModelState extends PanelState {
   models: Row[];
   hardware: string;
   about: { name?: string; catalogue?: string };
+  in_sight: boolean;
   compared: string[];
   view: View;
 }
@@ -57,7 +58,21 @@ export default definePanel<ModelState>('model', ({ model, body, cleanup }) => {
     form(model, cleanup, { groups: false, fold: 'Settings of the model' })
   );
   follow(model, ['models', 'about', 'values', 'compared', 'view'], draw, cleanup);
+  tellSight(model, list, cleanup);
 });
+
+/** Tell the kernel whether the list is looked at: verdicts that nobody sees need not follow each key. */
+function tellSight(model: Model, list: HTMLElement, cleanup: Cleanup): void {
+  const observer = new IntersectionObserver(entries => {
+    const seen = entries[entries.length - 1]?.isIntersecting ?? true;
+    if (seen !== model.get('in_sight')) {
+      model.set('in_sight', seen);
+      model.save_changes();
+    }
+  });
+  observer.observe(list);
+  cleanup.add(() => observer.disconnect());
+}
 
 function chosenName(model: Model): string {
   return model.get('about').catalogue ?? String(model.get('values')['model.name'] ?? '');

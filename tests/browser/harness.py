@@ -31,6 +31,26 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 
+PAINTED = """async ([selector, value]) => {
+    const input = document.querySelector(selector);
+    const total = document.querySelector('[data-total]');
+    return await new Promise(done => {
+        const begun = performance.now();
+        new MutationObserver((_, watcher) => {
+            watcher.disconnect();
+            requestAnimationFrame(() => {
+                const after = new MessageChannel();  // a task after the frame is painted
+                after.port1.onmessage = () => done(performance.now() - begun);
+                after.port2.postMessage(0);
+            });
+        }).observe(total, { attributes: true, attributeFilter: ['data-total'] });
+        input.value = value;
+        input.dispatchEvent(new Event('input', { bubbles: true }));
+        setTimeout(() => done(Infinity), 10000);
+    });
+}"""
+"""Milliseconds from a value put into a field to the painted forecast that it leads to."""
+
 
 @dataclass
 class Lab:

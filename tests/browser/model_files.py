@@ -11,10 +11,10 @@ import numpy as np
 NAME = "Pirate <img src=x onerror=alert(1)> \u202eevil"
 
 
-def write_gguf(path: Path) -> Path:
-    """A GGUF file with two types of tensor, a hostile name and a chat template."""
+def write_gguf(path: Path, name: str = NAME) -> Path:
+    """A GGUF file with two types of tensor, a chat template and a name, a hostile one by default."""
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name(NAME)
+    writer.add_name(name)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_K_M)
     writer.add_context_length(2048)
     writer.add_token_list([f"token {i}" for i in range(100)])

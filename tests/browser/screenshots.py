@@ -1,4 +1,4 @@
-"""Pictures of every panel, in light, dark and narrow: `python tests/browser/screenshots.py OUT`.
+"""Pictures of every panel and of JupyterLab's own views: `python tests/browser/screenshots.py OUT`.
 
 For the eyes of whoever changes the panels; compares nothing.
 """
@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import lab_views
 from harness import Notebook, running_browser, running_lab
 
 PANELS = ("guide", "model", "data", "method", "train", "chat", "takeaway")
@@ -61,24 +62,35 @@ def look(notebook: Any, out: Path, name: str, theme: str, width: int) -> None:
         place.screenshot(path=out / f"{panel}-{name}.png")
 
 
+def picture_panels(lab: Any, browser: Any, out: Path) -> None:
+    """A guide worked through, its panels in every look."""
+    context = browser.new_context(viewport={"width": 1700, "height": 4600})
+    name = lab.write("pictures.ipynb", [CELL])
+    notebook = Notebook(context.new_page(), lab).goto(f"/tree/{name}")
+    notebook.wait_kernel()
+    try:
+        work_through(notebook)
+        for look_name, (theme, width) in LOOKS.items():
+            look(notebook, out, look_name, theme, width)
+    finally:
+        sys.stderr.write("\n".join(notebook.errors()))
+
+
 def main() -> None:
     """Write the pictures into the folder given."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    out = parser.parse_args().out
+    parser.add_argument("--only", choices=("panels", "lab"), help="leave the others out")
+    options = parser.parse_args()
+    out, only = options.out, options.only
     out.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="tunebook-pictures-"))
     with running_lab(folder) as lab, running_browser() as browser:
-        context = browser.new_context(viewport={"width": 1700, "height": 4600})
-        name = lab.write("pictures.ipynb", [CELL])
-        notebook = Notebook(context.new_page(), lab).goto(f"/tree/{name}")
-        notebook.wait_kernel()
-        try:
-            work_through(notebook)
-            for look_name, (theme, width) in LOOKS.items():
-                look(notebook, out, look_name, theme, width)
-        finally:
-            sys.stderr.write("\n".join(notebook.errors()))
+        if only != "panels":
+            themes = {name: LOOKS[name][0] for name in ("light", "dark")}
+            lab_views.picture(lab, browser, out, themes)
+        if only != "lab":
+            picture_panels(lab, browser, out)
 
 
 if __name__ == "__main__":

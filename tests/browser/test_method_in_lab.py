@@ -5,28 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from harness import PAINTED
 
 pytestmark = pytest.mark.browser
 
 SECONDS = 120  # on a busy machine
-PAINTED = """async ([selector, value]) => {
-    const input = document.querySelector(selector);
-    const total = document.querySelector('[data-total]');
-    return await new Promise(done => {
-        const begun = performance.now();
-        new MutationObserver((_, watcher) => {
-            watcher.disconnect();
-            requestAnimationFrame(() => {
-                const after = new MessageChannel();  // a task after the frame is painted
-                after.port1.onmessage = () => done(performance.now() - begun);
-                after.port2.postMessage(0);
-            });
-        }).observe(total, { attributes: true, attributeFilter: ['data-total'] });
-        input.value = value;
-        input.dispatchEvent(new Event('input', { bubbles: true }));
-        setTimeout(() => done(Infinity), 10000);
-    });
-}"""
 
 
 def total(page: Any) -> int:

@@ -115,7 +115,9 @@ def test_a_reload_in_mid_run_brings_the_plot_back_and_stop_works(open_notebook: 
     notebook.until(lambda: notebook.state() == "stopped", seconds=30, what="the stop")
 
 
-def test_a_stopped_run_is_resumed_from_the_panel_to_its_end(open_notebook: Any) -> None:
+def test_a_stopped_run_is_resumed_to_its_end_and_seen_without_its_kernel(
+    open_notebook: Any,
+) -> None:
     notebook = open_notebook(guide_cell("resumed", 30))
     notebook.run(0)
     begin_training(notebook)
@@ -125,7 +127,16 @@ def test_a_stopped_run_is_resumed_from_the_panel_to_its_end(open_notebook: Any) 
     notebook.page.click('[data-do="resume"]')
     notebook.until(lambda: notebook.state() == "completed", seconds=SECONDS, what="the rest")
     notebook.until(lambda: notebook.points() == 30, seconds=5, what="all points")
+    kept = notebook.page.locator(".tunebook-kept")
+    kept.locator("polyline").first.wait_for(state="attached")
+    assert kept.is_hidden()  # as long as the live view is there
     assert notebook.errors() == []
+    notebook.save()
+    notebook.lab.end_sessions()
+    notebook.page.reload()
+    kept.locator("polyline").first.wait_for(timeout=60_000)
+    assert "Completed · step 30 of 30" in kept.inner_text()
+    assert notebook.page.locator(".jp-Notebook .tunebook-panel").count() == 0
 
 
 def test_panels_are_worked_by_keyboard(open_notebook: Any) -> None:
@@ -141,7 +152,7 @@ def test_panels_are_worked_by_keyboard(open_notebook: Any) -> None:
     page.locator('.tunebook-panel[data-panel="model"] summary').last.focus()
     page.keyboard.press("Enter")
     code = notebook.panel("model").locator(".tb-code pre").first
-    assert "tunebook.demo_recipe()" in code.inner_text()
+    code.filter(has_text="tunebook.demo_recipe()").wait_for()
     assert page.evaluate("() => jupyterapp.shell.currentWidget.content.mode") == "command"
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
+from run_files import failed, write_run
 
 pytestmark = pytest.mark.browser
 
@@ -17,7 +14,7 @@ MARKUP = "<img src=x onerror=window.hacked=1>"
 SECONDS = 120  # to load torch and the model on a busy machine
 TRAIN = (
     "import tunebook\n"
-    "recipe = tunebook.Recipe.of(max_steps=60, bits=16, save_steps=20, name='live')\n"
+    "recipe = tunebook.Recipe.of(max_steps=80, bits=16, save_steps=20, name='live')\n"
     "run = tunebook.train(recipe, wait=False)"
 )
 
@@ -28,33 +25,7 @@ def item(path: str, **data: str) -> str:
     return ".tb-run-item" + "".join(f"[data-{key}={json.dumps(wanted[key])}]" for key in wanted)
 
 
-def write_run(folder: Path, *ending: dict[str, Any], sample: str = "") -> None:
-    """A run whose process is gone, as files."""
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    started = {
-        "kind": "started", "pid": gone.pid, "process_started": 1.0, "host": _host(),
-        "device": "cpu", "total_steps": 9, "trainable_parameters": 1, "total_parameters": 2,
-    }  # fmt: skip
-    step = {
-        "kind": "step", "step": 4, "epoch": 0.1, "loss": 2.5, "learning_rate": 1e-3, "tokens": 64,
-        "seconds": 0.5,
-    }  # fmt: skip
-    said = {"kind": "sample", "step": 4, "prompt": sample, "answer": sample}
-    events = [started, step, *([said] if sample else []), *ending]
-    folder.mkdir(parents=True)
-    folder.joinpath("recipe.yaml").write_text("training: {max_steps: 9}\n")
-    lines = [json.dumps({"time": time.time(), **event}) for event in events]
-    folder.joinpath("events.jsonl").write_text("\n".join(lines) + "\n")
-
-
-def _host() -> str:
-    import socket
-
-    return socket.gethostname()
-
-
-def test_a_run_is_live_in_the_sidebar_opens_as_a_document_and_its_end_is_told(
+def test_a_live_run_is_paused_from_the_sidebar_goes_on_from_its_document_and_its_end_is_told(
     open_notebook: Any,
 ) -> None:
     notebook = open_notebook(TRAIN)
@@ -69,19 +40,26 @@ def test_a_run_is_live_in_the_sidebar_opens_as_a_document_and_its_end_is_told(
     def step() -> int:
         return int(page.locator(item("runs/live")).get_attribute("data-step"))
 
+    live.click(button="right")
+    page.locator('.lm-Menu [data-command="tunebook:ask-run"]:has-text("Pause")').click()
+    paused = page.locator(item("runs/live", state="paused"))
+    paused.wait_for(timeout=SECONDS * 1000)
     before = step()
-    notebook.until(lambda: step() > before, what="the next step")
     assert "step" in page.locator(".tunebook-status button").inner_text()
-    live.locator("button").click()
+    paused.locator("button").click()
     document = page.locator(".tb-run-document")
-    notebook.until(lambda: notebook.points() >= 2, what="the curve of the document")
+    notebook.until(lambda: notebook.points() >= 1, what="the curve of the document")
+    document.locator('[data-do="save"]').click()
+    document.get_by_text("Checkpoint written").first.wait_for()
+    document.locator('[data-do="continue"]').click()
+    notebook.until(lambda: step() > before, what="the next step")
     assert page.locator(item("runs/live")).locator("path").get_attribute("d")
     page.get_by_text("The run live is complete.").first.wait_for(timeout=SECONDS * 1000)
     document.locator('[data-state="completed"]').wait_for()
-    notebook.until(lambda: notebook.points() == 60, what="all points of the document")
+    notebook.until(lambda: notebook.points() == 80, what="all points of the document")
     document.locator('[data-tab="recipe"]').click()
     changed = document.locator('[data-changed]:has(th:text-is("Steps")) td')
-    assert changed.inner_text().startswith("60")
+    assert changed.inner_text().startswith("80")
     assert page.locator(".tunebook-status").is_hidden()
     page.wait_for_timeout(1500)  # the workspace is saved a little later
     page.goto(page.url.split("?")[0])
@@ -95,9 +73,9 @@ def test_a_run_is_live_in_the_sidebar_opens_as_a_document_and_its_end_is_told(
 
 
 def test_names_and_answers_are_text_and_a_failure_says_what_to_do(open_lab: Any, lab: Any) -> None:
-    error = {"name": "DoesNotFit", "what": MARKUP, "why": "w", "do": "Lower it."}
+    error = failed(4, name="DoesNotFit", what=MARKUP, why="w", do="Lower it.")
     path = f"runs/{MARKUP}\u202e"
-    write_run(lab.root / path, {"kind": "failed", "step": 4, "error": error}, sample=MARKUP)
+    write_run(lab.root / path, error, steps=4, sample=MARKUP)
     notebook = open_lab()
     page = notebook.page
     page.wait_for_selector(".jp-LauncherCard", timeout=60_000)

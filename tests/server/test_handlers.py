@@ -36,10 +36,12 @@ def test_nothing_is_told_without_the_token(server: Any, route: str, token: str) 
     assert "runs" not in body
 
 
-def test_nothing_is_stopped_without_the_token(server: Any, make_run: Any) -> None:
+def test_nothing_is_asked_of_a_run_without_the_token(server: Any, make_run: Any) -> None:
     folder = make_run(server.root / "guarded")
-    assert server.ask("run/stop", method="POST", token="", path="guarded")[0] == 403
-    assert not folder.stop_file.exists()
+    for wish in ("stop", "pause"):
+        about = {"path": "guarded", "for": wish}
+        assert server.ask("run/ask", method="POST", token="", **about)[0] == 403
+    assert not folder.requests()
 
 
 def test_runs_are_listed_and_not_sent_twice(server: Any, make_run: Any) -> None:
@@ -92,14 +94,15 @@ def test_errors_have_three_parts(
         assert told[0] == status
         assert told[1]["error"]["name"] == error
         assert told[1]["error"]["do"]
-    assert server.ask("run/stop", method="POST", path=path)[0] == status
+    assert server.ask("run/ask", method="POST", **{"path": path, "for": "stop"})[0] == status
 
 
-def test_a_run_that_ended_cannot_be_stopped(server: Any, make_run: Any) -> None:
+def test_a_run_that_ended_takes_no_request_and_none_is_made_up(server: Any, make_run: Any) -> None:
     make_run(server.root / "ended", ended="completed")
-    status, body, _ = server.ask("run/stop", method="POST", path="ended")
+    status, body, _ = server.ask("run/ask", method="POST", **{"path": "ended", "for": "save"})
     assert status == 409
     assert body["error"]["name"] == "RunBusy"
+    assert server.ask("run/ask", method="POST", **{"path": "ended", "for": "delete"})[0] == 400
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

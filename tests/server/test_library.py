@@ -232,7 +232,7 @@ def test_a_line_of_megabytes_is_passed_over(make_run: Any, tmp_path: Path) -> No
     assert listed(RunLibrary(tmp_path))["a"]["step"] == 2
 
 
-def test_a_stop_is_asked_by_the_runs_own_road(make_run: Any, tmp_path: Path) -> None:
+def test_requests_go_by_the_runs_own_road(make_run: Any, tmp_path: Path) -> None:
     code = (
         "import json, time; from tunebook.training.folder import this_process;"
         "print(json.dumps(this_process()), flush=True); time.sleep(60)"
@@ -242,14 +242,21 @@ def test_a_stop_is_asked_by_the_runs_own_road(make_run: Any, tmp_path: Path) -> 
         assert other.stdout is not None
         process = json.loads(other.stdout.readline())
         folder: RunFolder = make_run(tmp_path / "a", more=[began_by(**process)])
-        assert RunLibrary(tmp_path).stop("a") == {"path": "a", "state": "stopping"}
-        assert folder.stop_file.exists()
+        library = RunLibrary(tmp_path)
+        for wish in ("pause", "save", "sample"):
+            library.ask("a", wish)
+        assert folder.requests() == {"pause", "save", "sample"}
+        assert listed(library)["a"]["requests"] == ["pause", "sample", "save"]
+        asked = library.ask("a", "continue")
+        assert asked == {"path": "a", "state": "running", "requests": ["sample", "save"]}
+        assert library.ask("a", "stop")["state"] == "stopping"
+        assert library.picture("a")["requests"] == ["sample", "save", "stop"]
         other.kill()
 
 
-def test_a_run_that_nobody_works_on_cannot_be_stopped(make_run: Any, tmp_path: Path) -> None:
+def test_a_run_that_nobody_works_on_takes_no_request(make_run: Any, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "a", dead=True)
     with pytest.raises(RunBusy) as caught:
-        RunLibrary(tmp_path).stop("a")
+        RunLibrary(tmp_path).ask("a", "stop")
     assert "interrupted" in caught.value.why
     assert not folder.stop_file.exists()

@@ -172,9 +172,16 @@ def test_what_does_not_train_cannot_be_paused(quick: Quick, tmp_path: Path) -> N
     assert run.requests == frozenset()
 
 
-def test_a_request_is_a_flag_or_a_file_and_is_taken_once(tmp_path: Path) -> None:
+def test_a_request_is_a_file_that_any_process_may_make_or_take_back(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     controls = Controls(folder)
+    controls.ask("pause")  # before there is a folder to write it into
+    assert controls.asked == {"pause"}
+    assert folder.requests() == frozenset()
+    Recipe().save(folder.recipe_file)
+    until(lambda: controls.asked and folder.requests() == {"pause"}, 5)
+    folder.request_file("pause").unlink()  # as another process continues it
+    until(lambda: not controls.asked, 5)
     controls.ask("save")
     assert controls.take("save")
     assert not controls.take("save")

@@ -33,7 +33,7 @@ def test_a_variable_of_the_notebook_is_chosen_and_the_code_names_it(
     panel.handle({"type": "choose", "kind": "variable", "value": "rows"})
     settled(panel, eventually)
     assert (panel.rows, panel.rows_name) == (30, "rows")
-    assert "rows=rows" in panel.code["python"]
+    assert "rows=rows" in panel.code_now()["python"]
     assert panel.summary.startswith("rows · 30 rows")
     panel.handle({"type": "source", "source": "tunebook-demo"})
     eventually(lambda: panel.rows == 386 and not panel.busy, 30)

@@ -210,8 +210,8 @@ def test_fixed_rows_of_a_slice_are_not_cut_twice_and_go_to_a_new_file(
     panel.handle({"type": "apply_fix"})
     eventually(lambda: panel.fixes and not panel.busy, 30)
     assert panel.rows == 8
-    assert panel.code["shell"].startswith("#")
-    assert "train[2:12]" in panel.code["python"]
+    assert panel.code_now()["shell"].startswith("#")
+    assert "train[2:12]" in panel.code_now()["python"]
     assert panel.fix_file == str(tmp_path / "my rows.fixed.jsonl")
     with pytest.raises(FolderExists):
         panel.save_fixed(str(path))
@@ -219,7 +219,7 @@ def test_fixed_rows_of_a_slice_are_not_cut_twice_and_go_to_a_new_file(
     written = panel.save_fixed(panel.fix_file)
     assert panel.studio.rows is None
     assert panel.recipe.data.source == str(written)
-    assert panel.code["shell"].startswith(f"tunebook check '{written}'")
+    assert panel.code_now()["shell"].startswith(f"tunebook check '{written}'")
     again = DataPanel(panel.recipe)
     again.load()
     assert (again.rows, again.raw) == (8, rows_of()[2])
@@ -238,18 +238,18 @@ def test_the_code_makes_the_fixed_file(tmp_path: Path) -> None:
     panel.load()
     panel.preview_fix("drop_duplicates")
     panel.apply_fix()
-    assert "special" not in panel.code["python"]
+    assert "special" not in panel.code_now()["python"]
     panel.preview_fix("strip_special_tokens")
     assert panel.fix_preview["before"] == "Take <|end|> that"
     panel.apply_fix()
-    words = shlex.split(panel.code["shell"])
+    words = shlex.split(panel.code_now()["shell"])
     assert main(words[1:]) == 0
     written = Path(panel.fix_file)
     by_shell = written.read_text()
     assert len(by_shell.splitlines()) == 60
     assert "<|end|>" not in by_shell
     written.unlink()
-    exec(panel.code["python"], {})
+    exec(panel.code_now()["python"], {})
     assert written.read_text() == by_shell
 
 

@@ -16,9 +16,9 @@ def states(guide: Guide) -> list[str]:
 
 def test_a_new_guide_leads_from_the_data_to_training(eventually: Any) -> None:
     guide = Guide()
-    eventually(lambda: guide.plan is not None)
+    first = ["done", "open", "done", "open", "waiting", "waiting"]
+    eventually(lambda: states(guide) == first)
     overview = guide.children[0]
-    assert states(guide) == ["done", "open", "done", "open", "waiting", "waiting"]
     assert overview.next_step == 2
     guide._studio.data_size = DataSize(rows=10, mean_length=20, max_length=30)
     eventually(lambda: overview.next_step == 4)
@@ -35,8 +35,7 @@ def test_during_training_the_later_steps_wait_and_then_open(fake_run: Any, event
     fake_run.step(1, 1.0)
     fake_run.finish(1)
     eventually(lambda: states(guide)[3:] == ["done", "open", "open"])
-    eventually(lambda: guide.plan is not None)
-    assert overview.next_step == 5
+    eventually(lambda: overview.next_step == 5)
     guide.panels["try"].ask("x")
     guide.panels["takeaway"].save()
     assert states(guide)[3:] == ["done"] * 3
@@ -60,6 +59,42 @@ def test_a_failed_run_needs_the_user(fake_run: Any) -> None:
     fake_run.state = "failed"
     guide._studio.run = fake_run
     assert states(guide)[3] == "problem"
+
+
+def test_a_changed_field_sends_each_panel_what_changed_and_the_forecast_first(
+    eventually: Any, monkeypatch: Any
+) -> None:
+    guide = Guide()
+    guide.panels["method"].studio.wait_for_plan()
+    sent: list[tuple[str, set[str]]] = []
+    for panel in guide.children:
+        monkeypatch.setattr(
+            panel,
+            "_send",
+            lambda message, buffers=None, of=panel.module: sent.append((of, set(message["state"]))),
+        )
+    guide.panels["model"].in_sight = False  # else its verdicts may come in between
+    eventually(lambda: guide.panels["model"].models[0]["verdict"], 30)
+    sent.clear()
+    guide.panels["method"].handle({"type": "set", "path": "lora.r", "value": "32"})
+    assert [of for of, _ in sent] == ["method", "method", "model", "takeaway", "guide"]
+    assert sent[0][1] == {"forecast", "summary"}
+    assert "values" in sent[1][1]
+    assert not any("code" in names for _, names in sent)
+    guide.panels["train"].code_open = True
+    guide.panels["method"].handle({"type": "set", "path": "lora.r", "value": "64"})
+    assert "r=64" in guide.panels["train"].code["python"]
+    guide.panels["train"].code_open = False
+    assert guide.panels["train"].code == {}
+
+
+def test_the_model_step_keeps_its_verdict_after_a_change_elsewhere() -> None:
+    guide = Guide()
+    guide.panels["model"].studio.wait_for_plan()
+    guide.recipe = guide.recipe.with_values({"lora.r": 8})
+    assert "fits" in guide.panels["model"].summary
+    guide.recipe = guide.recipe.with_values({"model.name": "./no/such"})
+    assert guide.panels["model"].summary.startswith("./no/such")
 
 
 def test_a_guide_stands_in_other_widgets() -> None:

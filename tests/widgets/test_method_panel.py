@@ -55,7 +55,7 @@ def test_targets_are_toggled_and_counted() -> None:
     assert [part["adapted"] for part in panel.layer["parts"]] == [True] * 4 + [False] * 3
     panel.handle({"type": "targets", "which": "all"})
     assert panel.layer["trainable"] == whole
-    assert "target_modules" not in panel.code["python"]
+    assert "target_modules" not in panel.code_now()["python"]
 
 
 def test_the_last_target_stays_with_a_message_beside_it() -> None:

@@ -82,3 +82,16 @@ def test_rows_are_data_that_a_page_can_take() -> None:
     assert {row["source"] for row in rows} == {"catalogue"}
     assert any("image" in row["modality"] for row in rows)
     assert all(row["licence"] and row["context"] for row in rows)
+
+
+def test_verdicts_out_of_sight_wait_until_they_are_looked_at(eventually: Any) -> None:
+    panel = ModelPanel()
+    panel.studio.wait_for_plan()
+    eventually(lambda: panel.models[0]["verdict"] and not panel._judging, 30)
+    panel.in_sight = False
+    before = panel.models
+    panel.recipe = panel.recipe.with_values({"training.memory_budget": "1GiB"})
+    assert not panel._judging
+    panel.in_sight = True
+    eventually(lambda: panel.models != before, 30)
+    assert panel.models[-1]["verdict"] == "no"

@@ -116,7 +116,7 @@ def test_the_code_makes_the_same_recipe_again() -> None:
     )
     panel = MethodPanel(changed)
     scope: dict[str, Any] = {}
-    lines = panel.code["python"].split("print(")[0]
+    lines = panel.code_now()["python"].split("print(")[0]
     exec(lines, scope)
     assert scope["recipe"] == changed
 
@@ -128,7 +128,7 @@ def test_the_shell_line_makes_the_same_recipe_again() -> None:
     from tunebook.cli.options import add_recipe_options, recipe_from
 
     changed = Recipe.of(model="a b", r=8, target_modules=["q_proj", "v_proj"], packing=True)
-    words = shlex.split(MethodPanel(changed).code["shell"].replace("\\\n", " "))
+    words = shlex.split(MethodPanel(changed).code_now()["shell"].replace("\\\n", " "))
     parser = argparse.ArgumentParser()
     add_recipe_options(parser)
     assert words[:2] == ["tunebook", "plan"]
@@ -177,7 +177,8 @@ def test_the_guide_shares_one_recipe_between_its_panels() -> None:
     guide = Guide()
     guide.panels["model"].handle({"type": "choose", "name": "Llama-3.2-1B-Instruct"})
     assert guide.recipe.model.name == "Llama-3.2-1B-Instruct"
-    assert guide.panels["method"].values["model.name"] == "Llama-3.2-1B-Instruct"
+    assert guide.panels["method"].recipe.model.name == "Llama-3.2-1B-Instruct"
+    assert guide.panels["model"].values["model.name"] == "Llama-3.2-1B-Instruct"
     guide.recipe = Recipe.of(r=4)
     assert guide.panels["takeaway"].recipe.lora.r == 4
     assert "1. Model" in guide.as_text()

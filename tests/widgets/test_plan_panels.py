@@ -60,7 +60,7 @@ def test_the_verdicts_come_although_the_hardware_is_known_late(eventually: Any) 
     panel.studio.data_size = None
     panel._judge_soon()
     panel.studio.wait_for_plan()
-    eventually(lambda: panel.models[0]["verdict"])
+    eventually(lambda: panel.models[0]["verdict"], 30)
 
 
 def test_forecast_is_ready_when_it_returns() -> None:

@@ -65,7 +65,7 @@ def test_without_the_check_nothing_is_loaded_again(fake_run: Any) -> None:
     panel.check = False
     panel.save()
     assert panel.files[0]["verified"] == {}
-    assert "verify" not in panel.code["python"] + panel.code["shell"]
+    assert "verify" not in panel.code_now()["python"] + panel.code_now()["shell"]
 
 
 def test_saving_nothing_is_refused(fake_run: Any, eventually: Any) -> None:
@@ -101,8 +101,8 @@ def test_an_upload_says_where_it_is(fake_run: Any, eventually: Any) -> None:
     assert panel.page == "https://hub/me/pirate"
     assert fake_run.uploads == [("me/pirate", TOKEN, True)]
     assert panel.token_from == "memory"
-    assert 'run.upload("me/pirate")' in panel.code["python"]
-    assert "--hub me/pirate" in panel.code["shell"]
+    assert 'run.upload("me/pirate")' in panel.code_now()["python"]
+    assert "--hub me/pirate" in panel.code_now()["shell"]
     panel.private = False
     panel.upload("me/other", private=False)
     assert fake_run.uploads[-1] == ("me/other", TOKEN, False)

@@ -294,3 +294,32 @@ def test_resume_without_a_run_is_an_error_in_the_panel() -> None:
     panel = TrainPanel()
     panel.handle({"type": "resume"})
     assert panel.error["what"]
+
+
+def test_the_static_view_below_a_panel_follows_the_run_to_its_end(
+    fake_run: Any, eventually: Any
+) -> None:
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.display import display
+    from IPython.utils.capture import capture_output
+
+    InteractiveShell.instance()
+    try:
+        with capture_output() as got:
+            panel = TrainPanel(run=fake_run)
+            display(panel)
+            fake_run.begin()
+            fake_run.step(1, 2.0)
+            fake_run.step(2, 1.0)
+            fake_run.finish(2)
+            eventually(lambda: panel.state == "completed" and len(got.outputs) == 3)
+    finally:
+        InteractiveShell.clear_instance()
+    live, first, last = got.outputs
+    assert "application/vnd.jupyter.widget-view+json" in live.data
+    assert "text/html" not in live.data
+    assert "<svg" not in first.data["text/html"]
+    assert "<polyline" in last.data["text/html"]
+    assert "Completed" in last.data["text/plain"]
+    assert last.update
+    assert last.transient["display_id"] == first.transient["display_id"]

@@ -46,8 +46,8 @@ def test_both_sides_draw_with_the_same_settings_and_seed(fake_run: Any) -> None:
     seeds = {sampling["seed"] for _, sampling in fake_run.asked}
     assert seeds == {turn["seed"]}
     assert all(sampling["top_k"] == 40 for _, sampling in fake_run.asked)
-    assert "temperature=0.7, top_k=40" in panel.code["python"]
-    assert "--temperature 0.7 --top-k 40" in panel.code["shell"]
+    assert "temperature=0.7, top_k=40" in panel.code_now()["python"]
+    assert "--temperature 0.7 --top-k 40" in panel.code_now()["shell"]
 
 
 def test_a_refused_setting_stays_as_typed_beside_its_field(fake_run: Any) -> None:

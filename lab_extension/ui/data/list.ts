@@ -24,7 +24,7 @@ export function rowList(model: Model, cleanup: Cleanup): HTMLElement {
 }
 
 function search(model: Model, cleanup: Cleanup): HTMLElement {
-  const input = h('input', { type: 'search', class: 'tb-input', placeholder: 'Search all rows', 'aria-label': 'Search all rows', dir: 'auto', 'data-do': 'search' });
+  const input = h('input', { type: 'search', class: 'tb-input', placeholder: 'Search', 'aria-label': 'Search all rows', dir: 'auto', 'data-do': 'search' });
   const only = h('select', { class: 'tb-input tb-filter', 'aria-label': 'Which rows' });
   const state = h('span', { class: 'tb-muted', role: 'status' });
   const stop = button('Stop', () => model.send({ type: 'stop_search' }), { class: 'tb-button tb-small', 'data-do': 'stop-search' });

@@ -50,6 +50,7 @@ export class RunCurves {
       ],
       { band: forecast ? { value: forecast, low: forecast, high: forecast, label } : null }
     );
+    toggle(this.#memory.node, mx.length > 0 || forecast > 0);
     toggle(this.node, x.length > 0);
   }
 }

@@ -4,10 +4,10 @@ import { button, h, setText, toggle } from '../dom.ts';
 import { bytes, count, duration, figure } from '../format.ts';
 import { codeBlock, threeParts } from '../frame.ts';
 import type { RunPicture } from './picture.ts';
-import { isLive, isUnfinished, stateWord, type Translator } from './rows.ts';
+import { accepts, isLive, isUnfinished, stateOf, stateWord, WISHES, wishWords, type Translator, type Wish } from './rows.ts';
 
 export interface HeadActions {
-  stop: () => void;
+  ask: (wish: Wish) => void;
   reveal?: (() => void) | undefined;
   copyPath: () => void;
 }
@@ -21,7 +21,7 @@ export class RunHead {
   #words = h('span', { class: 'tb-muted' });
   #fill = h('span', { class: 'tb-fill' });
   #bar: HTMLElement;
-  #stop: HTMLButtonElement;
+  #wishes = new Map<Wish, HTMLButtonElement>();
   #facts = h('dl', { class: 'tb-stats' });
   #failure = h('div', { role: 'alert' });
   #failed = '';
@@ -31,9 +31,14 @@ export class RunHead {
   constructor(actions: HeadActions, trans: Translator) {
     this.#trans = trans;
     this.#bar = h('div', { class: 'tb-progress', role: 'progressbar', 'aria-label': trans.__('Training'), 'aria-valuemin': 0 }, this.#fill);
-    this.#stop = button(trans.__('Stop'), actions.stop, { class: 'tb-button tb-danger', 'data-do': 'stop' });
-    const reveal = actions.reveal ? button(trans.__('Show in the file browser'), actions.reveal) : null;
-    const buttons = h('div', { class: 'tb-buttons' }, this.#stop, reveal, button(trans.__('Copy path'), actions.copyPath));
+    for (const wish of WISHES) {
+      const { label, about } = wishWords(wish, trans);
+      const kind = wish === 'stop' ? 'tb-danger' : wish === 'continue' ? 'tb-primary' : '';
+      this.#wishes.set(wish, button(label, () => actions.ask(wish), { class: `tb-button ${kind}`, 'data-do': wish, title: about }));
+    }
+    const reveal = actions.reveal ? button(trans.__('Show in the file browser'), actions.reveal, { class: 'tb-button tb-quiet' }) : null;
+    const copy = button(trans.__('Copy path'), actions.copyPath, { class: 'tb-button tb-quiet' });
+    const buttons = h('div', { class: 'tb-buttons' }, ...this.#wishes.values(), reveal, copy);
     this.#resume = codeBlock('Python');
     const lead = trans.__('It can be continued from its last checkpoint. In a notebook:');
     this.#resumePlace = h('div', { class: 'tb-run-resume' }, h('p', { class: 'tb-muted' }, lead), this.#resume.box);
@@ -54,17 +59,31 @@ export class RunHead {
     this.node.dataset['step'] = String(run.step);
     setText(this.#name, run.name);
     setText(this.#path, run.path);
-    setText(this.#state, stateWord(run.state, this.#trans));
+    setText(this.#state, stateWord(stateOf(run), this.#trans));
     setText(this.#words, this.#progress(run, live));
     this.#bar.setAttribute('aria-valuemax', String(run.total || 1));
     this.#bar.setAttribute('aria-valuenow', String(run.step));
     this.#fill.style.width = `${run.total ? Math.min(100, (100 * run.step) / run.total) : 0}%`;
-    toggle(this.#stop, live);
-    this.#stop.disabled = run.state === 'stopping';
+    this.#offer(run, live);
     toggle(this.#resumePlace, isUnfinished(run.state) && run.messages.some(said => said.kind === 'checkpoint'));
     this.#resume.set(`import tunebook\n\nrun = tunebook.open_run(${pythonText(run.folder)}).resume()\ntunebook.watch(run)`);
     this.#drawFailure(run);
     this.#drawFacts(run);
+  }
+
+  /** Show what can be asked for; the focus goes from Pause to the Continue in its place, and back. */
+  #offer(run: RunPicture, live: boolean): void {
+    const before = document.activeElement;
+    for (const [wish, ask] of this.#wishes) {
+      const always = wish !== 'pause' && wish !== 'continue'; // of these two only one is offered
+      toggle(ask, live && (always || accepts(run, wish)));
+      ask.disabled = !accepts(run, wish);
+    }
+    const [pause, go] = [this.#wishes.get('pause'), this.#wishes.get('continue')];
+    const other = before === pause ? go : before === go ? pause : undefined;
+    if (before instanceof HTMLElement && before.hidden && !other?.hidden) {
+      other?.focus();
+    }
   }
 
   #progress(run: RunPicture, live: boolean): string {

@@ -113,7 +113,9 @@ class Row {
     this.node.dataset['step'] = String(run.step);
     setText(this.#name, run.name);
     setText(this.#progress, progressWords(run, this.#trans));
-    setText(this.#facts, run.state === 'failed' && run.failure.what ? run.failure.what : factWords(run, Date.now() / 1000, this.#trans));
+    const facts = factWords(run, Date.now() / 1000, this.#trans).split(' · ');
+    const unbroken = facts.map(fact => fact.replaceAll(' ', '\u00a0')).join(' · ');
+    setText(this.#facts, run.state === 'failed' && run.failure.what ? run.failure.what : unbroken);
     this.#button.title = `${run.path}\n${stateWord(run.state, this.#trans)}`;
     this.#curve.setAttribute('d', sparkline(run.curve, WIDTH, HEIGHT));
     this.#fill.style.width = `${run.total ? Math.min(100, (100 * run.step) / run.total) : 0}%`;

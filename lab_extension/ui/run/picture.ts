@@ -11,6 +11,8 @@ export interface RunPicture {
   folder: string;
   name: string;
   state: string;
+  /** What is asked of it and not done yet. */
+  requests: string[];
   error: ThreePartError;
   device: string;
   step: number;

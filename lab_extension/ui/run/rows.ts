@@ -14,6 +14,8 @@ export interface RunRow {
   path: string;
   name: string;
   state: string;
+  /** What is asked of it and not done yet. */
+  requests: string[];
   /** Its log is long and has not been read to the end yet. */
   reading: boolean;
   step: number;
@@ -52,6 +54,37 @@ export function isUnfinished(state: string): boolean {
   return UNFINISHED.includes(state);
 }
 
+/** What can be asked of a live run, in the order in which it is offered. */
+export const WISHES = ['pause', 'continue', 'save', 'sample', 'stop'] as const;
+export type Wish = (typeof WISHES)[number];
+
+/** Whether a run can be asked for something now. */
+export function accepts(run: { state: string; requests: string[] } | undefined, wish: Wish): boolean {
+  if (!run || !isLive(run.state) || run.state === 'stopping') {
+    return false;
+  }
+  const held = run.state === 'paused' || run.requests.includes('pause');
+  return wish === 'stop' || (wish === 'pause' ? !held : wish === 'continue' ? held && run.requests.includes('pause') : !run.requests.includes(wish));
+}
+
+/** What a request is called, and what it does. */
+export function wishWords(wish: Wish, trans: Translator): { label: string; about: string } {
+  const words: Record<Wish, [string, string]> = {
+    pause: [trans.__('Pause'), trans.__('Rest after this step; the model stays in memory')],
+    continue: [trans.__('Continue'), trans.__('Go on with the next step')],
+    save: [trans.__('Save now'), trans.__('Write a checkpoint after this step')],
+    sample: [trans.__('Ask now'), trans.__('Let the model answer the sample prompts after this step')],
+    stop: [trans.__('Stop'), trans.__('End after this step in good order, with a checkpoint from which it can be resumed')]
+  };
+  const [label, about] = words[wish];
+  return { label, about };
+}
+
+/** The state, or what it is about to become. */
+export function stateOf(run: { state: string; requests: string[] }): string {
+  return run.state === 'running' && run.requests.includes('pause') ? 'pausing' : run.state;
+}
+
 /** A state as a word. */
 export function stateWord(state: string, trans: Translator): string {
   const words: Record<string, string> = {
@@ -71,7 +104,7 @@ export function stateWord(state: string, trans: Translator): string {
 
 /** "Running · step 120 of 400". */
 export function progressWords(row: RunRow, trans: Translator): string {
-  const words = [stateWord(row.state, trans)];
+  const words = [stateWord(stateOf(row), trans)];
   if (row.reading) {
     words.push(trans.__('reading its log …'));
   } else if (row.total) {

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler
@@ -21,7 +21,7 @@ from tornado import web
 
 from tunebook.errors import PathRefused, RunBusy, RunMissing, TunebookError, as_tunebook_error
 from tunebook.server.gpu import GpuMonitor
-from tunebook.server.library import RESTING, RunLibrary
+from tunebook.server.library import RESTING, RunLibrary, Wish
 
 NAMESPACE = "tunebook"
 STATUS: dict[type[TunebookError], int] = {PathRefused: 403, RunMissing: 404, RunBusy: 409}
@@ -101,13 +101,16 @@ class EventsHandler(TunebookHandler):
         await self.answer(self.library.events, self.path, int(asked))
 
 
-class StopHandler(TunebookHandler):
-    """POST: ask one run to stop."""
+class AskHandler(TunebookHandler):
+    """POST: ask one live run to stop, pause, continue, save or sample."""
 
     @web.authenticated
     @authorized
     async def post(self) -> None:
-        await self.answer(self.library.stop, self.path)
+        wish = self.get_query_argument("for")
+        if wish not in get_args(Wish):
+            raise web.HTTPError(400, f"for must be one of {', '.join(get_args(Wish))}")
+        await self.answer(self.library.ask, self.path, wish)
 
 
 class GpuHandler(TunebookHandler):
@@ -124,7 +127,7 @@ ROUTES: dict[str, type[TunebookHandler]] = {
     "run": RunHandler,
     "run/contents": ContentsHandler,
     "run/events": EventsHandler,
-    "run/stop": StopHandler,
+    "run/ask": AskHandler,
     "gpu": GpuHandler,
 }
 

@@ -1,4 +1,4 @@
-"""All runs below one root: their list, the picture of one, its events, and the wish to stop it.
+"""All runs below one root: their list, the picture of one, its events, and what is asked of it.
 
 Every method does blocking work with files and may be called from any thread. Logs are read on from
 where they were left, so that a look at runs that go on costs what they wrote since.
@@ -10,8 +10,9 @@ import os
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tunebook.server.contents import files_of, plan_of, recipe_of
 from tunebook.server.lines import parsed, whole_lines
@@ -23,6 +24,7 @@ from tunebook.training.view import RunView
 MOST_RUNS = 300
 MOST_SECONDS = 1.0  # spent on reading logs in one answer; what is left is read in the next
 MOST_VIEWS = 8  # open documents whose folded events are kept
+Wish = Literal["stop", "pause", "continue", "save", "sample"]
 RESTING: tuple[State, ...] = ("new", "completed", "stopped", "failed", "interrupted")
 
 
@@ -126,6 +128,7 @@ class RunLibrary:
                 "folder": str(folder.path),
                 "name": folder.path.name,
                 "state": viewed.folder.state(),
+                "requests": sorted(viewed.folder.requests()),
                 "error": viewed.view.error,
                 **viewed.view.traits(),
             }
@@ -157,25 +160,32 @@ class RunLibrary:
         events = [event for line in lines if (event := parsed(line)) is not None]
         return {"events": events, "offset": after, "end": after == begin}
 
-    def stop(self, path: str) -> dict[str, Any]:
-        """Ask a run to end after the step it is in, with a checkpoint, as `Run.stop` does.
+    def ask(self, path: str, wish: Wish) -> dict[str, Any]:
+        """Ask a live run for something after the step it is in, as the methods of `Run` do.
 
         Raises:
             PathRefused, RunMissing: see `RunRoot.run`.
             RunBusy: nobody works on it.
         """
         from tunebook.errors import RunBusy
-        from tunebook.training import open_run
+        from tunebook.training import Run, open_run
 
         run = open_run(self.root.run(path).path)
         if run.state in RESTING:
             raise RunBusy(
-                f"The run {run.name} cannot be stopped.",
+                f"The run {run.name} takes no requests: {wish}.",
                 f"it is {run.state}: nobody works on it.",
                 "there is nothing to do; `resume()` continues a run that did not complete.",
             )
-        run.stop()
-        return {"path": path, "state": run.state}
+        methods: dict[Wish, Callable[[Run], None]] = {
+            "stop": Run.stop,
+            "pause": Run.pause,
+            "continue": Run.unpause,
+            "save": Run.save_now,
+            "sample": Run.sample_now,
+        }
+        methods[wish](run)
+        return {"path": path, "state": run.state, "requests": sorted(run.folder.requests())}
 
     def _known(self, path: Path) -> _Listed:
         return self._listed.get(path) or _Listed(RunFolder(path))
@@ -192,6 +202,7 @@ class RunLibrary:
             "path": self.root.relative(path),
             "name": path.name,
             "state": state,
+            "requests": sorted(folder.requests()) if state not in RESTING else [],
             "reading": listed.behind,
             **shown,
             "began": shown["began"] or _modified(path),

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tunebook.errors import RunMissing
 from tunebook.events import (
@@ -93,6 +93,10 @@ class RunFolder:
     def request_file(self, request: Request) -> Path:
         """The file that exists while something is asked of the process that trains."""
         return self.path / request
+
+    def requests(self) -> frozenset[Request]:
+        """What is asked of the process that trains, and not done yet."""
+        return frozenset(r for r in get_args(Request) if self.request_file(r).exists())
 
     def exists(self) -> bool:
         """Whether a run was written here."""

@@ -137,21 +137,19 @@ class FixingPanel(BrowsingPanel):
         self._take(None, {**_IN_MEMORY, **source}, self.fixes, saved=str(written))
         return written
 
+    def code_now(self) -> dict[str, str]:
+        """How the rows are checked; once some are fixed, how the same fixes write a new file."""
+        if not self.fixes or not self._before_fixes or self.saved:
+            return super().code_now()
+        read = self.recipe.with_values(self._before_fixes[0][1])
+        names = [applied["fix"] for applied in self.fixes]
+        rows, out = self.studio.rows_name, self.fix_file
+        return code_lines(read, "data", rows=rows, fixes=names, out=out)
+
     def _take(self, rows: Any, where: dict[str, Any], fixes: list[Any], *, saved: str = "") -> None:
         self.move_to(rows, where)
         self.show(fixes=fixes, fix_preview={}, fix_file=self._new_file(), saved=saved)
         self._recipe_changed()
-
-    def _recipe_changed(self, change: object = None) -> None:
-        super()._recipe_changed(change)
-        if self.fixes and self._before_fixes and not self.saved:
-            read = self.recipe.with_values(self._before_fixes[0][1])
-            names = [applied["fix"] for applied in self.fixes]
-            self.show(
-                code=code_lines(
-                    read, "data", rows=self.studio.rows_name, fixes=names, out=self.fix_file
-                )
-            )
 
     def _forget_fixes(self) -> None:
         self._fixed, self._before_fixes = None, []

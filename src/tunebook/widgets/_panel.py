@@ -36,6 +36,7 @@ class Panel(anywidget.AnyWidget):
     purpose: ClassVar[str] = ""
     parts: ClassVar[tuple[str, ...]] = ()
     without: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[tuple[str, ...]] = ()
 
     heading = t.Unicode().tag(sync=True)
     lead = t.Unicode(help="One sentence: what this step is for.").tag(sync=True)
@@ -44,11 +45,12 @@ class Panel(anywidget.AnyWidget):
     summary = t.Unicode(help="The step in one line, shown while folded.").tag(sync=True)
     busy = t.Unicode(help="What is being done, or nothing.").tag(sync=True)
     error = t.Dict(help="name, what, why, do and perhaps traceback; or empty.").tag(sync=True)
-    code = t.Dict(help="The same in Python and in a shell.").tag(sync=True)
+    code_open = t.Bool(False, help="Whether the code is looked at.").tag(sync=True)
+    code = t.Dict(help="The same in Python and in a shell, while it is looked at.").tag(sync=True)
     fields: t.List[Any] = t.List(help="The knobs of this panel, from the recipe's own fields.").tag(
         sync=True
     )
-    values = t.Dict(help="Every recipe field by its dotted name.").tag(sync=True)
+    values = t.Dict(help="The panel's recipe fields by their dotted names.").tag(sync=True)
     invalid = t.Dict(help="What was typed and refused: path to {typed, message}.").tag(sync=True)
 
     def __init__(
@@ -146,7 +148,6 @@ class Panel(anywidget.AnyWidget):
             return
         self.show(invalid={key: item for key, item in self.invalid.items() if key != path})
         self._studio.recipe = recipe
-        self._recipe_changed()
 
     def do_dismiss(self) -> None:
         """The error was read."""
@@ -174,8 +175,8 @@ class Panel(anywidget.AnyWidget):
         return _static.paragraph(summary) + _static.items(line.strip() for line in more)
 
     def refresh_code(self) -> None:
-        """Write the Python and shell lines anew."""
-        self.show(code=self.code_now())
+        """Write the Python and shell lines anew, if somebody looks at them."""
+        self.show(code=self.code_now() if self.code_open else {})
 
     def code_now(self) -> dict[str, str]:
         """The lines that do what the panel shows; a panel says its own by overriding it."""
@@ -183,11 +184,25 @@ class Panel(anywidget.AnyWidget):
         return code_lines(self.recipe, self.purpose, studio.run, rows=studio.rows_name)
 
     def values_now(self) -> dict[str, Any]:
-        """The values of the fields; a panel with fields outside of the recipe adds them."""
-        return flat_values(self.recipe)
+        """The values that the page needs; a panel with fields outside of the recipe adds them.
+
+        Those of other panels are left out: what they change would be sent to all.
+        """
+        shown = (*self.parts, *self.reads)
+        return {
+            path: value
+            for path, value in flat_values(self.recipe).items()
+            if path in shown or path.split(".")[0] in shown
+        }
 
     def _recipe_changed(self, _change: object = None) -> None:
-        self.show(values=self.values_now(), code=self.code_now())
+        with self._guard, self.hold_sync():
+            self.show(values=self.values_now())
+            self.refresh_code()
+
+    @t.observe("code_open")
+    def _code_looked_at(self, _change: object) -> None:
+        self.refresh_code()
 
     def _receive(self, _widget: object, content: Any, _buffers: object) -> None:
         if not isinstance(content, dict):

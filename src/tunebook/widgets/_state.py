@@ -6,6 +6,7 @@ A Studio asks the layers below and tells whoever observes it; it knows no panel.
 from __future__ import annotations
 
 import contextvars
+import itertools
 import sys
 import threading
 from collections.abc import Callable
@@ -26,7 +27,8 @@ def in_colab() -> bool:
 class Studio(t.HasTraits):
     """The shared state of one guide, or of one panel that stands alone.
 
-    Observe `recipe`, `plan`, `plan_error`, `hardware` or `run`; they may change in any thread.
+    Observe `recipe`, `plan`, `plan_error`, `hardware` or `run`; they may change in any thread. Observe
+    `settled` to hear once of a change and all that followed from it.
     """
 
     recipe = t.Instance(Recipe)
@@ -37,8 +39,10 @@ class Studio(t.HasTraits):
     run = t.Any(None, allow_none=True)
     rows = t.Any(None, allow_none=True, help="Rows in memory instead of the recipe's source.")
     rows_name = t.Unicode(help="The notebook's variable that they come from, if they do.")
+    settled = t.Int(0, help="How many changes have been told to all who observe them.")
 
     def __init__(self, recipe: Recipe | None = None, *, rows: Any = None, root: str = "runs"):
+        self._telling, self._changes = threading.local(), itertools.count(1)
         super().__init__(recipe=recipe if recipe is not None else demo_recipe(), rows=rows)
         self.root = root
         self._home = contextvars.copy_context()
@@ -56,6 +60,25 @@ class Studio(t.HasTraits):
         before = self._trait_values.get("recipe")
         left = before is not None and before.data.source == DEMO_SOURCE != recipe.data.source
         return without_demo_knobs(recipe) if left else recipe
+
+    @property
+    def changing(self) -> bool:
+        """Whether this thread is telling of a change just now; `settled` comes after it."""
+        return getattr(self._telling, "depth", 0) > 0
+
+    def notify_change(self, change: Any) -> None:
+        """Tell the observers, and once all that they changed is told too, that it is settled."""
+        if change["name"] == "settled":
+            super().notify_change(change)
+            return
+        outer = getattr(self._telling, "depth", 0)
+        self._telling.depth = outer + 1
+        try:
+            super().notify_change(change)
+        finally:
+            self._telling.depth = outer
+            if not outer:
+                self.settled = next(self._changes)
 
     def begin(self) -> None:
         """Look at the hardware and make the first plan, in a thread; later calls do nothing."""

@@ -39,6 +39,7 @@ class DataPanel(PickingPanel, ShapingPanel, FixingPanel):
     purpose = "data"
     parts = ("data",)
     without = ("data.source",)
+    reads = ("model.chat_template",)
 
     format = t.Dict(help="What was detected: name, words, columns, confidence.").tag(sync=True)
     statistics = t.Dict(help="Of all rows, as `DataStatistics`.").tag(sync=True)

@@ -12,6 +12,8 @@ import traitlets as t
 
 from tunebook.recipe import Recipe
 from tunebook.widgets import _static
+from tunebook.widgets._forecasting import Forecasting
+from tunebook.widgets._kept import KeptView
 from tunebook.widgets._panel import Panel
 from tunebook.widgets._state import Studio
 from tunebook.widgets._steps import next_step, standings
@@ -53,10 +55,12 @@ class Overview(Panel):
         for panel in panels:
             seen = {"summary", "error", "findings", "state", "turns", "files"}
             panel.observe(self._told, sorted(seen & set(panel.trait_names())))
-        studio.observe(self._told, ["plan", "plan_error", "data_size", "run"])
+        studio.observe(self._told, "settled")
         self._told()
 
     def _told(self, _change: object = None) -> None:
+        if self.studio.changing:
+            return  # `settled` follows: one message then, behind those of the panels
         found = standings(self.studio, {panel.purpose: panel for panel in self._panels})
         following, hint = next_step(found)
         steps = [
@@ -73,7 +77,7 @@ class Overview(Panel):
         self.show(steps=steps, next_step=numbers.get(following, 0), hint=hint)
 
 
-class Guide(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
+class Guide(KeptView, ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     """Fine-tune a model step by step.
 
     Args:
@@ -100,10 +104,15 @@ class Guide(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
             recipe = run.recipe
         self._studio = Studio(recipe, rows=rows, root=root)
         self._studio.run = run
-        panels = [panel(studio=self._studio, number=at) for at, panel in enumerate(STEPS, 1)]
-        self._panels = panels
+        # who is made first hears first of a change: the forecast, which follows every key
+        order = sorted(STEPS, key=lambda step: not issubclass(step, Forecasting))
+        made = {step: step(studio=self._studio, number=STEPS.index(step) + 1) for step in order}
+        self._panels = panels = [made[step] for step in STEPS]
         super().__init__(children=[Overview(panels, studio=self._studio), *panels], **traits)
         self.add_class("tunebook-guide")
+        made[TrainPanel].at_rest.append(self.keep)
+        made[TryPanel].observe(lambda _change: self.keep(), "turns")
+        made[TakeAwayPanel].observe(lambda _change: self.keep(), "files")
 
     @property
     def panels(self) -> dict[str, Panel]:

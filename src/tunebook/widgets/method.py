@@ -174,7 +174,7 @@ class MethodPanel(Forecasting):
         if plan is not None and shape is not None:
             ladder = ladder_dict(plan, recipe, shape, self.studio.data_size)
             self._look_at_weights()
-        self.show(ladder=ladder, **self._pictures())
+        self.show(ladder=ladder, values=self.values_now(), **self._pictures())
 
     def _recipe_changed(self, change: object = None) -> None:
         super()._recipe_changed(change)

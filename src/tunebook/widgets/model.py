@@ -46,6 +46,7 @@ class ModelPanel(Panel):
     hardware = t.Unicode(help="This machine in a few words.").tag(sync=True)
     about = t.Dict(help="What is known of the chosen model.").tag(sync=True)
     compared: t.List[Any] = t.List(help="Names of the models side by side.").tag(sync=True)
+    in_sight = t.Bool(True, help="Whether the page shows the list of models.").tag(sync=True)
     view = t.Dict(help="What is searched, filtered and sorted by.").tag(sync=True)
 
     def __init__(
@@ -55,7 +56,7 @@ class ModelPanel(Panel):
         traits.setdefault(
             "lead", "Which model learns: smaller ones train faster and need less memory."
         )
-        self._asked, self._judging = 0, False
+        self._asked, self._judged_for, self._judging = 0, 0, False
         self._candidates = catalogue()
         self._looked_at_disk = False
         rows = [candidate.row for candidate in self._candidates]
@@ -107,15 +108,24 @@ class ModelPanel(Panel):
         self._judge_soon()
 
     def _judge_soon(self, _change: object = None) -> None:
-        """Give the models their verdicts in a thread, once more if something changed meanwhile."""
+        """Give the models their verdicts in a thread, once more if something changed meanwhile.
+
+        Verdicts that nobody sees wait: their arithmetic would hold up what is looked at instead.
+        """
         if self.studio.hardware is None:
             return
         with self._guard:
             self._asked += 1
-            if self._judging:
+            unseen = not self.in_sight and bool(self.models) and self.models[0]["verdict"]
+            if self._judging or unseen:
                 return
             self._judging = True
         self.work(self._judge, during="judge the models", busy="")
+
+    @t.observe("in_sight")
+    def _sight_changed(self, _change: object) -> None:
+        if self.in_sight and self._asked != self._judged_for:
+            self._judge_soon()
 
     def _judge(self) -> None:
         try:
@@ -139,6 +149,7 @@ class ModelPanel(Panel):
             lambda: asked == self._asked,
         )
         if rows is not None:
+            self._judged_for = asked
             self.show(models=rows)
 
     def _wait_for_quiet(self) -> int:
@@ -170,7 +181,9 @@ class ModelPanel(Panel):
 
     def _recipe_changed(self, change: object = None) -> None:
         super()._recipe_changed(change)
-        self.show(summary=_summary(self.recipe.model.name, None))
+        name, plan = self.recipe.model.name, self.studio.plan
+        mine = plan is not None and plan.recipe["model"] == name
+        self.show(summary=_summary(name, plan if mine else None))
 
 
 def _about(recipe: Recipe, plan: Any) -> dict[str, Any]:

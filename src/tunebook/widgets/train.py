@@ -7,6 +7,7 @@ never touches the trainer.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tunebook.training.view import RunView
 from tunebook.widgets import _static
 from tunebook.widgets._curve import loss_svg
 from tunebook.widgets._figure import run_figure
+from tunebook.widgets._kept import KeptView
 from tunebook.widgets._overlay import Overlays
 from tunebook.widgets._panel import Panel
 from tunebook.widgets._state import Studio, in_colab
@@ -27,9 +29,10 @@ SHORTEST = 0.2  # seconds between two updates of the page
 IDLE = 1.0  # seconds between two looks at a run that nobody works on
 SHARE = 0.005  # of the time goes into updates; what sends them in the kernel takes about as much
 ACTIVE = ("preparing", "running", "paused", "stopping")
+MOVING = ("preparing", "running", "stopping")
 
 
-class TrainPanel(Panel):
+class TrainPanel(KeptView, Panel):
     """Start, pause, stop, resume and watch one run, beside others if you like.
 
     Args:
@@ -104,6 +107,8 @@ class TrainPanel(Panel):
         self._view: RunView | None = None
         self._plan_of: tuple[Any, ...] = ()
         self._overlaid = Overlays()
+        self.at_rest: list[Callable[[], None]] = [self.keep]
+        """Called when the run has come to rest, once everything of it is shown."""
         if recipe is None and run is not None and studio is None:
             recipe = run.recipe
         super().__init__(recipe, studio=studio, **traits)
@@ -282,7 +287,11 @@ class TrainPanel(Panel):
             }
             if failure is not None:
                 shown["error"] = failure.to_dict(traceback=True)
+            before = self.state
             self.show(**shown, summary=self._one_line(state))
+        if state != before and state not in MOVING:
+            for keep in self.at_rest:
+                keep()
 
     def _about_plan(self, run: Any, state: str) -> dict[str, Any]:
         """What the plan says, read again only where it may have changed."""
