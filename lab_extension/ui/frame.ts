@@ -1,6 +1,7 @@
 /** The frame of every panel: head, busy line, error, body, and the code that does the same. */
 
 import { button, codeWords, freshId, h, setText, toggle } from './dom.ts';
+import { visible } from './visible.ts';
 import { Cleanup, follow, type AnyModel, type PanelState, type RenderProps, type ThreePartError } from './model.ts';
 
 export interface PanelParts<T extends PanelState> {
@@ -104,12 +105,12 @@ export function threeParts(error: ThreePartError, dismiss?: () => void): HTMLEle
   const box = h(
     'div',
     { class: 'tb-error', 'data-error': error.name ?? '' },
-    h('p', { class: 'tb-error-what' }, error.what ?? ''),
-    h('p', {}, h('span', { class: 'tb-error-label' }, 'Why'), ...codeWords(error.why ?? '')),
-    h('p', {}, h('span', { class: 'tb-error-label' }, 'Do'), ...codeWords(error.do ?? ''))
+    h('p', { class: 'tb-error-what' }, visible(error.what ?? '')),
+    h('p', {}, h('span', { class: 'tb-error-label' }, 'Why'), ...codeWords(visible(error.why ?? ''))),
+    h('p', {}, h('span', { class: 'tb-error-label' }, 'Do'), ...codeWords(visible(error.do ?? '')))
   );
   if (error.traceback) {
-    box.append(h('details', {}, h('summary', {}, 'Traceback'), h('pre', { tabindex: 0 }, error.traceback)));
+    box.append(h('details', {}, h('summary', {}, 'Traceback'), h('pre', { tabindex: 0 }, visible(error.traceback))));
   }
   if (dismiss) {
     box.append(button('×', dismiss, { class: 'tb-dismiss', 'aria-label': 'Put this message away' }));
