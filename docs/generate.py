@@ -14,8 +14,13 @@ from tunebook.data.findings import TEXTS
 from tunebook.data.fixes import FIXES
 from tunebook.data.formats import detect_format
 from tunebook.data.names import TEMPLATES
+from tunebook.export import FORMATS, predicted_sizes
+from tunebook.export.gguf.architectures import ARCHITECTURES
+from tunebook.export.gguf.mixes import ALIASES
+from tunebook.export.gguf.quality import Choice, choices
 from tunebook.fields import FieldInfo, json_schema, recipe_fields
-from tunebook.recipe import PARTS, write_atomic
+from tunebook.models.catalog import find
+from tunebook.recipe import PARTS, Recipe, write_atomic
 
 HERE = Path(__file__).parent
 # A row of each format; what is said of it is what detection says.
@@ -170,6 +175,49 @@ def data_page() -> str:
     )
 
 
+def export_page(text: str) -> str:
+    """The page of exports with its tables made again; the words around them stay."""
+    shape = find("Llama-3.1-8B-Instruct").shape
+    sizes = predicted_sizes(Recipe(), shape)
+    tables = {
+        "forms": [
+            "| form | what it is | size |",
+            "| --- | --- | --- |",
+            *(f"| `{f.name}` | {f.description} | {_gb(sizes[f.name])} |" for f in FORMATS.values()),
+        ],
+        "types": [
+            "| type | bits a weight of Llama 3.1 8B | size | closeness | good for |",
+            "| --- | --- | --- | --- | --- |",
+            *(_type(choice) for choice in choices(shape)),
+        ],
+        "names": [
+            "| name | is written as |",
+            "| --- | --- |",
+            *(f"| `{name}` | `{mix.lower()}` |" for name, mix in ALIASES.items()),
+        ],
+        "families": [
+            "| `model_type` | llama.cpp calls it |",
+            "| --- | --- |",
+            *(f"| `{name}` | `{family.name}` |" for name, family in ARCHITECTURES.items()),
+        ],
+    }
+    for name, lines in tables.items():
+        begin, end = f"<!-- made: {name} -->\n", "<!-- end -->"
+        before, _, rest = text.partition(begin)
+        text = before + begin + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+    return text
+
+
+def _type(choice: Choice) -> str:
+    quality = choice.quality
+    words = f"{quality.closeness} | {quality.sentence}"
+    return f"| `{choice.name}` | {choice.bits:.2f} | {_gb(choice.bytes)} | {words} |"
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
+
+
 def _format(row: dict[str, Any]) -> str:
     found = detect_format([row])
     return f"| `{found.format}` | `{json.dumps(row)}` | {found.reason} |"
@@ -217,3 +265,5 @@ if __name__ == "__main__":
     write_atomic(HERE / "recipe.schema.json", schema_file())
     write_atomic(HERE / "templates.md", templates_page())
     write_atomic(HERE / "data.md", data_page())
+    export = HERE / "export.md"
+    write_atomic(export, export_page(export.read_text(encoding="utf-8")))

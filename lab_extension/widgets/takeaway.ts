@@ -1,13 +1,15 @@
-/** The take-away panel: formats, folder, Save, what was written, and the upload to the hub. */
+/** The take-away panel: formats and types, folder, Save, what was written, the upload to the hub. */
 
 import { button, freshId, h, setText, toggle } from '../ui/dom.ts';
-import { codeBlock, definePanel } from '../ui/frame.ts';
+import { definePanel } from '../ui/frame.ts';
 import { follow, type Cleanup } from '../ui/model.ts';
 import { hub } from '../ui/takeaway/hub.ts';
-import type { TakeAwayModel, TakeAwayState, Written } from '../ui/takeaway/state.ts';
+import { quantizations } from '../ui/takeaway/quantizations.ts';
+import { chosen, type TakeAwayModel, type TakeAwayState } from '../ui/takeaway/state.ts';
+import { files } from '../ui/takeaway/written.ts';
 
 export default definePanel<TakeAwayState>('takeaway', ({ model, body, cleanup }) => {
-  body.append(formats(model, cleanup), saving(model, cleanup), progress(model, cleanup), files(model, cleanup), hub(model, cleanup));
+  body.append(formats(model, cleanup), quantizations(model, cleanup), saving(model, cleanup), progress(model, cleanup), files(model, cleanup), hub(model, cleanup));
 });
 
 /** One row for each format: what it is for and how large it will be. */
@@ -32,12 +34,12 @@ function formats(model: TakeAwayModel, cleanup: Cleanup): HTMLElement {
     );
   }
   const draw = (): void => {
-    const chosen = model.get('values')['export.formats'];
+    const now = chosen(model, 'export.formats');
     for (const form of model.get('formats')) {
       const input = inputs.get(form.name);
       const size = sizes.get(form.name);
       if (input && size) {
-        input.checked = Array.isArray(chosen) && chosen.includes(form.name);
+        input.checked = now.includes(form.name);
         setText(size, form.size);
       }
     }
@@ -67,7 +69,7 @@ function saving(model: TakeAwayModel, cleanup: Cleanup): HTMLElement {
     'div',
     { class: 'tb-saving' },
     h('div', { class: 'tb-field' }, h('label', { class: 'tb-label', for: id }, 'Folder'), h('div', { class: 'tb-control' }, folder, save)),
-    h('div', { class: 'tb-inline' }, check, h('label', { class: 'tb-label', for: check.id }, 'Load it again afterwards and compare it with the model'))
+    h('div', { class: 'tb-inline' }, check, h('label', { class: 'tb-label', for: check.id }, 'Read it again afterwards and compare it with the model'))
   );
 }
 
@@ -91,30 +93,4 @@ function progress(model: TakeAwayModel, cleanup: Cleanup): HTMLElement {
   };
   follow(model, ['progress', 'working'], draw, cleanup);
   return line;
-}
-
-function files(model: TakeAwayModel, cleanup: Cleanup): HTMLElement {
-  const list = h('ul', { class: 'tb-files', 'aria-label': 'What was written' });
-  const draw = (): void => {
-    list.replaceChildren(...model.get('files').map(written));
-    toggle(list, model.get('files').length > 0);
-  };
-  follow(model, ['files'], draw, cleanup);
-  return list;
-}
-
-function written(file: Written): HTMLElement {
-  const { ok, summary } = file.verified;
-  const verdict = summary && h('p', { class: `tb-verified ${ok ? 'tb-is-good' : 'tb-is-bad'}` }, h('span', { 'aria-hidden': 'true' }, ok ? '✓ ' : '✗ '), summary);
-  const [first, ...more] = file.usage.map(([title, code]) => codeBlock(title, code).box);
-  const others = more.length > 0 && h('details', {}, h('summary', {}, 'Other ways to use it'), ...more);
-  return h(
-    'li',
-    { class: 'tb-file', 'data-form': file.form },
-    h('div', { class: 'tb-file-head' }, h('strong', {}, file.title), h('span', { class: 'tb-muted' }, file.size)),
-    h('p', { class: 'tb-path' }, file.path),
-    verdict,
-    first,
-    others
-  );
 }

@@ -150,12 +150,16 @@ class WarningEvent(EventBase):
 
 
 class ExportEvent(EventBase):
-    """Files were written for use elsewhere; `path` is relative to the run folder where it lies inside."""
+    """Files were written for use elsewhere; `path` is relative to the run folder where it lies inside.
+
+    `notes` are sentences on what other programs do with them otherwise than the model.
+    """
 
     kind: Literal["export"] = "export"
     format: str
     path: str
     bytes: int
+    notes: tuple[str, ...] = ()
 
 
 class FinishedEvent(EventBase):

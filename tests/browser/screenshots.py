@@ -36,8 +36,10 @@ def work_through(notebook: Any) -> None:
     page.fill(".tb-composer textarea", "What is the capital of Turkey?")
     page.click('.tunebook-panel[data-panel="chat"] [data-do="send"]')
     page.wait_for_selector('.tb-answer-base[data-state="done"]', timeout=90_000)
+    page.check('[data-format="gguf"]')
+    page.check('[data-type="q8_0"]')
     page.click('[data-do="save"]')
-    page.wait_for_selector(".tb-file", timeout=90_000)
+    page.wait_for_selector('.tb-file[data-form="gguf"] .tb-verified', timeout=180_000)
 
 
 def put_on(notebook: Any, theme: str, width: int) -> None:

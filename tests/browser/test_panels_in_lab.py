@@ -93,9 +93,19 @@ def test_train_watch_stop_try_and_take_away(open_notebook: Any) -> None:
         answer = page.locator(f'.tb-answer-{side}[data-state="done"]')
         answer.wait_for(timeout=SECONDS * 1000)
         assert answer.locator("p").inner_text().strip()
+    page.check('[data-format="gguf"]')
+    page.check('[data-type="q8_0"]')
     page.click('[data-do="save"]')
-    page.wait_for_selector(".tb-file", timeout=SECONDS * 1000)
-    assert (notebook.lab.root / "runs/full/export/adapter/adapter_config.json").is_file()
+    saved = page.locator('.tb-file[data-form="gguf"]')
+    saved.locator(".tb-verified.tb-is-good").wait_for(timeout=SECONDS * 1000)
+    exported = notebook.lab.root / "runs/full/export"
+    assert (exported / "adapter/adapter_config.json").is_file()
+    assert len(list((exported / "gguf").glob("*-Q4_K_M.gguf"))) == 1
+    saved.get_by_text("Q8_0,").click()
+    saved.get_by_text("llama.cpp, in the terminal").click()
+    lines = saved.locator("pre").inner_text()
+    assert lines.startswith("llama-cli -m")
+    assert "-Q8_0.gguf" in lines
     assert too_wide(page, 320) == []
     assert notebook.errors() == []
 

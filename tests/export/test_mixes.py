@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from tunebook.export.gguf.mixes import (
     tensor_bytes,
     tensor_type,
 )
+from tunebook.export.gguf.quality import choices
 from tunebook.export.gguf.sizes import predicted_bytes
 from tunebook.models.catalog import find
 from tunebook.recipe import ExportPart
@@ -217,3 +220,24 @@ def test_the_predicted_size_is_that_of_a_published_file() -> None:
 def test_bytes_count_blocks() -> None:
     assert tensor_bytes((3, 256), "Q4_K") == 3 * 144
     assert tensor_bytes((2, 3, 64), "Q8_0") == 6 * 68
+
+
+def test_every_type_is_described_and_the_larger_ones_of_a_kind_are_the_closer_ones() -> None:
+    entry = find("Llama-3.1-8B-Instruct")
+    assert entry is not None
+    rows = choices(entry.shape)
+    assert {row.name.upper() for row in rows} == set(MIXES)
+    usual = [row for row in rows if row.quality.usual]
+    order = ["16 bit", "like 16 bit", "very close", "close", "good", "weak", "poor"]
+    ranks = [order.index(row.quality.closeness) for row in usual]
+    assert ranks == sorted(ranks)
+    (row,) = [row for row in rows if row.name == "q4_k_m"]
+    assert round(row.bits, 2) == 4.89
+    assert row.bytes == predicted_bytes(entry.shape, "q4_k_m")
+
+
+def test_the_page_of_exports_is_made_from_the_tables(project_root: Path) -> None:
+    made = runpy.run_path(str(project_root / "docs" / "generate.py"))
+    text = (project_root / "docs" / "export.md").read_text(encoding="utf-8")
+    assert made["export_page"](text) == text
+    assert "| `q4_k_m` | 4.89 |" in text

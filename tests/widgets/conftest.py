@@ -16,6 +16,7 @@ from tunebook.cases import check_cases
 from tunebook.events import (
     BusyEvent,
     EventLog,
+    ExportEvent,
     FinishedEvent,
     MemoryEvent,
     StartedEvent,
@@ -111,15 +112,24 @@ class FakeRun:
     def check_cases(self, cases: Any = None, **more: Any) -> Any:
         return check_cases(self, cases, **more)
 
-    def export(self, formats: list[str], *, folder: Path | None, **_: Any) -> list[Path]:
+    def export(
+        self, formats: list[str], *, folder: Path | None, quantization: list[str], **_: Any
+    ) -> list[Path]:
         target = folder or self.path / "export"
         for name in formats:
             (target / name).mkdir(parents=True)
             (target / name / "adapter_config.json").write_text("{}")
+            if name == "gguf":
+                for mix in quantization:
+                    (target / name / f"fake-{mix.upper()}.gguf").write_text("GGUF")
+                notes = ("Ollama says it otherwise.",)
+                self.log.append(ExportEvent(format=name, path=name, bytes=4, notes=notes))
         return [target / name for name in formats]
 
     def verify(self, path: str) -> Any:
-        return SimpleNamespace(ok=True, summary="Loaded again: the same")
+        return SimpleNamespace(
+            ok=True, summary="Loaded again: the same", compared=("logits",), quantized=False
+        )
 
     def upload(self, repo: str, *, token: str | None, private: bool, **_: Any) -> str:
         self.uploads.append((repo, token, private))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from tunebook.errors import Cancelled, HubTokenRefused
+from tunebook.errors import Cancelled, HubTokenRefused, RecipeInvalid
 from tunebook.export import FORMATS
-from tunebook.recipe import Recipe
+from tunebook.recipe import ExportPart, Recipe
 from tunebook.widgets import TakeAwayPanel, TryPanel
 
+_TYPES = ExportPart.model_fields["gguf_quantization"].annotation
 TOKEN = "hf_" + "averysecretaverysecret"
 
 
@@ -53,11 +54,55 @@ def test_save_shows_paths_sizes_proof_and_how_to_load(fake_run: Any, eventually:
     (file,) = panel.files
     assert file["path"] == str(fake_run.path / "there" / "adapter")
     assert file["size"] == "2 B"
-    assert file["verified"] == {"ok": True, "summary": "Loaded again: the same"}
-    assert "FastLanguageModel.from_pretrained" in file["usage"][0][1]
-    assert "loaded again" in panel.summary
+    assert file["verified"]["ok"]
+    assert file["verified"]["summary"] == "Loaded again: the same"
+    assert "FastLanguageModel.from_pretrained" in file["parts"][0]["usage"][0][1]
+    assert "checked, the same" in panel.summary
     assert panel.progress == {}
     assert "Loaded again: the same" in panel.as_html()
+
+
+def test_gguf_is_chosen_by_type_size_and_words(fake_run: Any, eventually: Any) -> None:
+    panel = TakeAwayPanel(run=fake_run)
+    eventually(lambda: all(row["size"] for row in panel.quantizations))
+    rows = {row["name"]: row for row in panel.quantizations}
+    assert set(rows) == set(get_args(get_args(_TYPES)[0]))
+    shares = [row["share"] for row in panel.quantizations]
+    assert shares == sorted(shares, reverse=True)
+    assert rows["bf16"]["share"] == 1.0
+    assert rows["bf16"]["bits"] == "16.0"
+    assert rows["q8_0"]["usual"]
+    panel.handle({"type": "set", "path": "export.formats", "value": ["gguf"]})
+    one = panel.formats[-1]["size"]
+    panel.handle({"type": "set", "path": "export.gguf_quantization", "value": ["q8_0", "q4_k_m"]})
+    assert panel.formats[-1]["size"] != one  # of both files together
+    assert 'run.export(["gguf"], quantization=["q8_0", "q4_k_m"])' in panel.code["python"]
+    assert "--formats gguf --gguf-quantization q8_0,q4_k_m" in panel.code["shell"]
+
+
+def test_each_gguf_file_comes_with_its_own_commands_and_notes(fake_run: Any) -> None:
+    panel = TakeAwayPanel(Recipe().with_values({"export.gguf_quantization": ["q8_0", "q4_k_m"]}))
+    panel.studio.run = fake_run
+    old = fake_run.path / "export" / "gguf" / "fake-Q2_K.gguf"
+    panel.save(["gguf"])
+    old.write_text("of an earlier time")
+    (file,) = panel.files
+    assert [(part["title"], part["size"]) for part in file["parts"]] == [
+        ("Q8_0", "4 B"),
+        ("Q4_K_M", "4 B"),
+    ]
+    assert "fake-Q4_K_M.gguf" in file["parts"][1]["usage"][0][1]
+    assert file["size"] == "8 B"
+    assert file["notes"] == ["Ollama says it otherwise."]
+    assert "llama-server" in panel.as_html()
+
+
+def test_gguf_without_a_type_is_refused_before_anything_is_written(fake_run: Any) -> None:
+    panel = TakeAwayPanel(run=fake_run)
+    panel.handle({"type": "set", "path": "export.gguf_quantization", "value": []})
+    with pytest.raises(RecipeInvalid, match="as GGUF"):
+        panel.save(["adapter", "gguf"])
+    assert not (fake_run.path / "export").exists()
 
 
 def test_without_the_check_nothing_is_loaded_again(fake_run: Any) -> None:

@@ -9,17 +9,38 @@ export interface Form {
   size: string;
 }
 
+/** A type of GGUF file; `share` is its size beside 16 bit. */
+export interface Quantization {
+  name: string;
+  title: string;
+  closeness: string;
+  sentence: string;
+  usual: boolean;
+  size: string;
+  bits: string;
+  share: number;
+}
+
+/** One file, or the whole folder where all belongs together; `title` tells it from others. */
+export interface Part {
+  title: string;
+  size: string;
+  usage: [program: string, code: string][];
+}
+
 export interface Written {
   path: string;
   size: string;
   form: string;
   title: string;
-  verified: { ok?: boolean; summary?: string };
-  usage: [title: string, code: string][];
+  notes: string[];
+  verified: { ok?: boolean; summary?: string; compared?: string };
+  parts: Part[];
 }
 
 export interface TakeAwayState extends PanelState {
   formats: Form[];
+  quantizations: Quantization[];
   folder: string;
   check: boolean;
   ready: boolean;
@@ -34,3 +55,14 @@ export interface TakeAwayState extends PanelState {
 }
 
 export type TakeAwayModel = AnyModel<TakeAwayState>;
+
+/** The list of names in a recipe field. */
+export function chosen(model: TakeAwayModel, path: string): string[] {
+  const value = model.get('values')[path];
+  return Array.isArray(value) ? value.map(String) : [];
+}
+
+/** The names that are ticked now: those chosen before in their order, then the new ones. */
+export function inOrder(before: readonly string[], ticked: readonly string[]): string[] {
+  return [...before.filter(name => ticked.includes(name)), ...ticked.filter(name => !before.includes(name))];
+}

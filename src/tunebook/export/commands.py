@@ -104,6 +104,8 @@ def _gguf(place: str) -> Lines:
     recipe = file.parent / "Modelfile"
     if recipe.is_file():
         made = f"ollama create {name} -f {shlex.quote(str(recipe))}\nollama run {name}"
+        if f"FROM ./{file.name}\n" not in recipe.read_text(encoding="utf-8"):
+            made = f"# first, in the Modelfile: FROM ./{file.name}\n{made}"
         lines.append(("Ollama", made))
     lines += [
         ("LM Studio", f"lms import --copy {quoted}\nlms server start"),

@@ -1,16 +1,18 @@
-"""How far the writing of files is, and the way to stop it.
+"""How far the writing of files is, what is to be said of them, and the way to stop it.
 
 Knows bytes and nothing of what is written.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from tunebook.errors import Cancelled
 
+logger = logging.getLogger(__name__)
 Tell = Callable[[int, int], Any]
 """Called with the bytes done and the bytes in all."""
 
@@ -18,8 +20,11 @@ Tell = Callable[[int, int], Any]
 class Progress:
     """Counts bytes, tells somebody, and raises `Cancelled` once a stop was asked for.
 
+    `notes` are sentences on what the files do otherwise than the model.
+
     Args:
-        tell: called with done and total whenever more was done; None tells nobody.
+        tell: called with done and total whenever more was done; None tells nobody, and notes are
+            logged.
         stop: set it from anywhere to end the writing at the next tensor or file.
         what: what is being written, for the message of a stop.
     """
@@ -33,6 +38,7 @@ class Progress:
     ) -> None:
         self._tell, self._stop, self._what = tell, stop, what
         self.done = self.total = 0
+        self.notes: list[str] = []
 
     def begin(self, total: int) -> None:
         """So many bytes are to be written."""
@@ -54,6 +60,12 @@ class Progress:
         self.done += count
         if self._tell is not None:
             self._tell(min(self.done, self.total), self.total)
+
+    def note(self, sentence: str) -> None:
+        """Something that whoever uses the files has to know."""
+        self.notes.append(sentence)
+        if self._tell is None:
+            logger.warning("%s", sentence)
 
     def finish(self) -> None:
         """All of it is written."""

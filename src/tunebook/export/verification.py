@@ -52,6 +52,8 @@ class Verification(BaseModel):
     """What in the files is not the model's, each as half a sentence."""
     judge: str = "Loaded again"
     """Who read them, as the beginning of a sentence."""
+    compared: tuple[str, ...] = ("the next token", "logits")
+    """What of them was held against the model's."""
 
     @property
     def quantized(self) -> bool:
@@ -76,7 +78,12 @@ class Verification(BaseModel):
             )
         choices = f"the same next token in {self.same_choice} of {self.tokens} places"
         largest = "every logit equal"
-        if self.max_difference:
+        if self.quantized and self.divergence:
+            largest = (
+                f"probabilities {self.divergence:.2g} nats apart on average, where its type may be "
+                f"{self.largest_divergence:g}"
+            )
+        elif self.max_difference:
             largest = f"logits differ by at most {self.max_difference:.2g}"
         return f"{self.judge if self.ok else 'Not the same'}: {choices}, {largest}"
 

@@ -121,6 +121,8 @@ class Results(ABC):
     ) -> list[Path]:
         """Write the tuned model for use elsewhere. Returns the folders written.
 
+        Each is an `ExportEvent` too, with notes on what other programs do otherwise than the model.
+
         Args:
             formats: names of `tunebook.export.FORMATS`; None takes the recipe's.
             folder: where; None is the run's own `export/`. Each format gets a folder of its name.
@@ -155,16 +157,18 @@ class Results(ABC):
         for name in wanted:
             inside = folder is None
             tell = partial(progress, name) if progress is not None else None
+            counted = Progress(tell, stop)
             path = FORMATS[name].save(
                 self.model,
                 self.tokenizer,
                 target / name,
                 recipe=recipe,
                 replace=inside or replace,
-                progress=Progress(tell, stop),
+                progress=counted,
             )
             shown = os.path.relpath(path, self.path) if inside else str(path.absolute())
-            self.log.append(ExportEvent(format=name, path=shown, bytes=folder_bytes(path)))
+            size, notes = folder_bytes(path), tuple(counted.notes)
+            self.log.append(ExportEvent(format=name, path=shown, bytes=size, notes=notes))
             written.append(path)
         return written
 

@@ -7,7 +7,7 @@ leaves no half-made folder. This module knows no thread and no panel.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from tunebook.data.tokenizers import tokenizer_for
 from tunebook.engine import Report, audit_gradients, release
 from tunebook.errors import FolderExists, require_disk_space
 from tunebook.events import ExportEvent, FinishedEvent, WarningEvent
-from tunebook.export import FORMATS, save_adapter
+from tunebook.export import FORMATS, Progress, save_adapter
 from tunebook.export.adapter import parameter_bytes
 from tunebook.models.adapters import add_lora
 from tunebook.models.loading import default_device, load_model, load_shape
@@ -289,19 +289,27 @@ def _export(folder: RunFolder, recipe: Recipe, prepared: Prepared, step: int) ->
     folder.log.append(_exported(folder, "adapter", folder.adapter, step))
     for name in recipe.export.formats:
         if name != "adapter":
-            target = folder.exports / name
+            target, progress = folder.exports / name, Progress()
             FORMATS[name].save(
-                prepared.model, prepared.tokenizer, target, recipe=recipe, replace=True
+                prepared.model,
+                prepared.tokenizer,
+                target,
+                recipe=recipe,
+                replace=True,
+                progress=progress,
             )
-            folder.log.append(_exported(folder, name, target, step))
+            folder.log.append(_exported(folder, name, target, step, progress.notes))
 
 
-def _exported(folder: RunFolder, format: str, path: Path, step: int) -> ExportEvent:
+def _exported(
+    folder: RunFolder, format: str, path: Path, step: int, notes: Sequence[str] = ()
+) -> ExportEvent:
     return ExportEvent(
         step=step,
         format=format,
         path=str(path.relative_to(folder.path)),
         bytes=folder_bytes(path),
+        notes=tuple(notes),
     )
 
 

@@ -86,12 +86,19 @@ def takeaway_lines(
     """
     repo, private, replace = hub
     folder = None if run is None else Path(run.path)
+    given = literal(list(recipe.export.formats))
+    types = list(recipe.export.gguf_quantization) if "gguf" in recipe.export.formats else []
+    if types:
+        given += f", quantization={literal(types)}"
     python = [
         *_begin(recipe, "takeaway", folder),
-        f"for path in run.export({literal(list(recipe.export.formats))}):",
+        f"for path in run.export({given}):",
         "    print(path)" if not check else "    print(path, run.verify(path).summary)",
     ]
-    words = _shell(recipe, "takeaway", folder) + ["--verify"] * check
+    words = _shell(recipe, "takeaway", folder)
+    if types:
+        words.append(f"--gguf-quantization {','.join(types)}")
+    words += ["--verify"] * check
     if repo:
         more = ", private=False" * (not private) + ", replace=True" * replace
         python.append(f"print(run.upload({literal(repo)}{more}))  # after `hf auth login`")

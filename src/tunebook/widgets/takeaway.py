@@ -1,4 +1,4 @@
-"""The take-away panel: write the adapter or a whole model, prove it, load it again, put it on the hub.
+"""The take-away panel: write the adapter, a whole model or GGUF, prove it, serve it, put it on the hub.
 
 Knows a run's `export`, `verify` and `upload`, and nothing of file formats. A token typed here is kept
 in this process's memory, never in a trait.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,12 @@ from tunebook.errors import (
     RunMissing,
     TunebookError,
 )
+from tunebook.events import ExportEvent
 from tunebook.export.commands import usage
 from tunebook.export.formats import FORMATS, predicted_sizes
+from tunebook.export.gguf.quality import QUALITIES, choices
 from tunebook.export.hub import saved_token
+from tunebook.models.shape import ModelShape
 from tunebook.recipe import Recipe
 from tunebook.widgets import _static
 from tunebook.widgets._code import takeaway_lines
@@ -46,13 +50,17 @@ class TakeAwayPanel(Panel):
     purpose = "takeaway"
 
     formats: t.List[Any] = t.List(help="name, title, description, predicted size.").tag(sync=True)
+    quantizations: t.List[Any] = t.List(
+        help="Of GGUF: name, title, closeness, sentence, usual, size, bits, and share of 16 bit."
+    ).tag(sync=True)
     folder = t.Unicode(help="Where to; empty: inside the run's folder.").tag(sync=True)
     check = t.Bool(True, help="Load what was written again and compare.").tag(sync=True)
     ready = t.Bool(False, help="Whether there is something to save.").tag(sync=True)
     working = t.Unicode(help="`save`, `check` or `upload` while it goes on.").tag(sync=True)
     progress = t.Dict(help="text, done and total of what goes on; or empty.").tag(sync=True)
     files: t.List[Any] = t.List(
-        help="What was written: path, size, form, title, verified, usage."
+        help="What was written: path, size, form, title, notes, verified, and its parts, "
+        "each with title, size and usage."
     ).tag(sync=True)
     repo = t.Unicode(help="owner/name on the hub.").tag(sync=True)
     private = t.Bool(True, help="Whether only its owner sees the repository.").tag(sync=True)
@@ -91,29 +99,46 @@ class TakeAwayPanel(Panel):
     ) -> list[Path]:
         """Write the chosen formats, prove them, and show what was written.
 
+        GGUF is written in each quantization of `recipe.export.gguf_quantization`.
+
         Args:
+            formats: names of `tunebook.export.FORMATS`; None takes the recipe's.
+            folder: where; None takes the panel's, or else the run's own.
             check: whether to load them again and compare; None does as the panel says.
 
         Raises:
             RunMissing: nothing has been trained yet.
             RunBusy: training goes on.
+            RecipeInvalid: nothing is chosen.
             Cancelled: Stop was pressed.
         """
         run = self._finished_run()
         chosen = list(self.recipe.export.formats) if formats is None else formats
         if not chosen:
             raise RecipeInvalid(
-                "There is nothing to save.", "no format is ticked.", "tick Adapter or Merged first."
+                "There is nothing to save.", "no format is ticked.", "tick Adapter or GGUF first."
+            )
+        quantization = list(self.recipe.export.gguf_quantization)
+        if "gguf" in chosen and not quantization:
+            raise RecipeInvalid(
+                "There is nothing to save as GGUF.",
+                "none of its types is ticked.",
+                "tick one, such as Q4_K_M.",
             )
         target = None if folder is None and not self.folder else Path(folder or self.folder)
         self._stop.clear()
         self.show(working="save", files=[], page="")
         try:
-            paths = run.export(chosen, folder=target, progress=self._tell_saving, stop=self._stop)
-            written = [Path(path) for path in paths]
-            self.show(
-                files=[_file(*pair, run.recipe) for pair in zip(chosen, written, strict=True)]
+            paths = run.export(
+                chosen,
+                folder=target,
+                quantization=quantization,
+                progress=self._tell_saving,
+                stop=self._stop,
             )
+            written = [Path(path) for path in paths]
+            pairs = zip(chosen, written, strict=True)
+            self.show(files=[_file(form, path, run, quantization) for form, path in pairs])
             if self.check if check is None else check:
                 self._verify(run)
         finally:
@@ -209,7 +234,7 @@ class TakeAwayPanel(Panel):
         code = "".join(
             _static.subheading(title) + _static.code(lines)
             for item in self.files
-            for title, lines in item["usage"]
+            for title, lines in item["parts"][0]["usage"]
         )
         columns = ["Format", "Size", "Folder", "Checked"]
         table = _static.table(rows, columns, headed=True)
@@ -235,15 +260,23 @@ class TakeAwayPanel(Panel):
         for at, item in enumerate(self.files):
             if self._stop.is_set():
                 return
-            self.show(working="check", progress={"text": f"Loading the {item['title']} again …"})
+            self.show(
+                working="check",
+                progress={"text": f"Comparing the {_spoken(item['title'])} with the model …"},
+            )
             outcome = run.verify(item["path"])
-            verified = {"ok": outcome.ok, "summary": outcome.summary}
+            verified = {
+                "ok": outcome.ok,
+                "summary": outcome.summary,
+                "compared": ", ".join(outcome.compared),
+                "rounded": outcome.quantized,
+            }
             self.show(
                 files=[*self.files[:at], {**item, "verified": verified}, *self.files[at + 1 :]]
             )
 
     def _tell_saving(self, form: str, done: int, total: int) -> None:
-        self._tell(f"Saving the {FORMATS[form].title.lower()}", done, total)
+        self._tell(f"Saving the {_spoken(FORMATS[form].title)}", done, total)
 
     def _tell(self, text: str, done: int, total: int) -> None:
         now = time.monotonic()
@@ -266,10 +299,12 @@ class TakeAwayPanel(Panel):
         verified = [item["verified"] for item in self.files if item["verified"]]
         if not verified:
             return f"Saved {names}"
-        good = all(item["ok"] for item in verified)
-        return (
-            f"Saved {names} · {'loaded again, the same' if good else 'not the same as the model'}"
-        )
+        outcome = "checked, the same"
+        if any(item["rounded"] for item in verified):
+            outcome = "checked, as close as their types round"
+        if not all(item["ok"] for item in verified):
+            outcome = "not the same as the model"
+        return f"Saved {names} · {outcome}"
 
     def _finished_run(self) -> Any:
         run = self.studio.run
@@ -297,7 +332,10 @@ class TakeAwayPanel(Panel):
 
     def _say_sizes(self, _change: object = None) -> None:
         run = self.studio.run
-        recipe = self.recipe if run is None else run.recipe
+        recipe = self.recipe
+        if run is not None:  # its adapter, and what is chosen now
+            chosen = recipe.export.gguf_quantization
+            recipe = run.recipe.with_values({"export.gguf_quantization": chosen})
         shape = self.studio.known_shape()
         sizes = {} if shape is None else predicted_sizes(recipe, shape)
         shown = [
@@ -309,7 +347,7 @@ class TakeAwayPanel(Panel):
             }
             for form in FORMATS.values()
         ]
-        self.show(formats=shown)
+        self.show(formats=shown, quantizations=_quantizations(shape))
 
     def _run_changed(self, _change: object = None) -> None:
         run = self.studio.run
@@ -333,12 +371,58 @@ def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _file(form: str, path: Path, recipe: Recipe) -> dict[str, Any]:
+def _quantizations(shape: ModelShape | None) -> list[dict[str, Any]]:
+    """The table of types, the largest first; without a shape nothing is known of sizes."""
+    rows = {row.name: row for row in choices(shape)} if shape is not None else {}
+    half = rows["bf16"].bytes if rows else 1
+    shown = []
+    for name in rows or [name.lower() for name in QUALITIES]:
+        row, quality = rows.get(name), QUALITIES[name.upper()]
+        shown.append(
+            {
+                "name": name,
+                "title": name.upper(),
+                "closeness": quality.closeness,
+                "sentence": quality.sentence,
+                "usual": quality.usual,
+                "size": bytes_text(row.bytes) if row else "",
+                "bits": f"{row.bits:.1f}" if row else "",
+                "share": row.bytes / half if row else 0.0,
+            }
+        )
+    return shown
+
+
+def _file(form: str, path: Path, run: Any, quantization: Sequence[str]) -> dict[str, Any]:
+    """What is shown of one form that was written just now."""
+    parts = [(path, "")]
+    if form == "gguf":
+        named = ((found, name.upper()) for name in quantization for found in _of_type(path, name))
+        parts = list(dict.fromkeys(named)) or parts
+    events = [event for event in run.log.of(ExportEvent) if event.format == form]
     return {
         "path": str(path),
-        "size": bytes_text(size_of(path)),
+        "size": bytes_text(sum(size_of(part) for part, _ in parts)),
         "form": form,
         "title": FORMATS[form].title,
+        "notes": list(events[-1].notes) if events else [],
         "verified": {},
-        "usage": [list(pair) for pair in usage(form, str(path), recipe)],
+        "parts": [
+            {
+                "title": title,
+                "size": bytes_text(size_of(part)),
+                "usage": [list(pair) for pair in usage(form, str(part), run.recipe)],
+            }
+            for part, title in parts
+        ],
     }
+
+
+def _of_type(folder: Path, quantization: str) -> list[Path]:
+    """Its file in a folder that may hold older ones of other types."""
+    return sorted(folder.glob(f"*-{quantization.upper()}.gguf"))
+
+
+def _spoken(title: str) -> str:
+    """A title in the middle of a sentence."""
+    return title if title.isupper() else title.lower()

@@ -31,6 +31,14 @@ _LIMITS = {
     "Q3_K": (0.8, 0.65),
     "Q2_K": (1.6, 0.4),
 }
+_READ: tuple[str, ...] = (
+    "type and shape of every tensor",
+    "weights",
+    "vocabulary",
+    "special tokens",
+    "chat template",
+)
+_RUN = ("token ids of a battery of texts", "the prompt", "the next token and its probabilities")
 _TOP = 100  # tokens of each place whose probabilities are compared
 
 
@@ -50,7 +58,11 @@ def verify_files(
         FileInvalid: one is no GGUF file, damaged or cut off.
     """
     outcomes = [_verified(file, model, tokenizer, conversations) for file in files]
-    return min(outcomes, key=lambda outcome: (outcome.ok, -outcome.divergence))
+    worst = min(outcomes, key=lambda outcome: (outcome.ok, -outcome.divergence))
+    if worst.tokens and len(files) > 1:
+        judge = f"{worst.judge}, the furthest of {len(files)} files"
+        return worst.model_copy(update={"judge": judge})
+    return worst
 
 
 def _verified(
@@ -69,16 +81,16 @@ def _verified(
         "max_difference": 0.0,
         "divergence": 0.0,
     }
-    judge = "Read again"
+    judge, compared = "Read again", _READ
     if can_judge() and not wrong:
-        judge = "Run by llama.cpp"
+        judge, compared = "Run by llama.cpp", (*_READ, *_RUN)
         longest = max(ids.shape[1] for ids, _ in conversations)
         threads = os.cpu_count() or 1
         with LlamaServer(file, context=max(512, longest + 1), threads=threads) as server:
             wrong = _text_differences(server, tokenizer)
             numbers = _compared(server, model, conversations)
     problems = tuple(f"in {file.name} {problem}" for problem in wrong)
-    return Verification(**numbers, **limits, problems=problems, judge=judge)
+    return Verification(**numbers, **limits, problems=problems, judge=judge, compared=compared)
 
 
 def _text_differences(server: LlamaServer, tokenizer: Any) -> list[str]:

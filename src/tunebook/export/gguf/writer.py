@@ -6,7 +6,6 @@ files; what each family and each mix wants stands in tables beside this module.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-logger = logging.getLogger(__name__)
 _LARGEST_F16 = 65504.0
 _SPARE = 64 * 2**20  # vocabulary, merges and names
 
@@ -65,7 +63,7 @@ def save_gguf(
         quantization: names of `MIXES` or `ALIASES`; None takes the recipe's, or "q4_k_m".
         recipe: saved as `recipe.yaml` if given, and names the model.
         replace: whether files of the same name are replaced; others in the folder stay.
-        progress: told of the bytes of the tensors.
+        progress: told of the bytes of the tensors, and of what llama.cpp and Ollama do otherwise.
         importance: by the tensor's name in the file, how much each column matters, (columns,) or
             (experts, columns), float32.
         verify: read every file again and compare it with the model before it gets its name.
@@ -103,16 +101,18 @@ def save_gguf(
         ) as temporary,
     ):
         if content.text is not model.config:
-            logger.warning("Only the text part of the model is written, not its vision tower.")
+            progress.note("Only the text part of the model is written, not its vision tower.")
         for note in (*content.vocabulary.notes, *notes_on(content.architecture, content.text)):
-            logger.warning("%s", note)
+            progress.note(note)
         for mix in mixes:
             path = temporary / file_name(content.name, mix)
             _write(path, content, mix, progress)
             if verify:
                 _require_same(path, content, mix)
         first = file_name(content.name, next(iter(mixes)))
-        write_modelfile(temporary, first, tokenizer, generation=model.generation_config)
+        made = write_modelfile(temporary, first, tokenizer, generation=model.generation_config)
+        for note in made.notes:
+            progress.note(f"In the Modelfile for Ollama: {note}")
         progress.finish()
         if recipe is not None:
             recipe.save(temporary / "recipe.yaml")
