@@ -140,6 +140,7 @@ def test_the_embedded_model_with_an_adapter_is_proved_by_llama_cpp(
     assert outcome.ok
     assert outcome.tokens > 20
     assert outcome.summary.startswith("Run by llama.cpp: the same next token in")
+    assert "token ids of a battery of texts" in outcome.compared
 
 
 def test_another_model_is_not_taken_for_this_one(tokenizer: Any, tmp_path: Path) -> None:
@@ -246,6 +247,19 @@ def test_a_full_disk_leaves_nothing(
     with pytest.raises(DiskFull, match="the GGUF file"):
         save_gguf(model, tokenizer, tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_llama_cpp_does_otherwise_is_noted_for_whoever_listens(
+    tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny_model("mistral")
+    model.config.sliding_window = 16
+    heard = Progress(lambda _done, _total: None)
+    save_gguf(model, tokenizer, tmp_path / "a", quantization="q8_0", progress=heard)
+    assert any("looks back over 16 tokens" in note for note in heard.notes)
+    assert caplog.messages == []
+    save_gguf(model, tokenizer, tmp_path / "b", quantization="q8_0")
+    assert caplog.messages == heard.notes
 
 
 def test_a_stop_leaves_nothing(tokenizer: Any, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tunebook.errors import Cancelled
 from tunebook.export import FORMATS, Progress, predicted_sizes, save_merged, usage, verify
 from tunebook.export.commands import form_of
+from tunebook.export.verification import Verification
 from tunebook.models.adapters import add_lora
 from tunebook.models.loading import load_model, load_shape, load_tokenizer
 from tunebook.recipe import LoraPart, ModelPart, QuantizationPart, Recipe
@@ -98,9 +99,21 @@ def test_gguf_is_served_by_the_programs_that_read_it(tmp_path: Path) -> None:
     (folder / "Modelfile").write_text("FROM ./x.gguf\n")
     lines = dict(usage("gguf", str(file), Recipe()))
     assert f"ollama create pirate-q4_k_m -f '{folder}/Modelfile'" in lines["Ollama"]
+    assert "FROM ./Pirate Q4_K_M.gguf\n" in lines["Ollama"]  # what the Modelfile has to say first
     assert "ollama run pirate-q4_k_m" in lines["Ollama"]
     hub = dict(usage("gguf", "me/x-GGUF", Recipe(), files=["x.IQ4_XS.gguf"]))
     assert hub["Ollama"] == "ollama run hf.co/me/x-GGUF:IQ4_XS"
+
+
+def test_of_rounded_files_it_is_said_how_far_off_they_may_be() -> None:
+    numbers = {"tokens": 45, "same_choice": 44, "max_difference": 2.9, "divergence": 0.0154}
+    outcome = Verification(**numbers, least_agreement=0.8, largest_divergence=0.3)
+    assert outcome.ok
+    assert outcome.summary == (
+        "Loaded again: the same next token in 44 of 45 places, probabilities 0.015 nats apart on "
+        "average, where its type may be 0.3"
+    )
+    assert "logits differ by at most 2.9" in Verification(**numbers).summary
 
 
 def test_what_a_folder_holds(tmp_path: Path, model: Any, tokenizer: Any) -> None:
