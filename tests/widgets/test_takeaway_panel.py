@@ -73,11 +73,13 @@ def test_gguf_is_chosen_by_type_size_and_words(fake_run: Any, eventually: Any) -
     assert rows["bf16"]["bits"] == "16.0"
     assert rows["q8_0"]["usual"]
     panel.handle({"type": "set", "path": "export.formats", "value": ["gguf"]})
+    assert panel.values["export.formats"] == ["gguf"]
+    assert panel.values["export.gguf_quantization"] == ["q4_k_m"]
     one = panel.formats[-1]["size"]
     panel.handle({"type": "set", "path": "export.gguf_quantization", "value": ["q8_0", "q4_k_m"]})
     assert panel.formats[-1]["size"] != one  # of both files together
-    assert 'run.export(["gguf"], quantization=["q8_0", "q4_k_m"])' in panel.code["python"]
-    assert "--formats gguf --gguf-quantization q8_0,q4_k_m" in panel.code["shell"]
+    assert 'run.export(["gguf"], quantization=["q8_0", "q4_k_m"])' in panel.code_now()["python"]
+    assert "--formats gguf --gguf-quantization q8_0,q4_k_m" in panel.code_now()["shell"]
 
 
 def test_each_gguf_file_comes_with_its_own_commands_and_notes(fake_run: Any) -> None:
@@ -151,10 +153,10 @@ def test_an_upload_says_where_it_is(fake_run: Any, eventually: Any) -> None:
     panel.private = False
     panel.upload("me/other", private=False)
     assert fake_run.uploads[-1] == ("me/other", TOKEN, False)
-    assert "--replace" not in panel.code["shell"]
+    assert "--replace" not in panel.code_now()["shell"]
     panel.replace = True
-    assert panel.code["python"].count("replace=True") == 1
-    assert "--hub me/other --public --replace" in panel.code["shell"]
+    assert panel.code_now()["python"].count("replace=True") == 1
+    assert "--hub me/other --public --replace" in panel.code_now()["shell"]
     panel.handle({"type": "forget"})
     assert panel.token_from == ""
 

@@ -48,6 +48,7 @@ class TakeAwayPanel(Panel):
 
     module = "takeaway"
     purpose = "takeaway"
+    reads = ("export",)
 
     formats: t.List[Any] = t.List(help="name, title, description, predicted size.").tag(sync=True)
     quantizations: t.List[Any] = t.List(
