@@ -101,8 +101,8 @@ def test_train_watch_stop_try_and_take_away(open_notebook: Any) -> None:
     exported = notebook.lab.root / "runs/full/export"
     assert (exported / "adapter/adapter_config.json").is_file()
     assert len(list((exported / "gguf").glob("*-Q4_K_M.gguf"))) == 1
-    saved.get_by_text("Q8_0,").click()
-    saved.get_by_text("llama.cpp, in the terminal").click()
+    saved.get_by_role("radio", name="Q8_0").check()
+    saved.get_by_role("radio", name="in the terminal").check()
     lines = saved.locator("pre").inner_text()
     assert lines.startswith("llama-cli -m")
     assert "-Q8_0.gguf" in lines

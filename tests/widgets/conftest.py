@@ -117,7 +117,7 @@ class FakeRun:
     ) -> list[Path]:
         target = folder or self.path / "export"
         for name in formats:
-            (target / name).mkdir(parents=True)
+            (target / name).mkdir(parents=True, exist_ok=True)
             (target / name / "adapter_config.json").write_text("{}")
             if name == "gguf":
                 for mix in quantization:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,12 @@ from tunebook.errors import (
     RunMissing,
     TunebookError,
 )
-from tunebook.events import ExportEvent
-from tunebook.export.commands import usage
 from tunebook.export.formats import FORMATS, predicted_sizes
-from tunebook.export.gguf.quality import QUALITIES, choices
 from tunebook.export.hub import saved_token
-from tunebook.models.shape import ModelShape
 from tunebook.recipe import Recipe
 from tunebook.widgets import _static
 from tunebook.widgets._code import takeaway_lines
+from tunebook.widgets._exports import in_a_sentence, type_rows, written_form
 from tunebook.widgets._panel import Panel
 from tunebook.widgets._state import Studio
 from tunebook.widgets._text import bytes_text
@@ -139,7 +135,7 @@ class TakeAwayPanel(Panel):
             )
             written = [Path(path) for path in paths]
             pairs = zip(chosen, written, strict=True)
-            self.show(files=[_file(form, path, run, quantization) for form, path in pairs])
+            self.show(files=[written_form(form, path, run, quantization) for form, path in pairs])
             if self.check if check is None else check:
                 self._verify(run)
         finally:
@@ -263,7 +259,7 @@ class TakeAwayPanel(Panel):
                 return
             self.show(
                 working="check",
-                progress={"text": f"Comparing the {_spoken(item['title'])} with the model …"},
+                progress={"text": f"Comparing the {in_a_sentence(item['title'])} with the model …"},
             )
             outcome = run.verify(item["path"])
             verified = {
@@ -277,7 +273,7 @@ class TakeAwayPanel(Panel):
             )
 
     def _tell_saving(self, form: str, done: int, total: int) -> None:
-        self._tell(f"Saving the {_spoken(FORMATS[form].title)}", done, total)
+        self._tell(f"Saving the {in_a_sentence(FORMATS[form].title)}", done, total)
 
     def _tell(self, text: str, done: int, total: int) -> None:
         now = time.monotonic()
@@ -348,7 +344,7 @@ class TakeAwayPanel(Panel):
             }
             for form in FORMATS.values()
         ]
-        self.show(formats=shown, quantizations=_quantizations(shape))
+        self.show(formats=shown, quantizations=type_rows(shape))
 
     def _run_changed(self, _change: object = None) -> None:
         run = self.studio.run
@@ -363,67 +359,3 @@ class TakeAwayPanel(Panel):
         with suppress(TunebookError):  # a size that cannot be known is not shown
             self.studio.shape(self.studio.run.recipe.model)
         self._say_sizes()
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    if path.is_dir():
-        return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
-    return path.stat().st_size if path.exists() else 0
-
-
-def _quantizations(shape: ModelShape | None) -> list[dict[str, Any]]:
-    """The table of types, the largest first; without a shape nothing is known of sizes."""
-    rows = {row.name: row for row in choices(shape)} if shape is not None else {}
-    half = rows["bf16"].bytes if rows else 1
-    shown = []
-    for name in rows or [name.lower() for name in QUALITIES]:
-        row, quality = rows.get(name), QUALITIES[name.upper()]
-        shown.append(
-            {
-                "name": name,
-                "title": name.upper(),
-                "closeness": quality.closeness,
-                "sentence": quality.sentence,
-                "usual": quality.usual,
-                "size": bytes_text(row.bytes) if row else "",
-                "bits": f"{row.bits:.1f}" if row else "",
-                "share": row.bytes / half if row else 0.0,
-            }
-        )
-    return shown
-
-
-def _file(form: str, path: Path, run: Any, quantization: Sequence[str]) -> dict[str, Any]:
-    """What is shown of one form that was written just now."""
-    parts = [(path, "")]
-    if form == "gguf":
-        named = ((found, name.upper()) for name in quantization for found in _of_type(path, name))
-        parts = list(dict.fromkeys(named)) or parts
-    events = [event for event in run.log.of(ExportEvent) if event.format == form]
-    return {
-        "path": str(path),
-        "size": bytes_text(sum(size_of(part) for part, _ in parts)),
-        "form": form,
-        "title": FORMATS[form].title,
-        "notes": list(events[-1].notes) if events else [],
-        "verified": {},
-        "parts": [
-            {
-                "title": title,
-                "size": bytes_text(size_of(part)),
-                "usage": [list(pair) for pair in usage(form, str(part), run.recipe)],
-            }
-            for part, title in parts
-        ],
-    }
-
-
-def _of_type(folder: Path, quantization: str) -> list[Path]:
-    """Its file in a folder that may hold older ones of other types."""
-    return sorted(folder.glob(f"*-{quantization.upper()}.gguf"))
-
-
-def _spoken(title: str) -> str:
-    """A title in the middle of a sentence."""
-    return title if title.isupper() else title.lower()
