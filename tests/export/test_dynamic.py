@@ -150,18 +150,28 @@ def test_weights_that_stay_change_nothing_and_all_is_put_back(embedded: Measured
     assert [module.__dict__.get("forward") for module in model.modules()] == forwards
 
 
-@pytest.mark.parametrize("family", ["mixtral", "gemma-2", "llama with biases"])
-def test_a_rounded_model_is_one_with_those_weights(family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "only"),
+    [("mixtral", ""), ("mixtral", "ffn_up"), ("gemma-2", ""), ("llama with biases", "")],
+)
+def test_a_rounded_model_is_one_with_those_weights(family: str, only: str) -> None:
     import copy
 
     model = tiny_model(family)
     tensors = list(file_tensors(model, *architecture_of(model.config)))
-    kinds = {t.name: "Q4_K" for t in tensors if len(t.shape) > 1 and "gate_inp" not in t.name}
+    kinds = {
+        t.name: "Q4_K"
+        for t in tensors
+        if len(t.shape) > 1 and "gate_inp" not in t.name and only in t.name
+    }
     other = copy.deepcopy(model)
     names = {t.source.weight.name for t in tensors if t.source is not None and t.name in kinds}
     for name, parameter in other.named_parameters():
         if name in names:
-            parameter.data = dequantize(quantize(parameter.data, "Q4_K"), "Q4_K")
+            rounded = dequantize(quantize(parameter.data, "Q4_K"), "Q4_K")
+            if only:  # the second half of what is stacked
+                rounded[:, :256] = parameter.data[:, :256]
+            parameter.data = rounded
     ids = torch.randint(10, 2000, (1, 20), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         wanted = other(ids).logits
@@ -433,3 +443,44 @@ def test_four_bits_of_no_clear_size_are_refused(embedded: Measured, tmp_path: Pa
     theirs = load_imatrix(save_imatrix(columns, tmp_path / "im.gguf"))
     with pytest.raises(FileInvalid, match="no gradients"):
         four_bit_skips(embedded.model, theirs, bits=6)
+
+
+def test_tutorials_ask_for_it_by_their_own_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import Dataset
+
+    from tunebook import saving
+
+    model = saving.with_saving(add_lora(tiny_model("qwen3"), LoraPart(r=4), seed=1))
+
+    class Trainer:
+        train_dataset = Dataset.from_dict({"input_ids": [[5, 6, 7], [8, 9]]})
+
+    trainer = Trainer()
+    saving.remember(model, trainer)
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(saving.export, "save_gguf", lambda *_, **more: asked.update(more))
+    model.save_pretrained_gguf(tmp_path, None, "dynamic", imatrix_file=True, bits=5)
+    assert asked == {
+        "quantization": "dynamic",
+        "importance": "auto",
+        "bits": 5,
+        "size": None,
+        "calibration": [[5, 6, 7], [8, 9]],
+        "replace": False,
+    }
+    model.save_pretrained_gguf(tmp_path, None, "q4_k_m", imatrix_file="im.gguf")
+    assert asked["importance"] == "im.gguf"
+
+
+def test_a_recipe_foretells_the_size_of_a_dynamic_file() -> None:
+    from tunebook.export import predicted_sizes
+    from tunebook.models.loading import load_shape
+
+    shape = load_shape(ModelPart())
+    sizes = [
+        predicted_sizes(Recipe().with_values({"export.gguf_quantization": [name]}), shape)["gguf"]
+        for name in ("dynamic", "q4_k_m")
+    ]
+    assert sizes[0] == sizes[1]

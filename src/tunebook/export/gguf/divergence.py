@@ -7,9 +7,10 @@ run. Knows models, tensors and types; chooses nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -22,7 +23,7 @@ from tunebook.engine.modules import stand_in
 from tunebook.engine.state import same_modes
 from tunebook.export.gguf.blocks import dequantize, quantize
 from tunebook.export.gguf.importance import EMBEDDING, batches, device_of
-from tunebook.export.gguf.tensors import FileTensor
+from tunebook.export.gguf.tensors import FileTensor, Source
 from tunebook.export.progress import Progress
 
 _LOGITS = 1 << 25  # of a batch: two float32 copies of them are held
@@ -70,19 +71,26 @@ class Rounded:
             for t in tensors
             if t.source is not None and t.source.weight.key == "bias"
         }
-        self._parts: dict[nn.Module, list[tuple[str, str, Tensor]]] = defaultdict(list)
+        touched = {t.source.weight.module for t in tensors if t.source and t.name in kinds}
+        self._parts: dict[nn.Module, list[tuple[str, Callable[..., Tensor]]]] = defaultdict(list)
         self._holders: dict[nn.Module, nn.Module] = {}
         for tensor in tensors:
-            if tensor.source is None or tensor.name not in kinds:
+            source = tensor.source
+            if source is None or source.weight.module not in touched:
                 continue
             if progress is not None:
-                progress.add(0)
-            kind, weight = kinds[tensor.name], tensor.source.weight
-            # rows are packed one by one, so that their order in the file does not matter
-            value = tensor.source.piece(weight.value())
-            packed = quantize(value.float(), kind, importance.get(tensor.name))
-            self._parts[weight.module].append((weight.key, kind, packed))
-            self._holders[weight.module] = weight.holder
+                progress.check()
+            if tensor.name in kinds:
+                # rows are packed one by one, so that their order in the file does not matter
+                value = source.piece(source.weight.value()).float()
+                kind = kinds[tensor.name]
+                load = partial(_unpacked, quantize(value, kind, importance.get(tensor.name)), kind)
+            elif len(tensor.shape) == 3:  # what is stacked beside it
+                load = partial(_as_it_is, source)
+            else:
+                continue
+            self._parts[source.weight.module].append((source.weight.key, load))
+            self._holders[source.weight.module] = source.weight.holder
         names = {tensor.name for tensor in tensors}
         if EMBEDDING in kinds and "output.weight" not in names:
             (table,) = (t for t in tensors if t.name == EMBEDDING)
@@ -109,16 +117,16 @@ class Rounded:
         holder = self._holders[module]
         parts = self._parts[module]
         if isinstance(holder, nn.Embedding):
-            ((_, kind, packed),) = parts
+            ((_, load),) = parts
             ids = given[0] if given else named["input"]
             found, places = ids.unique(return_inverse=True)  # rows are unpacked that are asked for
-            rows = dequantize(packed[found], kind).to(holder.weight.dtype)
+            rows = load(found).to(holder.weight.dtype)
             table = stand_in(holder, parameters={"weight": rows})
             table.padding_idx = None  # counts rows of the whole table
             return table.forward(places)
         values: dict[str, Any] = defaultdict(list)
-        for key, kind, packed in parts:
-            values[key].append(dequantize(packed, kind))
+        for key, load in parts:
+            values[key].append(load())
         if "weight" in values:
             x = given[0] if given else next(iter(named.values()))
             bias = self._biases.get(module)
@@ -129,6 +137,14 @@ class Rounded:
             for key, value in values.items()
         }
         return stand_in(holder, parameters=stacked).forward(*given, **named)
+
+
+def _unpacked(packed: Tensor, kind: str, rows: Tensor | None = None) -> Tensor:
+    return dequantize(packed if rows is None else packed[rows], kind)
+
+
+def _as_it_is(source: Source) -> Tensor:
+    return source.piece(source.weight.value()).float()
 
 
 class Reference:
@@ -166,7 +182,7 @@ class Reference:
             stack.enter_context(torch.no_grad())
             self._model.eval()
             for number, (ids, mask) in enumerate(self._batches):
-                self._progress.add(0)
+                self._progress.check()
                 true = self._said.get(number)
                 if true is None:
                     true = _said(self._model, ids, mask)

@@ -39,6 +39,11 @@ _SHORT_KINDS = ("IQ4_NL", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "BF16")
 # estimates to second order mean little.
 _FLOORS = {"output": 6.5, "attn_k": 3.4, "attn_v": 3.4, "attn_qkv": 3.4, "attn_output": 3.4}
 _EMBEDDING_FLOOR = 3.4
+# The mixes of llama.cpp that people choose by size; of the others each has a better one that is smaller.
+_COMPARED = (
+    *("BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q4_K_M", "Q4_K_S", "IQ4_XS"),
+    *("Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K"),
+)
 _PROBE = "Q4_K"  # the type of a class of tensors whose divergence is measured
 _PROBED_TOKENS = 2048
 
@@ -142,7 +147,7 @@ class _Analysis:
         """Nats a token that each tensor costs in each type it may have."""
         found = {}
         for tensor in self.matrices:
-            self._progress.add(0)
+            self._progress.check()
             kinds = {*self._allowed(tensor), self._probe(tensor)}
             found[tensor.name] = estimated_errors(
                 tensor, sorted(kinds), self._importance, _rounded, self._columns.get(tensor.name)
@@ -235,11 +240,11 @@ def _rounded(weight: Tensor, kind: str, columns: Tensor | None) -> Tensor:
 def _stock_of(tensors: Sequence[FileTensor], network: Network, limit: int) -> Mix | None:
     """The largest of llama.cpp's mixes within so many bytes."""
     sizes = {
-        mix.name: sum(
-            tensor_bytes(t.shape, tensor_type(t.name, t.shape, mix, network)) for t in tensors
+        name: sum(
+            tensor_bytes(t.shape, tensor_type(t.name, t.shape, MIXES[name], network))
+            for t in tensors
         )
-        for mix in MIXES.values()
-        if mix.base not in ("F32", "F16")
+        for name in _COMPARED
     }
     fitting = [name for name, size in sizes.items() if size <= limit]
     return MIXES[max(fitting, key=sizes.__getitem__)] if fitting else None

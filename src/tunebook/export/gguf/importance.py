@@ -179,7 +179,7 @@ def measure_importance(
         tokens = 0
         for ids, mask in batches(rows, batch or _batch(base), device_of(base)):
             if progress is not None:
-                progress.add(0)
+                progress.check()
             watch.mask = mask.flatten()
             tokens += int(mask.sum())
             output: Any = model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
