@@ -164,12 +164,14 @@ def push_to_hub_gguf(
 
     Args:
         quantization_method: one name such as "q8_0", or several.
+        options: also `imatrix_file`, `bits` and `size`, see `save_pretrained_gguf`.
     """
+    asked = {
+        name: options.pop(name) for name in ("imatrix_file", "bits", "size") if name in options
+    }
     with tempfile.TemporaryDirectory(prefix="tunebook-") as place:
-        written = Path(
-            export.save_gguf(
-                self, tokenizer, Path(place) / "model", quantization=quantization_method
-            )
+        written = save_pretrained_gguf(
+            self, Path(place) / "model", tokenizer, quantization_method, **asked
         )
         folder = written if written.is_dir() else written.parent
         return _upload(self, folder, repo_id, token, options)

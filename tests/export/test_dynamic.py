@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -215,6 +216,34 @@ def test_the_estimate_foretells_the_divergence(name: str, embedded: Measured) ->
     rounded = Rounded(embedded.model, embedded.tensors, {name: "Q3_K"}, {})
     seen = Reference(embedded.model, embedded.text.rows[::2]).divergence(rounded).mean
     assert 0.4 < seen / estimate["Q3_K"] < 2.5
+
+
+def test_a_tensor_that_nothing_is_known_of_is_not_taken_for_free(embedded: Measured) -> None:
+    known = dict(embedded.importance.tensors)
+    del known["blk.3.attn_k.weight"]
+    less = replace(embedded.importance, tensors=known)
+    with pytest.raises(FileInvalid, match=r"blk\.3\.attn_k"):
+        make_dynamic(
+            embedded.model, embedded.tensors, embedded.network, less, embedded.text, 3_000_000
+        )
+
+
+@pytest.mark.parametrize("role", ["gate", "up", "down"])
+def test_the_estimate_holds_for_stacked_experts(role: str) -> None:
+    model = tiny_model("mixtral")
+    tensors = list(file_tensors(model, *architecture_of(model.config)))
+    generator = torch.Generator().manual_seed(4)
+    rows = torch.randint(10, 2000, (12, 30), generator=generator).tolist()
+    importance = measure_importance(model, tensors, rows)
+    name = f"blk.1.ffn_{role}_exps.weight"
+    tensor = next(t for t in tensors if t.name == name)
+
+    def rounding(weight: torch.Tensor, kind: str, _: Any) -> torch.Tensor:
+        return dequantize(quantize(weight, kind), kind)
+
+    estimate = estimated_errors(tensor, ["Q5_K"], importance, rounding)["Q5_K"]
+    seen = Reference(model, rows).divergence(Rounded(model, tensors, {name: "Q5_K"}, {})).mean
+    assert 0.6 < seen / estimate < 1.7, seen / estimate
 
 
 def test_it_is_a_quarter_better_than_llama_cpps_mix_of_the_same_size(

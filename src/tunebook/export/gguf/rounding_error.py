@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from tunebook.errors import FileInvalid
 from tunebook.export.gguf.importance import EMBEDDING, Importance
 from tunebook.export.gguf.tensors import FileTensor
 
@@ -37,12 +38,22 @@ def estimated_errors(
         importance: with gradients.
         columns: what `rounding` is told of the columns: (k) or (experts, k).
         rows: of a matrix that are tried.
+
+    Raises:
+        FileInvalid: the importance tells nothing of this tensor, so that any type would seem free.
     """
+    terms = list(_terms(tensor, importance))
+    if not terms:
+        raise FileInvalid(
+            "It is not known what a tensor's rounding costs.",
+            f"{tensor.name} is not in the importance data, or no token went through it.",
+            "measure on this model, with more rows of `calibration`; or take a mix such as 'q4_k_m'.",
+        )
     weight = tensor.load()
     stack = weight if weight.ndim == 3 else weight[None]
     told = None if columns is None else columns.view(-1, weight.shape[-1])
     errors = dict.fromkeys(kinds, 0.0)
-    for expert, by_row, by_column, share in _terms(tensor, importance):
+    for expert, by_row, by_column, share in terms:
         chosen = _sample(by_row, rows)
         total = float(by_row.sum())
         places, counts = torch.unique(chosen, return_counts=True)
