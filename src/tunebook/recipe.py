@@ -471,12 +471,15 @@ class ExportPart(Part):
             "q3_k_s",
             "q2_k",
             "q2_k_l",
+            "dynamic",
         ]
     ] = knob(
         ["q4_k_m"],
         title="GGUF quantization",
         description="Bits a weight of GGUF files: q4_k_m is small and close to the model, q8_0 is "
-        "as good as 16 bit, below q4 answers suffer. One file is written for each.",
+        "as good as 16 bit, below q4 answers suffer. One file is written for each. dynamic is of "
+        "q4_k_m's size, with bits where this model's answers hang on them; measuring that takes "
+        "a while.",
     )
 
 

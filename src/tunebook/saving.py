@@ -20,6 +20,7 @@ from tunebook.models.loading import portable_name
 from tunebook.recipe import Recipe
 
 logger = logging.getLogger(__name__)
+_ROWS = 2048  # of the data, to measure importance on
 _trainers: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 
 
@@ -80,6 +81,9 @@ def save_pretrained_gguf(
     tokenizer: Any = None,
     quantization_method: str | Sequence[str] = "fast_quantized",
     *,
+    imatrix_file: str | Path | bool | None = None,
+    bits: float | None = None,
+    size: int | str | None = None,
     replace: bool = False,
     **ignored: Any,
 ) -> Path:
@@ -87,7 +91,9 @@ def save_pretrained_gguf(
 
     Args:
         save_directory: must not exist, or be empty, unless `replace`.
-        quantization_method: one name such as "q4_k_m", or several.
+        quantization_method: one name such as "q4_k_m" or "dynamic", or several.
+        imatrix_file: importance data; True or "auto" measures them on what was trained on.
+        bits, size: of a "dynamic" file, see `tunebook.export.save_gguf`.
         replace: whether files of the same names are replaced; others in the folder stay.
 
     Raises:
@@ -95,7 +101,15 @@ def save_pretrained_gguf(
     """
     _log_ignored("save_pretrained_gguf", ignored)
     return export.save_gguf(
-        self, tokenizer, save_directory, quantization=quantization_method, replace=replace
+        self,
+        tokenizer,
+        save_directory,
+        quantization=quantization_method,
+        importance="auto" if imatrix_file is True else imatrix_file or None,
+        bits=bits,
+        size=size,
+        calibration=_trained_rows(self),
+        replace=replace,
     )
 
 
@@ -150,12 +164,14 @@ def push_to_hub_gguf(
 
     Args:
         quantization_method: one name such as "q8_0", or several.
+        options: also `imatrix_file`, `bits` and `size`, see `save_pretrained_gguf`.
     """
+    asked = {
+        name: options.pop(name) for name in ("imatrix_file", "bits", "size") if name in options
+    }
     with tempfile.TemporaryDirectory(prefix="tunebook-") as place:
-        written = Path(
-            export.save_gguf(
-                self, tokenizer, Path(place) / "model", quantization=quantization_method
-            )
+        written = save_pretrained_gguf(
+            self, Path(place) / "model", tokenizer, quantization_method, **asked
         )
         folder = written if written.is_dir() else written.parent
         return _upload(self, folder, repo_id, token, options)
@@ -191,6 +207,16 @@ def _recipe(model: Any) -> Recipe:
     if adapter := next(iter(getattr(model, "peft_config", {}).values()), None):
         values |= {"lora.r": adapter.r, "lora.alpha": adapter.lora_alpha}
     return Recipe().with_values(values)
+
+
+def _trained_rows(model: Any) -> list[list[int]] | None:
+    """Token ids of some of the rows that the model was trained on, where they are known."""
+    trainer = _trainers[model]() if model in _trainers else None
+    dataset = getattr(trainer, "train_dataset", None)
+    if "input_ids" not in (getattr(dataset, "column_names", None) or ()):
+        return None
+    few: list[list[int]] = dataset[:_ROWS]["input_ids"]  # type: ignore[index]
+    return few
 
 
 def _numbers(trainer: Any) -> dict[str, Any]:

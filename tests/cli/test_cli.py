@@ -60,6 +60,25 @@ def test_training_chatting_and_exporting_from_a_shell(tmp_path: Path, capsys: Pr
     assert "merged_16bit" in capsys.readouterr().err
 
 
+def test_the_size_of_a_dynamic_file_reaches_the_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+
+    class Told:
+        def export(self, formats: list[str], **more: object) -> list[Path]:
+            asked.update(more)
+            return []
+
+    monkeypatch.setattr("tunebook.training.open_run", lambda _: Told())
+    options = ["--gguf-quantization", "dynamic", "--gguf-size", "4GB", "--importance", "im.gguf"]
+    assert main(["export", str(tmp_path), *options]) == 0
+    assert asked["quantization"] == ["dynamic"]
+    assert (asked["bits"], asked["size"], asked["importance"]) == (None, "4GB", "im.gguf")
+    assert main(["export", str(tmp_path), "--gguf-bits", "4.5"]) == 0
+    assert asked["bits"] == 4.5
+
+
 def test_a_plan_as_text_and_as_json(capsys: Printed) -> None:
     assert main(["plan", "--model", "Llama-3.1-8B-Instruct", "--on", "T4"]) == 0
     text = capsys.readouterr().out

@@ -198,7 +198,13 @@ def export(arguments: argparse.Namespace) -> int:
     quantization = [name for name in (arguments.gguf_quantization or "").split(",") if name] or None
     good = True
     written = run.export(
-        formats, folder=arguments.folder, quantization=quantization, replace=arguments.replace
+        formats,
+        folder=arguments.folder,
+        quantization=quantization,
+        bits=arguments.gguf_bits,
+        size=arguments.gguf_size,
+        importance=arguments.importance,
+        replace=arguments.replace,
     )
     for path in written:
         show.console.print(str(path), markup=False)
@@ -299,7 +305,20 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--gguf-quantization",
         metavar="A,B",
-        help="of GGUF files, such as q4_k_m,q8_0 [default: the recipe's]",
+        help="of GGUF files, such as q4_k_m,q8_0 or dynamic [default: the recipe's]",
+    )
+    sub.add_argument(
+        "--gguf-bits", type=float, metavar="X", help="bits a weight of a dynamic GGUF file"
+    )
+    sub.add_argument(
+        "--gguf-size",
+        metavar="SIZE",
+        help="size of a dynamic GGUF file, such as 4GB, or q4_k_m for its size [default: q4_k_m]",
+    )
+    sub.add_argument(
+        "--importance",
+        metavar="auto|FILE",
+        help="quantize by what matters: auto measures on the run's data, or an imatrix file",
     )
     sub.add_argument("--folder", help="where to write [default: the run's own export folder]")
     sub.add_argument(

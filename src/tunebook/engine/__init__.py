@@ -3,7 +3,7 @@
 Knows torch models; knows no recipe, no run and no widget.
 """
 
-from tunebook.engine.apply import patch, report, unpatch
+from tunebook.engine.apply import patch, plain_forwards, report, unpatch
 from tunebook.engine.attention import CAUSAL
 from tunebook.engine.audit import Audit, audit_gradients
 from tunebook.engine.decoding import Token
@@ -62,6 +62,7 @@ __all__ = [
     "patch",
     "patch_checked",
     "place_embedding",
+    "plain_forwards",
     "release",
     "report",
     "spend",

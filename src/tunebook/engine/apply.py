@@ -5,7 +5,8 @@ Knows the list of kinds; whether the result is still the same function is `parit
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -74,6 +75,28 @@ def unpatch(model: nn.Module) -> None:
             config._attn_implementation = before
         for module in model.modules():
             module.__dict__.pop(_ATTENTION, None)
+
+
+@contextmanager
+def plain_forwards(model: nn.Module) -> Iterator[None]:
+    """While it lasts, the modules that `patch` swapped run their own forwards, hooks of parts too."""
+    swapped = [
+        (module, module.__dict__["forward"])
+        for module in model.modules()
+        if swapped_kind(module) is not None
+    ]
+    configs = replaced_attention(model)
+    for module, _ in swapped:
+        restore_forward(module)
+    for config, before in configs:
+        config._attn_implementation = before
+    try:
+        yield
+    finally:
+        for module, forward in swapped:
+            module.__dict__["forward"] = forward
+        for config, _ in configs:
+            config._attn_implementation = attention.NAME
 
 
 def report(model: nn.Module) -> Report | None:

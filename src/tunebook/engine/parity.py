@@ -14,11 +14,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from tunebook.engine.apply import patch, remember, replaced_attention, unpatch
-from tunebook.engine.attention import NAME
+from tunebook.engine.apply import patch, plain_forwards, remember, unpatch
 from tunebook.engine.eight_bits import exact_eight_bits
 from tunebook.engine.locks import model_lock, unwrapped
-from tunebook.engine.modules import UNDONE, Report, restore_forward, swapped_kind
+from tunebook.engine.modules import UNDONE, Report
 from tunebook.engine.state import own_randomness, same_gradients, same_modes, without_dropout
 
 
@@ -104,24 +103,9 @@ def check_parity(
     labels = input_ids if labels is None else labels
     layers = _depth(model)
     with model_lock(model), exact_eight_bits(model):
-        swapped = [
-            (module, module.__dict__["forward"])
-            for module in model.modules()
-            if swapped_kind(module) is not None
-        ]
         patched = _step(model, input_ids, labels)
-        configs = replaced_attention(model)
-        for module, _ in swapped:
-            restore_forward(module)
-        for config, before in configs:
-            config._attn_implementation = before
-        try:
+        with plain_forwards(model):
             plain = _step(model, input_ids, labels)
-        finally:
-            for module, forward in swapped:
-                module.__dict__["forward"] = forward
-            for config, _ in configs:
-                config._attn_implementation = NAME
     return _compare(patched, plain, layers)
 
 

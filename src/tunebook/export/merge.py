@@ -6,7 +6,7 @@ held twice; the live model is not changed and can train on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -39,6 +39,7 @@ def save_merged(
     replace: bool = False,
     progress: Progress | None = None,
     shard_bytes: int = SHARD_BYTES,
+    keep: Sequence[str] = (),
 ) -> Path:
     """Write a whole model (`merged_16bit`, `merged_4bit`) or the adapter alone (`lora`).
 
@@ -53,6 +54,7 @@ def save_merged(
         replace: whether model files in a folder that exists are replaced; other files there stay.
         progress: told of the bytes of the tensors.
         shard_bytes: most bytes of one file.
+        keep: names of linear layers that "merged_4bit" leaves in 16 bit, see `four_bit_skips`.
 
     Raises:
         FolderExists, DiskFull, Cancelled: see `save_adapter`.
@@ -79,7 +81,11 @@ def save_merged(
     base: Any = model.get_base_model() if adapted else model  # type: ignore[operator]
     dtype = _storage_dtype(base)
     weights = merged_weights(base)
-    small = _quantized(base, weights) if method == "merged_4bit" else set()
+    small: set[str] = set()
+    if method == "merged_4bit":
+        small = {w.name for w in rounded_weights(base, weights)} - {
+            f"{name}.weight" for name in keep
+        }
     size = int(sum(w.elements * (four_bits.BYTES if w.name in small else 2) for w in weights))
     progress = progress or Progress()
     progress.begin(size)
@@ -89,7 +95,7 @@ def save_merged(
         with ShardWriter(temporary, shard_bytes=shard_bytes, expected=expected) as shards:
             for name, tensor in _tensors(base, weights, small, dtype):
                 progress.add(shards.add(name, tensor))
-        _write_config(base, temporary, dtype, _kept(weights, small) if small else None)
+        _write_config(base, temporary, dtype, in_16_bit(base, weights, small) if small else None)
         progress.finish()
         if tokenizer is not None:
             tokenizer.save_pretrained(str(temporary))
@@ -111,19 +117,21 @@ def _method(name: str) -> str:
     return method
 
 
-def _quantized(base: PreTrainedModel, weights: list[Weight]) -> set[str]:
-    """Names of the matrices that are quantized: all of linear layers but the output head."""
+def rounded_weights(base: PreTrainedModel, weights: list[Weight]) -> list[Weight]:
+    """The matrices that 4 bit are for: all of linear layers but the output head."""
     from torch import nn
 
     head: Any = base.get_output_embeddings()  # type: ignore[no-untyped-call]
     whole = {id(part) for part in head.modules()} if isinstance(head, nn.Module) else set()
-    return {w.name for w in weights if w.is_linear and id(w.holder) not in whole}
+    return [w for w in weights if w.is_linear and id(w.holder) not in whole]
 
 
-def _kept(weights: list[Weight], small: set[str]) -> list[str]:
+def in_16_bit(base: PreTrainedModel, weights: list[Weight], small: set[str]) -> list[str]:
     """Linear layers that stay in 16 bit, the head among them even where it is tied."""
     kept = [w.name.removesuffix(".weight") for w in weights if w.is_linear and w.name not in small]
-    return kept or ["lm_head"]
+    head: Any = base.get_output_embeddings()  # type: ignore[no-untyped-call]
+    names = [name for name, module in base.named_modules() if module is head]
+    return [*kept, *(name for name in names if name not in kept)]
 
 
 def _tensors(

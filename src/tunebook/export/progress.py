@@ -45,8 +45,8 @@ class Progress:
         self.done, self.total = 0, total
         self.add(0)
 
-    def add(self, count: int) -> None:
-        """So many more were written.
+    def check(self) -> None:
+        """Look whether to go on, where nothing is written yet.
 
         Raises:
             Cancelled: a stop was asked for.
@@ -57,6 +57,14 @@ class Progress:
                 "you asked for it; nothing half-written was kept.",
                 "begin again whenever you like.",
             )
+
+    def add(self, count: int) -> None:
+        """So many more were written.
+
+        Raises:
+            Cancelled: a stop was asked for.
+        """
+        self.check()
         self.done += count
         if self._tell is not None:
             self._tell(min(self.done, self.total), self.total)

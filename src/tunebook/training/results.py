@@ -115,6 +115,9 @@ class Results(ABC):
         *,
         folder: Path | str | None = None,
         quantization: Sequence[str] | None = None,
+        bits: float | None = None,
+        size: int | str | None = None,
+        importance: str | None = None,
         replace: bool = False,
         progress: Callable[[str, int, int], Any] | None = None,
         stop: threading.Event | None = None,
@@ -126,7 +129,9 @@ class Results(ABC):
         Args:
             formats: names of `tunebook.export.FORMATS`; None takes the recipe's.
             folder: where; None is the run's own `export/`. Each format gets a folder of its name.
-            quantization: of GGUF files, such as ["q4_k_m", "q8_0"]; None takes the recipe's.
+            quantization: of GGUF files, such as ["q4_k_m", "q8_0"] or ["dynamic"]; None takes the
+                recipe's.
+            bits, size, importance: of GGUF files, see `tunebook.export.save_gguf`.
             replace: whether a model that is in `folder` already gives way.
             progress: called with the format, the bytes done and the bytes in all.
             stop: set it from anywhere to stop; what is half-written then is taken away.
@@ -137,7 +142,7 @@ class Results(ABC):
             FolderExists, DiskFull, Cancelled: see `tunebook.export`.
         """
         from tunebook.export import FORMATS, Progress
-        from tunebook.export.gguf.mixes import mix_named
+        from tunebook.export.gguf.mixes import mix_title
         from tunebook.training.worker import folder_bytes
 
         self._require_ended("exported")
@@ -151,13 +156,14 @@ class Results(ABC):
             )
         recipe = self.recipe
         if quantization is not None:
-            mixes = [mix_named(name).name.lower() for name in quantization]
+            mixes = [mix_title(name).lower() for name in quantization]
             recipe = recipe.with_values({"export.gguf_quantization": mixes})
         written = []
         for name in wanted:
             inside = folder is None
             tell = partial(progress, name) if progress is not None else None
             counted = Progress(tell, stop)
+            gguf = {"bits": bits, "size": size, "importance": importance} if name == "gguf" else {}
             path = FORMATS[name].save(
                 self.model,
                 self.tokenizer,
@@ -165,10 +171,11 @@ class Results(ABC):
                 recipe=recipe,
                 replace=inside or replace,
                 progress=counted,
+                **gguf,
             )
             shown = os.path.relpath(path, self.path) if inside else str(path.absolute())
-            size, notes = folder_bytes(path), tuple(counted.notes)
-            self.log.append(ExportEvent(format=name, path=shown, bytes=size, notes=notes))
+            held, notes = folder_bytes(path), tuple(counted.notes)
+            self.log.append(ExportEvent(format=name, path=shown, bytes=held, notes=notes))
             written.append(path)
         return written
 

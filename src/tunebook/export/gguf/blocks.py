@@ -106,7 +106,8 @@ def quantize(weight: Tensor, type: str, importance: Tensor | None = None) -> Ten
         weight: (..., k) of any floating dtype, finite (`finite` tells).
         type: a name in `BLOCK_TYPES`.
         importance: (k) float32, at least 0: mean square of the input that each column meets, as an
-            importance matrix holds it. Q8_0 and the float types have no use for it.
+            importance matrix holds it; (experts, k) where `weight` is (experts, rows, k). Q8_0 and
+            the float types have no use for it.
 
     Returns:
         (..., row_bytes(type, k)) uint8, on the device of `weight`; for F32 of float32 the same memory.
@@ -116,6 +117,9 @@ def quantize(weight: Tensor, type: str, importance: Tensor | None = None) -> Ten
     """
     block, k = _block(type), weight.shape[-1]
     size = row_bytes(type, k)
+    if importance is not None and importance.shape == (weight.shape[0], k) and weight.ndim == 3:
+        pairs = zip(weight, importance, strict=True)
+        return torch.stack([quantize(part, type, columns) for part, columns in pairs])
     rows = weight.detach().reshape(-1, k)
     if type in _FLOATS:
         return rows.to(_FLOATS[type]).contiguous().view(torch.uint8).view(*weight.shape[:-1], size)

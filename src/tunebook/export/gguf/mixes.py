@@ -6,8 +6,8 @@ shapes of tensors; no weights, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 
@@ -83,6 +83,8 @@ class Mix:
         value, down, output: rules for attn_v (or the fused attn_qkv), ffn_down and attn_output.
         embedding: of the output matrix and the token embedding, if another than llama.cpp's choice.
         eight_experts_q5: whether attn_output of a model of eight experts is Q5_K.
+        types: of single tensors by name, whatever the rules say; of a mix made for one model.
+        like: the mix of llama.cpp that such a mix goes as.
     """
 
     name: str
@@ -92,11 +94,14 @@ class Mix:
     output: tuple[Rule, ...] = ()
     embedding: str | None = None
     eight_experts_q5: bool = False
+    types: Mapping[str, str] = field(default_factory=dict)
+    like: str = ""
 
     @property
     def file_type(self) -> LlamaFileType:
         """`general.file_type`; Q2_K_L is no type of llama.cpp's own and goes as Q2_K."""
-        name = {"Q2_K_L": "Q2_K"}.get(self.name, self.name)
+        name = self.like or self.name
+        name = {"Q2_K_L": "Q2_K"}.get(name, name)
         return LlamaFileType["ALL_F32" if name == "F32" else f"MOSTLY_{name}"]
 
 
@@ -161,6 +166,8 @@ MIXES: dict[str, Mix] = {
         Mix("Q2_K_L", "Q2_K", embedding="Q8_0", **_Q2_K),  # type: ignore[arg-type]
     )
 }
+DYNAMIC = "dynamic"
+"""In place of a mix's name: one is made for the model."""
 ALIASES = {
     "not_quantized": "BF16",
     "fast_quantized": "Q8_0",
@@ -211,6 +218,15 @@ def mix_named(name: str) -> Mix:
     )
 
 
+def mix_title(name: str) -> str:
+    """The name as it is written: "Q4_K_M", or "DYNAMIC" for a mix that is made for a model.
+
+    Raises:
+        RecipeInvalid: no such name.
+    """
+    return DYNAMIC.upper() if str(name).lower() == DYNAMIC else mix_named(name).name
+
+
 def tensor_type(name: str, shape: tuple[int, ...], mix: Mix, network: Network) -> str:
     """The type of one tensor.
 
@@ -221,6 +237,8 @@ def tensor_type(name: str, shape: tuple[int, ...], mix: Mix, network: Network) -
     Returns:
         A ggml type, such as "Q6_K".
     """
+    if name in mix.types:
+        return mix.types[name]
     if not is_quantized(name, shape):
         return "F32"
     if mix.base in _NOT_QUANTIZED:

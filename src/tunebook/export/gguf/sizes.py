@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tunebook.export.gguf.mixes import Network, mix_named, tensor_bytes, tensor_type
+from tunebook.export.gguf.mixes import DYNAMIC, Network, mix_named, tensor_bytes, tensor_type
 from tunebook.models.shape import ModelShape
 
 _NAMES = {
@@ -22,12 +22,12 @@ _NAMES = {
 
 
 def predicted_bytes(shape: ModelShape, quantization: str) -> int:
-    """Bytes of the tensors of a GGUF file.
+    """Bytes of the tensors of a GGUF file; a dynamic one has the size of Q4_K_M.
 
     Raises:
         RecipeInvalid: no such quantization.
     """
-    mix = mix_named(quantization)
+    mix = mix_named("q4_k_m" if quantization == DYNAMIC else quantization)
     network = Network(
         layers=shape.num_hidden_layers,
         heads=shape.num_attention_heads,

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _EXPERTS = ".experts.gate_up_proj"
-_Named = tuple[str, tuple[int, ...], Callable[[], "torch.Tensor"]]
 _VISION = ("model.vision_tower.", "model.multi_modal_projector.")
 
 
@@ -32,11 +31,32 @@ class FileTensor:
         name: in the file, such as "blk.0.attn_q.weight".
         shape: rows first, as torch has it.
         load: gives it in float32, on the device of the model.
+        source: where it comes from; None if it is computed from the configuration.
     """
 
     name: str
     shape: tuple[int, ...]
     load: Callable[[], torch.Tensor]
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """The tensor of the model that one of the file is made of.
+
+    Attributes:
+        weight: the merged tensor.
+        part: 0 for the gate and 1 for the up half of stacked experts; None for all of it.
+        turn: puts rows of it, or values that belong to its rows, into the order of the file.
+    """
+
+    weight: Weight
+    part: int | None
+    turn: Callable[[torch.Tensor], torch.Tensor]
+
+    def piece(self, value: torch.Tensor) -> torch.Tensor:
+        """The part of the model's tensor, in the model's order."""
+        return value if self.part is None else value.chunk(2, dim=1)[self.part]
 
 
 def file_tensors(
@@ -56,11 +76,11 @@ def file_tensors(
     names = _name_map(architecture, text.num_hidden_layers)
     for weight in merged_weights(base):
         if not weight.buffer and not weight.name.startswith(_VISION):
-            for name, shape, load in _parts(weight):
-                yield _placed(name, shape, load, architecture, names, text)
+            for name, shape, part in _parts(weight):
+                yield _placed(name, shape, weight, part, architecture, names, text)
 
 
-def _parts(weight: Weight) -> Iterator[_Named]:
+def _parts(weight: Weight) -> Iterator[tuple[str, tuple[int, ...], int | None]]:
     """Gate and up of the experts, (experts, 2 * width, in), apart; anything else as it is.
 
     Names are those of a model that is a text decoder and nothing else.
@@ -68,21 +88,18 @@ def _parts(weight: Weight) -> Iterator[_Named]:
     name = weight.name.replace("model.language_model.", "model.", 1)
     shape = _shape(weight)
     if not name.endswith(_EXPERTS):
-        yield name, shape, weight.value
+        yield name, shape, None
         return
     experts, both, columns = shape
     for place, part in enumerate(("gate_proj", "up_proj")):
-
-        def load(place: int = place) -> torch.Tensor:
-            return weight.value().chunk(2, dim=1)[place]
-
-        yield name.replace("gate_up_proj", part), (experts, both // 2, columns), load
+        yield name.replace("gate_up_proj", part), (experts, both // 2, columns), place
 
 
 def _placed(
     name: str,
     shape: tuple[int, ...],
-    merged: Callable[[], torch.Tensor],
+    weight: Weight,
+    part: int | None,
     architecture: Architecture,
     names: TensorNameMap,
     text: Any,
@@ -97,13 +114,13 @@ def _placed(
             "export 'merged_16bit', and serve that with vLLM or transformers.",
         )
     module = full.rpartition(".")[0]
-    turn = next((turn for end, turn in architecture.turns.items() if module.endswith(end)), None)
+    found = next((turn for end, turn in architecture.turns.items() if module.endswith(end)), None)
 
-    def load() -> torch.Tensor:
-        tensor = merged().float()
-        return tensor if turn is None else turn(tensor, text)
+    def turn(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if found is None else found(tensor, text)
 
-    return FileTensor(placed, shape, load)
+    source = Source(weight, part, turn)
+    return FileTensor(placed, shape, lambda: turn(source.piece(weight.value()).float()), source)
 
 
 def _shape(weight: Weight) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ files; what each family and each mix wants stands in tables beside this module.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook.errors import ModelInvalid, RecipeInvalid, VerificationFailed, three_part
+from tunebook.errors import ModelInvalid, VerificationFailed, three_part
 from tunebook.export.adapter import new_folder
 from tunebook.export.gguf.architectures import (
     Architecture,
@@ -21,8 +22,9 @@ from tunebook.export.gguf.architectures import (
     network_of,
     notes_on,
 )
+from tunebook.export.gguf.choosing import Asked, choose_mixes
 from tunebook.export.gguf.metadata import write_metadata
-from tunebook.export.gguf.mixes import Mix, mix_named, tensor_bytes, tensor_type
+from tunebook.export.gguf.mixes import Mix, tensor_bytes, tensor_type
 from tunebook.export.gguf.tensors import FileTensor, file_tensors
 from tunebook.export.gguf.vocabulary import Vocabulary, add_vocabulary, vocabulary_of
 from tunebook.export.ollama import write_modelfile
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from tunebook.export.gguf.importance import Importance
 
 _LARGEST_F16 = 65504.0
 _SPARE = 64 * 2**20  # vocabulary, merges and names
@@ -49,7 +53,10 @@ def save_gguf(
     recipe: Recipe | None = None,
     replace: bool = False,
     progress: Progress | None = None,
-    importance: Mapping[str, torch.Tensor] | None = None,
+    importance: str | Path | Importance | Mapping[str, torch.Tensor] | None = None,
+    bits: float | None = None,
+    size: int | str | None = None,
+    calibration: Sequence[Sequence[int]] | None = None,
     verify: bool = True,
 ) -> Path:
     """Write a model, its adapter merged in, as one GGUF file for each quantization.
@@ -60,16 +67,23 @@ def save_gguf(
             which names the first quantization.
         folder: must not exist, or be empty, unless `replace`. Files are named after the model and
             the quantization, such as `tunebook-tiny-Q4_K_M.gguf`.
-        quantization: names of `MIXES` or `ALIASES`; None takes the recipe's, or "q4_k_m".
+        quantization: names of `MIXES` or `ALIASES`; None takes the recipe's, or "q4_k_m". "dynamic"
+            chooses each tensor's type for this model, and writes why in a .json file beside it.
         recipe: saved as `recipe.yaml` if given, and names the model.
         replace: whether files of the same name are replaced; others in the folder stay.
         progress: told of the bytes of the tensors, and of what llama.cpp and Ollama do otherwise.
-        importance: by the tensor's name in the file, how much each column matters, (columns,) or
-            (experts, columns), float32.
+        importance: how much each column matters: "auto" measures it, as "dynamic" does anyway; a
+            path to an imatrix file; an `Importance`; or by the tensor's name in the file, (columns,)
+            or (experts, columns), float32.
+        bits, size: of a dynamic file, one of them: bits a weight; or bytes, such as "4GB", or the
+            name of a mix whose size it shall have. None is that of "q4_k_m".
+        calibration: token ids of rows to measure on; None takes the recipe's data. General text is
+            added to them.
         verify: read every file again and compare it with the model before it gets its name.
 
     Raises:
-        RecipeInvalid: no such quantization.
+        RecipeInvalid: no such quantization, or a size that cannot be.
+        FileInvalid, SourceMissing: importance data that are not there, or another model's.
         ModelInvalid: a family that llama.cpp computes otherwise or not at all, or a weight that is
             not a number.
         VerificationFailed: what was written is not the model.
@@ -79,22 +93,28 @@ def save_gguf(
     if quantization is None:
         quantization = recipe.export.gguf_quantization if recipe is not None else "q4_k_m"
     names = [quantization] if isinstance(quantization, str) else quantization
-    mixes = {mix.name: mix for mix in map(mix_named, names)}.values()
-    if not mixes:
-        raise RecipeInvalid(
-            "There is no quantization to write GGUF in.",
-            "the list of names is empty.",
-            "set `export.gguf_quantization` to ['q4_k_m'] or others.",
-        )
-    content = content_of(model, tokenizer, recipe=recipe, importance=importance)
-    size = sum(content.bytes(mix) for mix in mixes)
+    asked = Asked(names, bits, size, importance, calibration)
+    asked.require_sense()
     progress = progress or Progress()
-    progress.begin(size)
+    content = content_of(model, tokenizer, recipe=recipe)
+    chosen = choose_mixes(
+        asked,
+        model,
+        tokenizer,
+        content.tensors,
+        content.text,
+        content.vocabulary,
+        recipe=recipe,
+        progress=progress,
+    )
+    content, mixes = dataclasses.replace(content, importance=chosen.importance), chosen.mixes
+    needed = sum(content.bytes(mix) for mix in mixes)
+    progress.begin(needed)
     with (
         three_part("write the GGUF file"),
         new_folder(
             folder,
-            size + _SPARE * len(mixes),
+            needed + _SPARE * len(mixes),
             purpose="the GGUF file",
             replace=replace,
             stale=(),
@@ -113,6 +133,8 @@ def save_gguf(
         made = write_modelfile(temporary, first, tokenizer, generation=model.generation_config)
         for note in made.notes:
             progress.note(f"In the Modelfile for Ollama: {note}")
+        if chosen.report is not None:
+            chosen.report.save(temporary / f"{content.name}-{chosen.report.name}.json")
         progress.finish()
         if recipe is not None:
             recipe.save(temporary / "recipe.yaml")
@@ -132,7 +154,7 @@ class Content:
         name: of the model, and the beginning of its files' names.
         text: configuration of its text decoder.
         tensors: in the order of the file.
-        importance: of the columns, by the tensor's name in the file.
+        importance: of the columns, if it was measured.
     """
 
     name: str
@@ -140,12 +162,12 @@ class Content:
     text: Any
     tensors: list[FileTensor]
     vocabulary: Vocabulary
-    importance: Mapping[str, torch.Tensor]
+    importance: Importance | None = None
 
     def kinds(self, mix: Mix) -> list[str]:
         """The type of each tensor."""
         tied = all(tensor.name != "output.weight" for tensor in self.tensors)
-        network = network_of(self.text, tied=tied, importance=bool(self.importance))
+        network = network_of(self.text, tied=tied, importance=self.importance is not None)
         return [tensor_type(tensor.name, tensor.shape, mix, network) for tensor in self.tensors]
 
     def bytes(self, mix: Mix) -> int:
@@ -154,13 +176,7 @@ class Content:
         return sum(tensor_bytes(tensor.shape, kind) for tensor, kind in pairs)
 
 
-def content_of(
-    model: Any,
-    tokenizer: Any,
-    *,
-    recipe: Recipe | None = None,
-    importance: Mapping[str, torch.Tensor] | None = None,
-) -> Content:
+def content_of(model: Any, tokenizer: Any, *, recipe: Recipe | None = None) -> Content:
     """What the files of a model hold; arguments and errors are those of `save_gguf`."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     architecture, text = architecture_of(base.config)
@@ -173,7 +189,6 @@ def content_of(
         text=text,
         tensors=tensors,
         vocabulary=vocabulary,
-        importance=dict(importance or {}),
     )
 
 
@@ -201,6 +216,8 @@ def _write(path: Path, content: Content, mix: Mix, progress: Progress) -> None:
         )
         writer.add_file_type(mix.file_type)
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        if content.importance is not None:
+            _add_importance(writer, content.importance)
         for tensor, kind in zip(content.tensors, kinds, strict=True):
             writer.add_tensor_info(
                 tensor.name,
@@ -217,14 +234,23 @@ def _write(path: Path, content: Content, mix: Mix, progress: Progress) -> None:
         writer.close()
 
 
+def _add_importance(writer: gguf.GGUFWriter, importance: Importance) -> None:
+    """By the keys of llama.cpp's tools/quantize."""
+    writer.add_string("quantize.imatrix.file", Path(importance.file).name or "measured by Tunebook")
+    writer.add_string("quantize.imatrix.dataset", ", ".join(importance.datasets))
+    writer.add_int32("quantize.imatrix.entries_count", len(importance.tensors))
+    writer.add_int32("quantize.imatrix.chunks_count", importance.chunks)
+
+
 def _write_tensors(
     writer: gguf.GGUFWriter, content: Content, kinds: list[str], progress: Progress
 ) -> None:
     assert writer.fout is not None
     file = writer.fout[0]
     writer.write_padding(file, file.tell())
+    columns = content.importance.columns() if content.importance is not None else {}
     for tensor, kind in zip(content.tensors, kinds, strict=True):
-        packed = _packed(tensor, kind, content.importance.get(tensor.name))
+        packed = _packed(tensor, kind, columns.get(tensor.name))
         data = packed.cpu().contiguous().numpy()
         file.write(data.data)  # `tofile` does not tell that a disk is full
         writer.write_padding(file, data.nbytes)
@@ -235,8 +261,6 @@ def _write_tensors(
 
 def _packed(tensor: FileTensor, kind: str, importance: torch.Tensor | None) -> torch.Tensor:
     """The blocks of a tensor: (..., bytes of a row), uint8."""
-    import torch
-
     from tunebook.export.gguf.blocks import quantize
 
     weight = tensor.load()
@@ -246,13 +270,7 @@ def _packed(tensor: FileTensor, kind: str, importance: torch.Tensor | None) -> t
             f"the largest is {largest:,.0f}, and F16 ends at {_LARGEST_F16:,.0f}.",
             "set the quantization to 'bf16' or 'f32'.",
         )
-    if importance is None or kind in ("F32", "F16", "BF16"):
-        return quantize(weight, kind)
-    importance = importance.to(weight.device)
-    if importance.ndim == 1:
-        return quantize(weight, kind, importance)
-    parts = zip(weight, importance, strict=True)
-    return torch.stack([quantize(part, kind, columns) for part, columns in parts])
+    return quantize(weight, kind, importance)
 
 
 def _require_same(path: Path, content: Content, mix: Mix) -> None:
