@@ -15,7 +15,7 @@ import torch
 from tiny_models import tiny_model
 
 from tunebook import engine
-from tunebook.errors import FileInvalid, RecipeInvalid
+from tunebook.errors import FileInvalid, FolderExists, RecipeInvalid
 from tunebook.export import (
     DynamicReport,
     Importance,
@@ -394,6 +394,17 @@ def test_sizes_that_cannot_be_are_refused(
     with pytest.raises(RecipeInvalid, match=told):
         save_gguf(embedded.model, embedded.tokenizer, tmp_path / "a", **more)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_something_in_it_is_found_before_anything_is_measured(
+    embedded: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "tunebook.export.gguf.importance.measure_importance", lambda *_, **__: 1 / 0
+    )
+    (tmp_path / "mine.txt").write_text("years of work")
+    with pytest.raises(FolderExists):
+        save_gguf(embedded.model, embedded.tokenizer, tmp_path, quantization="dynamic")
 
 
 def test_calibration_takes_own_rows_and_holds_some_out(embedded: Measured) -> None:

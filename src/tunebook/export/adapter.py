@@ -106,12 +106,7 @@ def new_folder(
     Raises:
         FolderExists, DiskFull: see `save_adapter`.
     """
-    if folder.exists() and not replace and (not folder.is_dir() or any(folder.iterdir())):
-        raise FolderExists(
-            f"The folder {folder} exists already.",
-            f"{purpose} would overwrite what is in it.",
-            "choose another folder, or say that it gives way: `replace=True`, in a shell `--replace`.",
-        )
+    require_free(folder, purpose=purpose, replace=replace)
     _remove_left_behind(folder)
     require_disk_space(folder, size, purpose=purpose)
     made = [parent for parent in folder.absolute().parents if not parent.exists()]
@@ -133,6 +128,20 @@ def new_folder(
         if (full := as_disk_full(error, during=f"write {purpose}")) is not None:
             raise full from error
         raise
+
+
+def require_free(folder: Path, *, purpose: str, replace: bool) -> None:
+    """Raise if something is in a folder that is to be written; arguments are those of `new_folder`.
+
+    Raises:
+        FolderExists: there is.
+    """
+    if folder.exists() and not replace and (not folder.is_dir() or any(folder.iterdir())):
+        raise FolderExists(
+            f"The folder {folder} exists already.",
+            f"{purpose} would overwrite what is in it.",
+            "choose another folder, or say that it gives way: `replace=True`, in a shell `--replace`.",
+        )
 
 
 def _remove_left_behind(folder: Path) -> None:

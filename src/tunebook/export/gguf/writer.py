@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import ModelInvalid, VerificationFailed, three_part
-from tunebook.export.adapter import new_folder
+from tunebook.export.adapter import new_folder, require_free
 from tunebook.export.gguf.architectures import (
     Architecture,
     architecture_of,
@@ -94,7 +94,7 @@ def save_gguf(
         quantization = recipe.export.gguf_quantization if recipe is not None else "q4_k_m"
     names = [quantization] if isinstance(quantization, str) else quantization
     asked = Asked(names, bits, size, importance, calibration)
-    asked.require_sense()
+    require_free(folder, purpose="the GGUF file", replace=replace)  # before minutes of measuring
     progress = progress or Progress()
     content = content_of(model, tokenizer, recipe=recipe)
     chosen = choose_mixes(
