@@ -226,7 +226,7 @@ def test_every_type_is_described_and_the_larger_ones_of_a_kind_are_the_closer_on
     entry = find("Llama-3.1-8B-Instruct")
     assert entry is not None
     rows = choices(entry.shape)
-    assert {row.name.upper() for row in rows} == set(MIXES)
+    assert {row.name.upper() for row in rows} == {*MIXES, "DYNAMIC"}
     usual = [row for row in rows if row.quality.usual]
     order = ["16 bit", "like 16 bit", "very close", "close", "good", "weak", "poor"]
     ranks = [order.index(row.quality.closeness) for row in usual]

@@ -16,6 +16,9 @@ from tunebook.export.gguf.quality import QUALITIES, choices
 from tunebook.models.shape import ModelShape
 from tunebook.words import bytes_text
 
+_ENDINGS = {"dynamic": "*-dynamic-*"}
+"""Of files that are not called after their type alone."""
+
 
 def type_rows(shape: ModelShape | None) -> list[dict[str, Any]]:
     """The table of GGUF types, the largest first; without a shape nothing is known of sizes."""
@@ -50,7 +53,7 @@ def written_form(form: str, path: Path, run: Any, quantization: Sequence[str]) -
         found = [
             (file, name.upper())
             for name in quantization
-            for file in sorted(path.glob(f"*-{name.upper()}.gguf"))
+            for file in sorted(path.glob(f"{_ENDINGS.get(name, f'*-{name.upper()}')}.gguf"))
         ]
         parts = found or parts
     events = [event for event in run.log.of(ExportEvent) if event.format == form]

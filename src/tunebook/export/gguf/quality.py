@@ -42,6 +42,11 @@ QUALITIES: dict[str, Quality] = {
     "Q5_K_S": Quality("close", "A little smaller than q5_k_m, a little further off."),
     "Q5_1": Quality("close", "An older type, for programs that know no K types."),
     "Q5_0": Quality("close", "An older type, smaller than q5_1."),
+    "DYNAMIC": Quality(
+        "good",
+        "A type for each tensor by what it costs on your rows, in q4_k_m's size; takes minutes.",
+        usual=True,
+    ),
     "Q4_K_M": Quality(
         "good", "Under a third of 16 bit and still good: begin with this one.", usual=True
     ),

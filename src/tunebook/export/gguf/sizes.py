@@ -27,7 +27,7 @@ def predicted_bytes(shape: ModelShape, quantization: str) -> int:
     Raises:
         RecipeInvalid: no such quantization.
     """
-    mix = mix_named("q4_k_m" if quantization == DYNAMIC else quantization)
+    mix = mix_named("q4_k_m" if quantization.lower() == DYNAMIC else quantization)
     network = Network(
         layers=shape.num_hidden_layers,
         heads=shape.num_attention_heads,
