@@ -294,7 +294,7 @@ def test_what_cannot_become_that_small_is_told_how_small_it_can(embedded: Measur
 def test_a_report_is_a_file_and_a_picture(
     at_q4_k_m: tuple[Mix, DynamicReport], tmp_path: Path
 ) -> None:
-    from tunebook.widgets._mix_figure import mix_figure
+    from tunebook.widgets import mix_figure
 
     _, report = at_q4_k_m
     report.save(tmp_path / "a.json")

@@ -7,6 +7,7 @@ this package imports neither torch nor transformers.
 from __future__ import annotations
 
 from tunebook.widgets._forecasting import ForecastBar, forecast
+from tunebook.widgets._mix_figure import mix_figure
 from tunebook.widgets.chat import TryPanel
 from tunebook.widgets.comparing import Comparison, compare
 from tunebook.widgets.data import DataPanel, preview
@@ -28,6 +29,7 @@ __all__ = [
     "TryPanel",
     "compare",
     "forecast",
+    "mix_figure",
     "preview",
     "watch",
 ]

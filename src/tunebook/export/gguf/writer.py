@@ -135,6 +135,7 @@ def save_gguf(
             progress.note(f"In the Modelfile for Ollama: {note}")
         if chosen.report is not None:
             chosen.report.save(temporary / f"{content.name}-{chosen.report.name}.json")
+            progress.note(chosen.report.summary)
         progress.finish()
         if recipe is not None:
             recipe.save(temporary / "recipe.yaml")
