@@ -33,3 +33,18 @@ def quiet() -> Iterator[None]:
         optional.setLevel(level)
         if shown:
             bars.enable_progress_bar()
+
+
+@contextmanager
+def quiet_checkpoints() -> Iterator[None]:
+    """Checkpoints less than a second apart make transformers suspect the filesystem, to no effect."""
+    talks = logging.getLogger("transformers.trainer_utils")
+    talks.addFilter(_means_something)
+    try:
+        yield
+    finally:
+        talks.removeFilter(_means_something)
+
+
+def _means_something(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("mtime may not be reliable")

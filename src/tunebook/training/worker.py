@@ -21,7 +21,7 @@ from tunebook.export import FORMATS, Progress, save_adapter
 from tunebook.export.adapter import parameter_bytes
 from tunebook.models.adapters import add_lora
 from tunebook.models.loading import default_device, load_model, load_shape
-from tunebook.models.quiet import quiet
+from tunebook.models.quiet import quiet, quiet_checkpoints
 from tunebook.models.shape import ModelShape
 from tunebook.plan import DataSize, Plan, make_plan, require_fit
 from tunebook.recipe import Recipe
@@ -160,7 +160,8 @@ def execute(
     tell("Training")
     began = time.perf_counter()
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with quiet_checkpoints():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         callback.release()
         release(model)  # what was spent on speed; the model may be talked to for hours
