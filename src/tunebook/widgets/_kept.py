@@ -31,11 +31,11 @@ class KeptView:
         from IPython import display as ipython
 
         display: Any = ipython.display  # IPython has types, but not of this
-        bundle = getattr(super(), "_repr_mimebundle_", None)
-        if bundle is None:  # ipywidgets 7 displays by itself
-            super()._ipython_display_(**kwargs)  # type: ignore[misc]
+        by_itself = getattr(super(), "_ipython_display_", None)
+        if by_itself is not None:  # ipywidgets 7, as in Colab
+            by_itself(**kwargs)
         else:
-            live = bundle()
+            live = super()._repr_mimebundle_()  # type: ignore[misc]
             data, metadata = live if isinstance(live, tuple) else (live, {})
             static = self._static_bundle()
             data = {key: value for key, value in data.items() if key not in static}
