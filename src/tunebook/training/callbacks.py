@@ -202,8 +202,8 @@ class EventCallback(TrainerCallback):
                 WarningEvent(
                     step=state.global_step,
                     code="host_memory",
-                    message="The computer could not spare memory for the inputs of layers, so they "
-                    f"stay on the device, which needs more than was forecast: {failure}.",
+                    message="The computer could not spare memory for what was to wait there, so it "
+                    f"stays on the device, which needs more than was forecast: {failure}.",
                     do="close other programs, or use a smaller `training.batch_size`.",
                 )
             )
