@@ -115,6 +115,7 @@ def test_a_finished_run_is_exported_again_where_asked(finished: Run, tmp_path: P
     from transformers import AutoModelForCausalLM
 
     (path,) = finished.export(["merged_16bit"], folder=tmp_path)
+    assert [event.step for event in finished.log.of(ExportEvent)] == [12, 12, 12]
     assert path == tmp_path / "merged_16bit"
     AutoModelForCausalLM.from_pretrained(path)
 

@@ -175,7 +175,9 @@ class Results(ABC):
             )
             shown = os.path.relpath(path, self.path) if inside else str(path.absolute())
             held, notes = folder_bytes(path), tuple(counted.notes)
-            self.log.append(ExportEvent(format=name, path=shown, bytes=held, notes=notes))
+            step = max((event.step for event in self.history()), default=0)
+            event = ExportEvent(step=step, format=name, path=shown, bytes=held, notes=notes)
+            self.log.append(event)
             written.append(path)
         return written
 
