@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import ModelInvalid
 from tunebook.models.targets import lora_targets
+from tunebook.models.vision import has_towers
 from tunebook.recipe import LoraPart
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ def add_lora(model: PreTrainedModel, part: LoraPart, *, seed: int, **more: Any) 
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
-    targets = lora_targets(model, part, listed=more.get("layers_to_transform") is not None)
+    layers = None
+    if has_towers(model):  # PEFT would take the choice of layers with plain names only
+        layers, _ = more.pop("layers_to_transform", None), more.pop("layers_pattern", None)
+    targets = lora_targets(model, part, layers=layers)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=part.r,

@@ -208,8 +208,9 @@ class ModelShape(BaseModel):
     def adapted_layers(self, lora: LoraPart) -> dict[str, tuple[int, int]]:
         """The modules of one decoder layer that `lora` targets: name to (in, out).
 
-        Those of a vision tower are told by `vision.adapted_layers`. Where projections are stored fused, `qkv_proj` and `gate_up_proj` are the modules, with one
-        adapter each, and the name of any of their parts means them.
+        Those of a vision tower are told by `vision.adapted_layers`. Where projections are stored
+        fused, `qkv_proj` and `gate_up_proj` are the modules, with one adapter each, and the name of
+        any of their parts means them.
         """
         layers = self.linear_layers()
         if self.fused_projections:

@@ -27,13 +27,15 @@ _MLP = {"mlp", "feed_forward"}
 _NUMBER = re.compile(r"(?<=\.)\d+")
 
 
-def lora_targets(model: nn.Module, part: LoraPart, *, listed: bool = False) -> list[str] | str:
+def lora_targets(
+    model: nn.Module, part: LoraPart, *, layers: Sequence[int] | int | None = None
+) -> list[str] | str:
     """What `peft.LoraConfig` takes as `target_modules` to reach exactly the layers that are asked for.
 
     Args:
         model: a loaded model without an adapter.
         part: names, and of which kinds and towers.
-        listed: names and paths only, no pattern.
+        layers: of a vision-language model's towers, only these; None means all.
 
     Raises:
         TargetsMissing: there is no such layer; the message lists the names that there are.
@@ -42,12 +44,15 @@ def lora_targets(model: nn.Module, part: LoraPart, *, listed: bool = False) -> l
     if not has_towers(model) and part.attention_modules and part.mlp_modules:
         return wanted if isinstance(wanted, str) else targets_of(model, wanted)
     paths = chosen_paths(model, part)
+    if layers is not None:
+        chosen = {layers} if isinstance(layers, int) else set(layers)
+        paths = [p for p in paths if (found := _NUMBER.search(p)) and int(found[0]) in chosen]
     names = sorted({path.rsplit(".", 1)[-1] for path in paths})
     if {name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in names} == set(
         paths
     ):
         return names
-    return paths if listed else _pattern(model, paths)
+    return _pattern(model, paths)
 
 
 def chosen_paths(model: nn.Module, part: LoraPart) -> list[str]:
