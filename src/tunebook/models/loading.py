@@ -197,6 +197,7 @@ def load_model(
             "check that the folder holds safetensors weights that belong to its config.json.",
         ) from error
     _keep_trainable(model)
+    _in_one_dtype(model, dtype)
     if getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None:
         model.set_attn_implementation("eager")  # transformers up to 5.17 drops it in all others
     model.eval()
@@ -262,6 +263,19 @@ def _keep_trainable(model: PreTrainedModel) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.__dict__["support_avx512bf16_for_cpu"] = False
+
+
+def _in_one_dtype(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Give weights of the other 16-bit format, or of 16 bits in a float32 model, the model's own.
+
+    Of a checkpoint that is stored in 4 bit, transformers leaves matrices and norms as they are stored
+    and only casts biases; layers that want both alike, as those of vision towers, would fail.
+    """
+    import torch
+
+    for parameter in model.parameters():
+        if parameter.dtype in (torch.bfloat16, torch.float16) and parameter.dtype != dtype:
+            parameter.data = parameter.data.to(dtype)
 
 
 def _from_hub(part: ModelPart, location: str, file: str, token: str | None) -> str:
