@@ -232,11 +232,13 @@ class LoraPart(Part):
         title="Vision tower",
         description="Adapters on the layers that look at pictures, and on what hands them to the "
         "language model. Off: it learns to speak about what it sees already. Of models that see.",
+        advanced=True,
     )
     language_layers: bool = knob(
         True,
         title="Language tower",
         description="Adapters on the layers that read and write text. Of models that see.",
+        advanced=True,
     )
     attention_modules: bool = knob(
         True,

@@ -96,7 +96,20 @@ def load_shape(part: ModelPart) -> ModelShape:
     entry = catalog.find(part.name)
     if entry is not None and not Path(part.name).is_dir():
         return entry.shape
-    return ModelShape.from_config(load_config(part))
+    config = load_config(part)
+    return ModelShape.from_config(config, _picture_settings(part) if is_vision(config) else None)
+
+
+def _picture_settings(part: ModelPart) -> dict[str, Any]:
+    """A local model's settings of its pictures' processor; of the hub's models the published ones serve."""
+    resolved = resolve_model(part.name)
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        file = Path(resolved.location) / name
+        if resolved.source == "folder" and file.is_file():
+            settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            if found := settings.get("image_processor", settings if "size" in settings else None):
+                return dict(found)
+    return {}
 
 
 def load_tokenizer(part: ModelPart, *, token: str | None = None) -> PreTrainedTokenizerBase:
@@ -169,7 +182,8 @@ def load_model(
     from safetensors import SafetensorError
 
     resolved = resolve_model(part.name)
-    sees = is_vision(load_config(part, token=token))
+    config = load_config(part, token=token)
+    sees = is_vision(config)
     kind: Any = (
         transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
     )
@@ -184,7 +198,7 @@ def load_model(
         "token": token,
     }
     if quantization.bits != 16:
-        arguments["quantization_config"] = _bitsandbytes(quantization, dtype)
+        arguments["quantization_config"] = _bitsandbytes(quantization, dtype, config)
     try:
         with quiet():
             model: Any = kind.from_pretrained(resolved.location, **arguments)
@@ -239,12 +253,18 @@ def compute_dtype(part: ModelPart, device: str) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
 
 
-def _bitsandbytes(quantization: QuantizationPart, dtype: torch.dtype) -> Any:
+def _bitsandbytes(
+    quantization: QuantizationPart, dtype: torch.dtype, config: dict[str, Any]
+) -> Any:
     from transformers import BitsAndBytesConfig as Config
 
     configure: Any = Config
     if quantization.bits == 8:
-        return configure(load_in_8bit=True)
+        # LLM.int8 takes no input of five dimensions, as Llama's projector has, on a CPU
+        kept = (
+            ["lm_head", "multi_modal_projector"] if config.get("model_type") == "mllama" else None
+        )
+        return configure(load_in_8bit=True, llm_int8_skip_modules=kept)
     return configure(
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization.quant_type,

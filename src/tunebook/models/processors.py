@@ -205,10 +205,10 @@ def _made(
         if part == "tokenizer":
             parts.append(tokenizer)
         elif part == "image_processor":
+            own = settings.get(part) or _json(location, "preprocessor_config.json", where)
+            reader = _picture_reader(str(own.get("image_processor_type") or ""))
             parts.append(
-                AutoImageProcessor.from_pretrained(
-                    location, backend="pil", trust_remote_code=trust_remote_code, **where
-                )
+                reader.from_pretrained(location, trust_remote_code=trust_remote_code, **where)
             )
         else:
             own = _json(
@@ -217,6 +217,12 @@ def _made(
             parts.append(VideoSettings(settings.get(part) or own or {}))
     made: ProcessorMixin = kind.from_args_and_dict(parts, settings)
     return made
+
+
+def _picture_reader(name: str) -> Any:
+    """The class that reads pictures with Pillow; transformers' own choice where it has none."""
+    base = name.removesuffix("Fast").removesuffix("Pil")
+    return getattr(transformers, f"{base}Pil", AutoImageProcessor)
 
 
 def _class_name(location: str, where: dict[str, Any]) -> str:
