@@ -7,6 +7,7 @@ again, but no video is read. Knows no model and no data.
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -164,6 +165,13 @@ _OURS = {
 }
 
 
+# transformers up to 5.17 hides them where torchvision is missing, which they do not use
+_SAID_TO_NEED_MORE = {
+    "Idefics3ImageProcessorPil": "idefics3",
+    "SmolVLMImageProcessorPil": "smolvlm",
+}
+
+
 def read_processor(part: ModelPart, *, token: str | None = None) -> ProcessorMixin:
     """See `tunebook.models.vision.load_processor`."""
     tokenizer = load_tokenizer(part, token=token)
@@ -221,8 +229,14 @@ def _made(
 
 def _picture_reader(name: str) -> Any:
     """The class that reads pictures with Pillow; transformers' own choice where it has none."""
-    base = name.removesuffix("Fast").removesuffix("Pil")
-    return getattr(transformers, f"{base}Pil", AutoImageProcessor)
+    pillow = f"{name.removesuffix('Fast').removesuffix('Pil')}Pil"
+    if pillow in _SAID_TO_NEED_MORE:
+        family = _SAID_TO_NEED_MORE[pillow]
+        module = importlib.import_module(
+            f"transformers.models.{family}.image_processing_pil_{family}"
+        )
+        return getattr(module, pillow)
+    return getattr(transformers, pillow, AutoImageProcessor)
 
 
 def _class_name(location: str, where: dict[str, Any]) -> str:
