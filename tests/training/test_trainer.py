@@ -124,6 +124,38 @@ def test_batch_and_accumulation_are_the_same_step_in_other_pieces(tmp_path, pack
             assert column(other, name) == same
 
 
+class Unwaiting(TrainerCallback):
+    """While it lasts, whoever waits for the device inside of a step fails."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.modes = {first: "error", last: "default"}
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step in self.modes:
+            torch.cuda.set_sync_debug_mode(self.modes.pop(state.global_step))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
+def test_no_step_waits_for_the_device(tmp_path, packing):
+    sizes = {"training.packing": packing, "model.dtype": "auto", "training.save_steps": 1000}
+    recipe, prepared = demo(14, 4, 1, **sizes)
+    batch = probe(prepared.data, prepared.model)
+    patch_checked(prepared.model, batch["input_ids"], batch["labels"])
+    unwaiting = Unwaiting(6, 12)
+    trainer = make_trainer(
+        recipe, prepared.plan.strategy, prepared.model, prepared.tokenizer, prepared.data.train,
+        None, output_dir=tmp_path, callbacks=[unwaiting],
+    )  # fmt: skip
+    try:
+        log = logged(trainer)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert not unwaiting.modes
+    assert column(log, "step") == list(range(1, 15))
+
+
 # ----------------------------------------------------------------------- small models, row by row
 
 

@@ -23,7 +23,7 @@ from tunebook.engine.state import own_randomness, same_gradients, same_modes, wi
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest differences that rounding explains: absolute for the loss, relative for the rest."""
+    """Largest relative differences that rounding explains; a loss below 1 nat counts as 1."""
 
     loss: float
     logits: float
@@ -55,7 +55,8 @@ class Parity:
     """How far the patched model is from the unpatched one.
 
     Attributes:
-        loss_difference: |loss - loss|, nats.
+        loss_difference: |loss - loss| over the loss, or over 1 nat if it is less: logits, and with them
+            what rounding does to them, are large where a model is surprised.
         logits_difference: largest |difference| over the largest |logit|.
         gradient_difference: norm of the difference over the norm, of all trainable tensors
             together; None if nothing is trainable.
@@ -176,7 +177,7 @@ def _compare(patched: _Step, plain: _Step, layers: int) -> Parity:
         norm = math.hypot(*(float(b.double().norm()) for _, b in pairs))
         gradients = difference / norm if norm else difference
     return Parity(
-        loss_difference=abs(patched[0] - plain[0]),
+        loss_difference=abs(patched[0] - plain[0]) / max(1.0, abs(plain[0])),
         logits_difference=float((logits - other).abs().max()) / scale,
         gradient_difference=gradients,
         dtype=str(dtype).removeprefix("torch."),
