@@ -148,6 +148,19 @@ class FusedLayer:
             )
             return self.mlp.forward(middle, context)[0].view(hidden_states.shape)
 
+    @torch.no_grad()
+    def rehearse(self, hidden_states: torch.Tensor, kwargs: dict[str, Any]) -> None:
+        """Call all kernels of a forward and backward in this thread, for their own sake."""
+        self._refresh_adapters(hidden_states)
+        context = Context.of(hidden_states, kwargs, 0)
+        with no_autocast(hidden_states):
+            x = hidden_states.reshape(-1, hidden_states.shape[-1])
+            attended = self.attention.start(x, context)
+            middle = self.attention.finish(x, attended, context)
+            y, gated = self.mlp.forward(middle, context)
+            dmiddle, _ = self.mlp.backward(y, middle, gated, context)
+            self.attention.backward(dmiddle, x, attended, context, needed=True)
+
     def tile_of(self, keep: Keep, x: torch.Tensor) -> int | None:
         """Rows that the MLP works on at a time, None for all at once."""
         if keep.tile is None or keep.gate_up or self.drops or keep.tile >= x.shape[0]:

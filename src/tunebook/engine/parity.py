@@ -6,6 +6,7 @@ are taken as what they stand for (see `eight_bits`).
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from tunebook.engine.apply import patch, plain_forwards, remember, unpatch
 from tunebook.engine.eight_bits import exact_eight_bits
 from tunebook.engine.locks import model_lock, unwrapped
 from tunebook.engine.modules import UNDONE, Report
+from tunebook.engine.rehearsal import rehearse
 from tunebook.engine.state import own_randomness, same_gradients, same_modes, without_dropout
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ def patch_checked(
     """`patch`, then `check_parity`; a kind that fails is undone and stands in `left` with why."""
     with model_lock(model):
         done = patch(model, device=device)
+        _rehearse(model, input_ids)
         kinds = {kind for _, kind in done.swapped}
         if not kinds or _failure(model, input_ids, labels) is None:
             return done
@@ -130,6 +135,14 @@ def patch_checked(
             failures = {kind: failures[kind] or together for kind in kinds}
             good = set()
         return _keep_only(good, model, done, failures, device)
+
+
+def _rehearse(model: nn.Module, input_ids: torch.Tensor) -> None:
+    """Compile ahead; whatever is wrong is met again by the check, which undoes what it must."""
+    try:
+        rehearse(model, input_ids)
+    except Exception as error:
+        logger.info("Kernels were not compiled ahead: %s: %s", type(error).__name__, error)
 
 
 _Step = tuple[float, torch.Tensor, list[torch.Tensor] | None]

@@ -152,11 +152,15 @@ def load_model(
     Raises:
         ModelMissing, ModelInvalid: see `resolve_model`; also when the weights do not load.
     """
+    import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    from tunebook_kernels import start_up
+
     resolved = resolve_model(part.name)
     device = device or default_device()
+    start_up(torch.device(device))  # while weights are read
     dtype = compute_dtype(part, device)
     arguments: dict[str, Any] = {
         "dtype": dtype,

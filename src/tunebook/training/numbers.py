@@ -6,6 +6,7 @@ Knows tensors of one element; knows no trainer and no step.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -24,12 +25,12 @@ class Numbers:
         tensors = [value for value in numbers.values() if isinstance(value, torch.Tensor)]
         self._numbers = dict(numbers)
         self._host: torch.Tensor | None = None
-        self._arrived: torch.cuda.Event | None = None
+        self._arrived: Any = None
         if tensors:
             together = torch.stack([tensor.detach().double().reshape(()) for tensor in tensors])
             self._host = together.to("cpu", non_blocking=True)
             if together.is_cuda:
-                self._arrived = torch.cuda.Event()
+                self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 self._arrived.record()
 
     def read(self) -> dict[str, float]:

@@ -338,7 +338,8 @@ class SFTTrainer(TrlSFTTrainer):
     ) -> StepRecord:
         steps = self.state.global_step - self._globalstep_last_logged
         rate = kwargs.get("learning_rate")
-        numbers = {"loss": tr_loss, "tokens": self._seen[0], "trained": self._seen[1]}
+        tokens, trained = self._seen
+        numbers = {"loss": tr_loss, "tokens": tokens, "trained": trained, **self._taken("train")}
         if grad_norm is not None:
             numbers["grad_norm"] = grad_norm
         record = StepRecord(
@@ -346,7 +347,7 @@ class SFTTrainer(TrlSFTTrainer):
             epoch=float(self.state.epoch or 0.0),
             steps=steps,
             learning_rate=self._get_learning_rate() if rate is None else rate,
-            numbers=Numbers(numbers | self._taken("train")),
+            numbers=Numbers(numbers),
             start_time=kwargs.get("start_time", args[4] if len(args) > 4 else 0.0),
         )
         tr_loss.zero_()
