@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import ref
 
@@ -29,10 +29,11 @@ from tunebook.engine import (
     release,
     spend,
 )
+from tunebook.engine.attention import Attention, attend
 from tunebook.engine.decoder import ALL, NOTHING, Keep, berth_of
 from tunebook.engine.decoder_blocks import MLPBlock
 from tunebook.engine.linear_group import LAYOUT
-from tunebook.engine.offload import HostStore, Lane, slot_bytes
+from tunebook.engine.offload import HostStore, Lane, Stows, slot_bytes
 from tunebook.training.memory import measure_step_memory
 
 ON_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="about CUDA streams")
@@ -68,10 +69,33 @@ def patched(tiny_model, with_lora):
     return make
 
 
-def offload(model: Any, count: int, keep: Keep = NOTHING) -> None:
-    """The inputs of the first `count` layers go to the host."""
+def offload(model: Any, count: int, keep: Keep = NOTHING, what: Stows = "inputs") -> None:
+    """The inputs of the first `count` layers go to the host, or more of what they keep."""
     layers = len(fused_layers(model))
-    spend(model, [LayerMemory(keep, offload=index < count) for index in range(layers)])
+    wanted: list[Stows] = [what if index < count else "nothing" for index in range(layers)]
+    spend(model, [LayerMemory(keep, offload=one) for one in wanted])
+
+
+@dataclass(frozen=True)
+class ByHand(Attention):
+    """An attention without a graph, as cuDNN's: its backward runs it again."""
+
+    def backward(self, upstream: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        with torch.enable_grad():
+            leaves = [one.detach().requires_grad_() for one in (self.q, self.k, self.v)]
+            how = self.saved[0] if self.saved else {}
+            return torch.autograd.grad(attend(*leaves, scale=self.scale, **how), leaves, upstream)
+
+
+@pytest.fixture
+def by_hand(monkeypatch):
+    """Attention whose q, k, v and output are plain tensors, so that they can be stowed, on a CPU too."""
+
+    def forward(q: Any, k: Any, v: Any, *, learns: bool, scale: float, **how: Any) -> Attention:
+        with torch.no_grad():
+            return ByHand(attend(q, k, v, scale=scale, **how), q, k, v, scale, (how,))
+
+    monkeypatch.setattr("tunebook.engine.decoder_blocks.attention_forward", forward)
 
 
 def store_of(model: Any) -> HostStore:
@@ -178,6 +202,28 @@ def test_dropout_and_packed_weights_take_the_same_step(
         steps.append(take_step(model, batch, seed=5).gradients)
     for other in steps[1:]:
         assert_equal(other, steps[0])
+
+
+@pytest.mark.parametrize("what", ["sums", "attention"])
+@pytest.mark.parametrize("kept", KEEPS)
+@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen3", "phi3"])
+def test_whatever_a_level_keeps_can_wait_in_the_host(patched, batch, by_hand, family, kept, what):
+    model = patched(family)
+    offload(model, 0, KEEPS[kept])
+    expected = take_step(model, batch)
+    offload(model, LAYERS - 1, KEEPS[kept], what)
+    store_of(model).lane = lane = LateLane()
+    for _ in range(2):
+        ours = take_step(model, batch)
+        assert ours.loss == pytest.approx(expected.loss, rel=1e-6 if DEVICE == "cuda" else 0)
+        assert_equal(ours.gradients, expected.gradients)
+    assert lane.lost == lane.abandoned == 0
+    keep = KEEPS[kept]
+    each = lane.copies / (2 * 2 * (LAYERS - 1))
+    if what == "attention" and keep.attention:
+        assert each >= 2 + len(("q, k and v", "output"))
+    else:
+        assert each == 1 + keep.residual
 
 
 def test_copies_may_be_as_late_as_the_stream_allows(patched, batch):

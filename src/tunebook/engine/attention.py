@@ -121,6 +121,11 @@ class Attention:
     scale: float
     saved: tuple[Any, ...] | None = None
 
+    @property
+    def by_hand(self) -> bool:
+        """Whether it is plain tensors and no graph, whose tensors nobody can move."""
+        return self.saved is not None
+
     def backward(self, upstream: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Gradients of q, k and v. upstream: in the shape of `output`."""
         if self.saved is None:
@@ -155,6 +160,11 @@ class _Capped(Attention):
 
     lse: torch.Tensor
     how: dict[str, Any]
+
+    @property
+    def by_hand(self) -> bool:
+        """Always."""
+        return True
 
     def backward(self, upstream: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return flash_attention_backward(

@@ -37,8 +37,9 @@ from tunebook.engine.modules import (
     swapped_kind,
 )
 from tunebook.engine.norm import convention_of
-from tunebook.engine.offload import Berth, Stowed
+from tunebook.engine.offload import Berth, Cargo, loaded, unloaded
 
+_SMALL = 8  # memory of less than this part of a layer's input is not worth a copy
 _SANDWICH = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 
@@ -198,17 +199,24 @@ class _Layer(torch.autograd.Function):
         hidden_states: torch.Tensor,
         *trainable: torch.Tensor,
     ) -> torch.Tensor:
-        stowed: Stowed | None = None
+        cargo: Cargo | None = None
         ctx.before = None
         with no_autocast(hidden_states):
             x = hidden_states.reshape(-1, hidden_states.shape[-1])
             if berth is not None:
-                stowed, ctx.before = berth.enter(x)
+                cargo, ctx.before = berth.enter()
+            held: tuple[Any, ...] = (x if cargo is None else cargo.load(x),)
             attended = layer.attention.start(x, context)
             middle = layer.attention.finish(x, attended, context)
-            # before the MLP, which needs room of its own
+            # before the MLP, which needs room of its own, and which copies may run beside
             ctx.attended = _trim_attended(layer, attended, keep)
             del attended
+            sum_ = middle if keep.residual else None
+            if cargo is not None and berth is not None:
+                sum_ = loaded(sum_, cargo, 0) if berth.sums else sum_
+                if berth.attention and ctx.attended is not None and ctx.attended.attention.by_hand:
+                    ctx.attended = loaded(ctx.attended, cargo, x.nbytes // _SMALL)
+            held = (*held, sum_)
             tile = layer.tile_of(keep, x)
             if tile:
                 y, gated = layer.mlp.forward_in_tiles(middle, context, tile)
@@ -217,22 +225,29 @@ class _Layer(torch.autograd.Function):
         ctx.tile = tile
         ctx.layer, ctx.context = layer, context
         ctx.gated = _trim_gated(layer, gated, keep)
-        ctx.save_for_backward(None if stowed else x, middle if keep.residual else None)
-        ctx.stowed = stowed
-        if stowed is not None:
-            stowed.settle()
+        # tickets cannot be saved as tensors are
+        ctx.held = tuple(None if isinstance(one, torch.Tensor) else one for one in held)
+        ctx.save_for_backward(*(one if isinstance(one, torch.Tensor) else None for one in held))
+        ctx.cargo = cargo
+        if cargo is not None:
+            cargo.settle()
         return y.view(hidden_states.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
         layer, context = ctx.layer, ctx.context
-        x, middle = ctx.saved_tensors
-        if x is None:
-            x = ctx.stowed.take()
+        attended: Attended | None = ctx.attended
+        x, middle = (
+            one if ticket is None else ticket
+            for one, ticket in zip(ctx.saved_tensors, ctx.held, strict=True)
+        )
+        if ctx.cargo is not None:
+            arrived = ctx.cargo.take()
+            x, middle, attended = (unloaded(one, arrived) for one in (x, middle, attended))
+            del arrived
         if ctx.before is not None:
             ctx.before.send_for()
-        attended: Attended | None = ctx.attended
         gated: Gated = ctx.gated or Gated(None, None, None)  # None: a graph that is run twice
         ctx.attended = ctx.gated = None
         shape = dy.shape

@@ -63,6 +63,13 @@ _LEVEL_WORDS = {
 }
 
 
+_OFFLOADED_WORDS = {
+    "inputs": "inputs",
+    "sums": "inputs and sums",
+    "attention": "inputs, sums and attention",
+}
+
+
 class Strategy(BaseModel):
     """How a recipe is run on a device.
 
@@ -97,6 +104,10 @@ class Strategy(BaseModel):
         ge=0,
         description="Layers, from the first, whose inputs wait for the backward in pinned host memory.",
     )
+    offloaded: Literal["inputs", "sums", "attention"] = Field(
+        default="inputs",
+        description="What of them waits there, each with what stands before it.",
+    )
     host_embedding: bool = Field(
         default=False,
         description="Whether the input embedding lies in the host's memory and is read over the link.",
@@ -125,7 +136,8 @@ class Strategy(BaseModel):
         if self.host_embedding:
             words.append("input embedding in the host's memory")
         if self.offloaded_layers:
-            words.append(f"inputs of {_layers(self.offloaded_layers)} wait in the host's memory")
+            what = _OFFLOADED_WORDS[self.offloaded]
+            words.append(f"{what} of {_layers(self.offloaded_layers)} wait in the host's memory")
         if self.loss_chunk:
             words.append(f"loss by {self.loss_chunk} tokens")
         if self.mlp_tile:

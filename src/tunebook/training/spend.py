@@ -31,7 +31,7 @@ def layer_memory(strategy: Strategy) -> list[LayerMemory]:
         LayerMemory(
             replace(KEEP[level], tile=strategy.mlp_tile),
             resident=index < strategy.resident_layers,
-            offload=index < strategy.offloaded_layers,
+            offload=strategy.offloaded if index < strategy.offloaded_layers else "nothing",
         )
         for index, level in enumerate(strategy.levels)
     ]
