@@ -121,6 +121,19 @@ class LayerBytes:
             total += self._normed("qkv") + self._normed("gate_up")
         return total
 
+    def pieces(self, level: int) -> list[int]:
+        """Of what `level` keeps that which the strategy stows of an offloaded layer, input first."""
+        stowed, strategy = [self.hidden], self.strategy
+        if level >= Level.RESIDUAL and strategy.offloaded != "inputs":
+            stowed.append(self.hidden)
+        # where another kernel serves, q, k, v and the output belong to a graph and stay
+        movable = strategy.offloaded == "attention" and self.kernel in ("cudnn", "capped")
+        if level >= Level.ATTENTION and movable:
+            stowed += [self.qkv, self.query]
+            stowed += [self.qkv] if self.shape.qk_norm != "none" else []
+            stowed += [self.hidden] if self.sandwich else []
+        return stowed
+
     def _attended(self) -> int:
         """Statistics of the norm, q|k|v after the rotation, and what the attention keeps."""
         total = self._entered("qkv") + self.qkv + self._attention_kept()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from tunebook.models.shape import ModelShape
 from tunebook.plan.fused_memory import FEWEST_ROWS, default_chunk
@@ -31,6 +32,15 @@ ARCHITECTURES = frozenset(
 )
 """Model types whose decoder layers the engine runs fused."""
 
+_OFFLOADS: tuple[tuple[bool, Literal["inputs", "sums", "attention"]], ...] = (
+    (False, "inputs"),
+    (True, "inputs"),
+    (True, "sums"),
+    (True, "attention"),
+)
+"""Whether before attention is given up, and what of a layer."""
+_SMALLEST_GAIN = 0.01
+"""More goes to the host, or earlier, where a step gets faster by that share."""
 _OLDEST = (7, 0)  # compute capability that Triton compiles for
 _LAST_RESORTS: tuple[tuple[int | None, int | None], ...] = (
     (None, 4096),
@@ -83,12 +93,38 @@ def fused_rungs(
     def fits(strategy: Strategy) -> bool:
         return forecast_of(strategy).fits
 
-    ladder = fused_ladder(base, shape, recipe, forecast_of, pinnable)
-    tried = [ladder[0]]
-    if not fits(ladder[0]):
-        rung = _first_fitting(1, len(ladder) - 1, lambda rung: fits(ladder[rung]))
-        tried.append(_relaxed(ladder[rung], ladder, fits))
+    ladders = fused_ladders(base, shape, recipe, forecast_of, pinnable)
+    tried = [ladders[0][0]]
+    if not fits(tried[0]):
+        tried.append(_best([_fitting(ladder, fits) for ladder in ladders], forecast_of))
     return [(one, _reason(one)) for one in tried]
+
+
+def fused_ladders(
+    base: Strategy,
+    shape: ModelShape,
+    recipe: Recipe,
+    forecast_of: Callable[[Strategy], Forecast],
+    pinnable: int,
+) -> list[_Ladder]:
+    """Ladders of one micro-batch, each from fast to small, by what is offloaded and when.
+
+    Arguments as for `fused_rungs`.
+    """
+    ladder = _Ladder(base, shape, recipe)
+
+    def host(strategy: Strategy, **changes: object) -> int:
+        return forecast_of(strategy.model_copy(update=changes)).host
+
+    embedding = host(ladder.spending(ladder.last), host_embedding=True)
+    hosts = not shape.tie_word_embeddings and embedding <= pinnable
+    pinnable -= embedding if hosts else 0
+    ladders = []
+    for early, offloaded in _OFFLOADS:
+        one = replace(ladder, hosts=hosts, early=early, offloaded=offloaded)
+        each = host(one.spending(one.before_offload), offloaded_layers=1, offloaded=offloaded)
+        ladders.append(replace(one, pinnable=pinnable // each))
+    return ladders
 
 
 def fused_ladder(
@@ -97,18 +133,29 @@ def fused_ladder(
     recipe: Recipe,
     forecast_of: Callable[[Strategy], Forecast],
     pinnable: int,
+    like: Strategy,
 ) -> _Ladder:
-    """All rungs of one micro-batch, from fast to small; arguments as for `fused_rungs`."""
-    ladder = _Ladder(base, shape, recipe)
+    """Of `fused_ladders` the one that has the rung `like`, else the last that offloads what it does."""
+    ladders = fused_ladders(base, shape, recipe, forecast_of, pinnable)
+    same = [ladder for ladder in ladders if ladder.offloaded == like.offloaded]
+    return next((ladder for ladder in same if like in ladder), same[-1])
 
-    def changed(**changes: object) -> Forecast:
-        return forecast_of(ladder.spending(ladder.last).model_copy(update=changes))
 
-    embedding, offloaded = changed(host_embedding=True).host, changed(offloaded_layers=1)
-    hosts = not shape.tie_word_embeddings and embedding <= pinnable
-    pinnable -= embedding if hosts else 0
-    free = offloaded.seconds_per_step <= changed().seconds_per_step
-    return replace(ladder, hosts=hosts, pinnable=pinnable // offloaded.host, early=free)
+def _best(found: list[Strategy], forecast_of: Callable[[Strategy], Forecast]) -> Strategy:
+    """The first, or a later one that fits and is faster by so much that its memory is worth it."""
+    best, forecast = found[0], forecast_of(found[0])
+    for one in found[1:]:
+        other = forecast_of(one)
+        gain = 1 - other.seconds_per_step / forecast.seconds_per_step
+        if other.fits and (gain > _SMALLEST_GAIN or not forecast.fits):
+            best, forecast = one, other
+    return best
+
+
+def _fitting(ladder: _Ladder, fits: Callable[[Strategy], bool]) -> Strategy:
+    """The first rung below the fullest that fits, else the smallest."""
+    rung = _first_fitting(1, len(ladder) - 1, lambda rung: fits(ladder[rung]))
+    return _relaxed(ladder[rung], ladder, fits)
 
 
 def _first_fitting(low: int, high: int, fits: Callable[[int], bool]) -> int:
@@ -122,9 +169,8 @@ def _first_fitting(low: int, high: int, fits: Callable[[int], bool]) -> int:
 def _relaxed(found: Strategy, ladder: _Ladder, fits: Callable[[Strategy], bool]) -> Strategy:
     """The same with what it need not have given up: tiles save more than was missing."""
     if found.mlp_tile and fits(found):
-        resorts = found.model_dump(
-            include={"loss_chunk", "mlp_tile", "offloaded_layers", "host_embedding"}
-        )
+        names = {"loss_chunk", "mlp_tile", "offloaded_layers", "offloaded", "host_embedding"}
+        resorts = found.model_dump(include=names)
 
         def spending(spent: int) -> Strategy:
             return ladder.spending(spent).model_copy(update=resorts)
@@ -142,8 +188,8 @@ class _Ladder(Sequence[Strategy]):
     What is cheapest for its bytes goes first: logits by 1024 tokens, which costs nothing; the input
     embedding to the host, of which a batch reads a few rows; unpacked weights; the norms' outputs;
     gate and up; attention; the sums. Then inputs wait in the host's memory, or before attention is
-    given up where the link is fast enough for that to cost nothing; at last products are made by
-    tiles. In a stage the first layers give up first. At both moments of a peak (the loss, and the
+    given up and perhaps with more that is kept (`_OFFLOADS`); at last products are made by tiles. In
+    a stage the first layers give up first. At both moments of a peak (the loss, and the
     backward of the last layer) all that earlier layers keep is alive at once, so that the order among
     them does not matter; but what the last layer gives up is made again just then and frees nothing.
     Two inputs are on the device during every backward, so that those of the last two layers are not
@@ -152,7 +198,8 @@ class _Ladder(Sequence[Strategy]):
     Attributes:
         hosts: whether the input embedding can go to the host.
         pinnable: layers whose inputs the host has room for.
-        early: whether their copies cost no time.
+        early: whether they are offloaded before attention is given up.
+        offloaded: what of them.
     """
 
     base: Strategy
@@ -161,6 +208,7 @@ class _Ladder(Sequence[Strategy]):
     hosts: bool = False
     pinnable: int = 0
     early: bool = False
+    offloaded: Literal["inputs", "sums", "attention"] = "inputs"
 
     def __len__(self) -> int:
         steps = (self.last - self.first) + self._offloadable + len(_LAST_RESORTS)
@@ -174,13 +222,14 @@ class _Ladder(Sequence[Strategy]):
         if not rung:
             return self.spending(self.first)
         steps = max(0, rung - 1 - self.hosts)
-        before = self._before_offload - self.first
+        before = self.before_offload - self.first
         offloaded = min(max(0, steps - before), self._offloadable)
         spent = min(self.first + steps - offloaded, self.last)
         over = steps - offloaded - (spent - self.first)
         chunk, tile = _LAST_RESORTS[over - 1] if over else (None, None)
         resorts = {"offloaded_layers": offloaded, "loss_chunk": chunk or self._chunk}
         resorts |= {"mlp_tile": tile, "host_embedding": self.hosts and rung > 1}
+        resorts |= {"offloaded": self.offloaded} if offloaded else {}
         return self.spending(spent).model_copy(update=resorts)
 
     def spending(self, spent: int) -> Strategy:
@@ -214,7 +263,7 @@ class _Ladder(Sequence[Strategy]):
         return layers if keeps else layers * (1 + Level.ALL)
 
     @property
-    def _before_offload(self) -> int:
+    def before_offload(self) -> int:
         """Layers' worth given up before any input is offloaded."""
         if not self.early:
             return self.last

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from tunebook.models.shape import ModelShape
-from tunebook.plan.fused_layer import groups_of
+from tunebook.plan.fused_layer import LayerBytes, groups_of
 from tunebook.plan.hardware import Hardware
 from tunebook.plan.memory import BYTES, Batch
 from tunebook.plan.nouns import Level, Strategy
@@ -38,8 +38,9 @@ _HOST = 3.8e-3
 _HOST_AGAIN = 1.2e-3
 _HOST_COPY = 0.2e-3
 """Two copies that are launched, and their events."""
-_FORWARD_SHARE = 0.3
-"""Of a layer that makes everything again, whose forward one of its copies runs beside."""
+_COPIES = {"inputs": 1, "sums": 2, "attention": 4}
+_FORWARD_SHARE, _ATTENTION_SHARE = 0.3, 0.35
+"""The forward's of a layer that makes everything again, and the attention's of that forward."""
 _FIXED = 5e-3
 """Seconds of an update for optimizer, logging and data."""
 
@@ -67,7 +68,7 @@ def fused_seconds_per_step(
         return strategy.gradient_accumulation_steps * device + _FIXED
     again = sum(1 - level / Level.ALL for level in strategy.levels)
     host = _HOST * len(strategy.levels) + _HOST_AGAIN * again
-    host += _HOST_COPY * strategy.offloaded_layers
+    host += _HOST_COPY * _COPIES[strategy.offloaded] * strategy.offloaded_layers
     return strategy.gradient_accumulation_steps * max(device, host) + _FIXED
 
 
@@ -89,21 +90,25 @@ def device_seconds(
     seconds += attention * batch.tokens / (hardware.flops * _ATTENTION[strategy.attention])
     seconds += moved * batch.tokens / (hardware.bandwidth * _ELEMENTWISE)
     seconds += unpacked / (hardware.bandwidth * _UNPACKING)
-    copy = batch.tokens * shape.hidden_size * cost.width / hardware.link
+    each = seconds / len(strategy.levels)
     if strategy.host_embedding:  # nothing to do beside it: the first layer needs the rows
-        seconds += copy
-    if not strategy.offloaded_layers:
-        return seconds
-    return seconds + strategy.offloaded_layers * waiting(copy, seconds / len(strategy.levels))
+        seconds += batch.tokens * shape.hidden_size * cost.width / hardware.link
+    bytes_ = LayerBytes(shape, recipe, strategy, batch, local=False)
+    for level, count in Counter(strategy.levels[: strategy.offloaded_layers]).items():
+        input_, *more = (piece / hardware.link for piece in bytes_.pieces(level))
+        seconds += count * waiting(input_, sum(more), each)
+    return seconds
 
 
-def waiting(copy: float, layer: float) -> float:
-    """Seconds that a layer of `layer` seconds waits for its input's copies to the host and back.
+def waiting(input_: float, more: float, layer: float) -> float:
+    """Seconds that a layer of `layer` seconds waits for what it stows to be copied out and back.
 
-    One runs beside the layer's forward, the other beside the backward of the layer behind it.
+    Out beside the layer's own forward, from which on `more` is there when its attention has ended;
+    back beside the backward of the layer behind it. Arguments are seconds.
     """
     forward = layer * _FORWARD_SHARE
-    return max(0.0, copy - forward) + max(0.0, copy - (layer - forward))
+    out = max(input_, (more > 0) * forward * _ATTENTION_SHARE) + more
+    return max(0.0, out - forward) + max(0.0, input_ + more - (layer - forward))
 
 
 class _Cost:

@@ -63,7 +63,7 @@ _LEVEL_WORDS = {
 }
 
 
-_OFFLOADED_WORDS = {
+OFFLOADED_WORDS = {
     "inputs": "inputs",
     "sums": "inputs and sums",
     "attention": "inputs, sums and attention",
@@ -136,7 +136,7 @@ class Strategy(BaseModel):
         if self.host_embedding:
             words.append("input embedding in the host's memory")
         if self.offloaded_layers:
-            what = _OFFLOADED_WORDS[self.offloaded]
+            what = OFFLOADED_WORDS[self.offloaded]
             words.append(f"{what} of {_layers(self.offloaded_layers)} wait in the host's memory")
         if self.loss_chunk:
             words.append(f"loss by {self.loss_chunk} tokens")

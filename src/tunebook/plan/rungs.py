@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tunebook.models.shape import ModelShape
 from tunebook.plan.forecast import make_forecast
 from tunebook.plan.ladder import rungs_by_batch
-from tunebook.plan.nouns import DataSize, Forecast, Level, Plan, Strategy
+from tunebook.plan.nouns import OFFLOADED_WORDS, DataSize, Forecast, Level, Plan, Strategy
 from tunebook.recipe import Recipe
 
 _Key = tuple[tuple[str, Any], ...]
@@ -75,7 +75,7 @@ def describe_ladder(
     def forecast_of(one: Strategy) -> Forecast:
         return make_forecast(recipe, shape, one, plan.hardware, plan.forecast.budget, data)
 
-    ladders = rungs_by_batch(strategy.engine, recipe, shape, plan.hardware, forecast_of)
+    ladders = rungs_by_batch(strategy.engine, recipe, shape, plan.hardware, forecast_of, strategy)
     batches = [ladder[0].micro_batch for ladder in ladders]
     at = batches.index(strategy.micro_batch) if strategy.micro_batch in batches else 0
     stages = [_start(ladders[0][0])]
@@ -115,8 +115,9 @@ def least_memory(
     def forecast_of(one: Strategy) -> Forecast:
         return make_forecast(recipe, shape, one, plan.hardware, plan.forecast.budget, data)
 
-    engine = plan.strategy.engine
-    smallest = rungs_by_batch(engine, recipe, shape, plan.hardware, forecast_of)[-1][-1]
+    strategy, hardware = plan.strategy, plan.hardware
+    ladders = rungs_by_batch(strategy.engine, recipe, shape, hardware, forecast_of, strategy)
+    smallest = ladders[-1][-1]
     return min(forecast_of(smallest).total, plan.forecast.total)
 
 
@@ -196,6 +197,8 @@ def _change(before: Strategy, after: Strategy) -> _Key:
     """The fields that differ, each with what it becomes; layers one by one count as the same."""
     changed = []
     for name in type(after).model_fields:
+        if name == "offloaded":  # comes with the first of the layers
+            continue
         value = getattr(after, name)
         if value != getattr(before, name):
             if name == "levels":
@@ -216,7 +219,7 @@ def _words(key: _Key, before: Strategy, after: Strategy) -> tuple[str, str]:
         return stage.title, stage.about
     if name == "offloaded_layers":
         return (
-            "Inputs wait in the host's memory",
+            f"{OFFLOADED_WORDS[after.offloaded].capitalize()} wait in the host's memory",
             "Copied out and back beside the computation, where the link keeps up.",
         )
     if name == "host_embedding":
