@@ -39,7 +39,6 @@ from tunebook.engine.modules import (
 from tunebook.engine.norm import convention_of
 from tunebook.engine.offload import Berth, Cargo, loaded, unloaded
 
-_SMALL = 8  # memory of less than this part of a layer's input is not worth a copy
 _SANDWICH = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 
@@ -49,6 +48,8 @@ class Keep:
 
     Attributes:
         attention: q, k, v and the attention's output.
+        output: the attention's output alone, or with its log-sum-exp where that is all the backward
+            needs beside q, k and v (which are repeated). Where a graph holds them, it is not followed.
         residual: the sum after the attention (without it o's product is repeated).
         gate_up: gate and up.
         normed: the outputs of the two norms.
@@ -57,6 +58,7 @@ class Keep:
     """
 
     attention: bool = True
+    output: bool = True
     residual: bool = True
     gate_up: bool = True
     normed: bool = True
@@ -64,7 +66,7 @@ class Keep:
 
 
 ALL = Keep()
-NOTHING = Keep(False, False, False, False)
+NOTHING = Keep(False, False, False, False, False)
 
 
 class FusedLayer:
@@ -211,11 +213,12 @@ class _Layer(torch.autograd.Function):
             # before the MLP, which needs room of its own, and which copies may run beside
             ctx.attended = _trim_attended(layer, attended, keep)
             del attended
-            sum_ = middle if keep.residual else None
+            sum_: Any = middle if keep.residual else None
             if cargo is not None and berth is not None:
-                sum_ = loaded(sum_, cargo, 0) if berth.sums else sum_
-                if berth.attention and ctx.attended is not None and ctx.attended.attention.by_hand:
-                    ctx.attended = loaded(ctx.attended, cargo, x.nbytes // _SMALL)
+                if sum_ is not None and berth.sums:
+                    sum_ = cargo.load(sum_)
+                if ctx.attended is not None and ctx.attended.attention.by_hand:
+                    ctx.attended = loaded(ctx.attended, cargo, berth.attended)
             held = (*held, sum_)
             tile = layer.tile_of(keep, x)
             if tile:
@@ -274,8 +277,8 @@ class _Layer(torch.autograd.Function):
 
 def _trim_attended(layer: FusedLayer, kept: Attended, keep: Keep) -> Attended | None:
     if not keep.attention:
-        return None
-    if not keep.normed:
+        return layer.attention.forget_inputs(kept) if keep.output else None
+    if not keep.normed and kept.entered is not None:
         layer.attention.entrance.forget(kept.entered)
     return kept
 

@@ -32,9 +32,8 @@ class LayerMemory:
     Attributes:
         keep: what of its activations stays for the backward.
         resident: whether its weights stay in the compute dtype beside their 4-bit form.
-        offload: what of it waits for the backward in the host's memory: its input, with the sum after
-            the attention, with what the attention keeps, as far as it keeps them. It comes back while
-            the layer behind runs backward, so the last ones gain nothing by it.
+        offload: what of it waits for the backward in the host's memory, as far as it is kept. It
+            comes back while the layer behind runs backward, so the last ones gain nothing by it.
     """
 
     keep: Keep = ALL

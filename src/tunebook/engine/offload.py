@@ -244,7 +244,12 @@ class Cargo:
         return [piece.take() for piece in self._pieces]
 
 
-Stows = Literal["nothing", "inputs", "sums", "attention"]
+Stows = Literal["nothing", "inputs", "sums", "output", "attention"]
+"""What of a layer, each with what stands before it: its input, the sum after the attention, the
+attention's output, and q, k and v."""
+_OUTPUT = frozenset({"output", "rows", "unnormed"})
+_NAMES = {"output": _OUTPUT, "attention": _OUTPUT | {"q", "k", "v", "projected"}}
+"""Fields of what an attention block keeps; its other tensors are small."""
 
 
 @dataclass(frozen=True)
@@ -253,8 +258,8 @@ class Berth:
 
     Attributes:
         index: of the layer among those that run fused.
-        stows: of this layer, each with what stands before it; if nothing, the cargo of the layer
-            before is sent for here all the same.
+        stows: of this layer, as far as it keeps it; if nothing, the cargo of the layer before is
+            sent for here all the same.
     """
 
     store: HostStore
@@ -269,33 +274,38 @@ class Berth:
     @property
     def sums(self) -> bool:
         """Whether the sum after the attention is stowed."""
-        return self.stows in ("sums", "attention")
+        return self.stows not in ("nothing", "inputs")
 
     @property
-    def attention(self) -> bool:
-        """Whether what the attention keeps is stowed."""
-        return self.stows == "attention"
+    def attended(self) -> frozenset[str]:
+        """Names of the tensors that are stowed of what the attention block keeps."""
+        return _NAMES.get(self.stows, frozenset())
 
 
-def loaded(kept: Any, cargo: Cargo, least: int) -> Any:
-    """`kept` with tickets in place of its tensors, however deep they lie; memory below `least` stays."""
-    if isinstance(kept, torch.Tensor):
-        return cargo.load(kept) if kept.untyped_storage().nbytes() >= least else kept
-    return _mapped(kept, lambda part: loaded(part, cargo, least))
+def loaded(kept: Any, cargo: Cargo, names: frozenset[str]) -> Any:
+    """`kept` with tickets in place of its tensors of these names, however deep they lie."""
+
+    def of(name: str, part: Any) -> Any:
+        if isinstance(part, torch.Tensor):
+            return cargo.load(part) if name in names else part
+        return loaded(part, cargo, names)
+
+    return _mapped(kept, of)
 
 
 def unloaded(kept: Any, arrived: list[torch.Tensor]) -> Any:
     """`kept` with tensors in place of its tickets."""
     if isinstance(kept, Ticket):
         return kept.over(arrived[kept.place])
-    return _mapped(kept, lambda part: unloaded(part, arrived))
+    return _mapped(kept, lambda _, part: unloaded(part, arrived))
 
 
-def _mapped(kept: Any, of: Callable[[Any], Any]) -> Any:
-    """A dataclass with `of` of each of its fields; anything else as it is."""
+def _mapped(kept: Any, of: Callable[[str, Any], Any]) -> Any:
+    """A dataclass with `of` the name and value of each field; anything else as it is."""
     if not is_dataclass(kept) or isinstance(kept, type):
         return kept
-    return replace(kept, **{part.name: of(getattr(kept, part.name)) for part in fields(kept)})
+    values = {part.name: of(part.name, getattr(kept, part.name)) for part in fields(kept)}
+    return replace(kept, **values)
 
 
 def slot_bytes(nbytes: int) -> int:
