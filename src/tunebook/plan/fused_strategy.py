@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from tunebook.models.shape import ModelShape
+from tunebook.plan.fused_layer import by_hand
 from tunebook.plan.fused_memory import FEWEST_ROWS, default_chunk
 from tunebook.plan.hardware import Hardware
-from tunebook.plan.nouns import Forecast, Level, Strategy
+from tunebook.plan.nouns import Forecast, Level, Offload, Strategy
 from tunebook.recipe import Recipe
 
 ARCHITECTURES = frozenset(
@@ -32,13 +32,16 @@ ARCHITECTURES = frozenset(
 )
 """Model types whose decoder layers the engine runs fused."""
 
-_OFFLOADS: tuple[tuple[bool, Literal["inputs", "sums", "attention"]], ...] = (
-    (False, "inputs"),
-    (True, "inputs"),
-    (True, "sums"),
-    (True, "attention"),
+_OFFLOADS: tuple[tuple[Level, Offload], ...] = (
+    (Level.NOTHING, "inputs"),
+    (Level.ATTENTION, "inputs"),
+    (Level.ATTENTION, "sums"),
+    (Level.ATTENTION, "output"),
+    (Level.ATTENTION, "attention"),
+    (Level.GATE_UP, "output"),
+    (Level.GATE_UP, "attention"),
 )
-"""Whether before attention is given up, and what of a layer."""
+"""What layers still keep when the first of them begins to offload, and what of it."""
 _SMALLEST_GAIN = 0.01
 """More goes to the host, or earlier, where a step gets faster by that share."""
 _OLDEST = (7, 0)  # compute capability that Triton compiles for
@@ -68,7 +71,7 @@ def resolve_attention(shape: ModelShape, recipe: Recipe, hardware: Hardware) -> 
     generation = _capability(hardware)[0]
     if shape.attention_softcap:
         return "capped" if generation >= 8 and shape.head_dim <= 256 else "eager"
-    if generation < 8:
+    if generation < 8 or recipe.model.dtype == "float32":
         return "efficient"
     if recipe.training.packing:
         return "varlen"
@@ -120,8 +123,8 @@ def fused_ladders(
     hosts = not shape.tie_word_embeddings and embedding <= pinnable
     pinnable -= embedding if hosts else 0
     ladders = []
-    for early, offloaded in _OFFLOADS:
-        one = replace(ladder, hosts=hosts, early=early, offloaded=offloaded)
+    for kept, offloaded in _OFFLOADS:
+        one = replace(ladder, hosts=hosts, kept=kept, offloaded=offloaded)
         each = host(one.spending(one.before_offload), offloaded_layers=1, offloaded=offloaded)
         ladders.append(replace(one, pinnable=pinnable // each))
     return ladders
@@ -187,18 +190,18 @@ class _Ladder(Sequence[Strategy]):
 
     What is cheapest for its bytes goes first: logits by 1024 tokens, which costs nothing; the input
     embedding to the host, of which a batch reads a few rows; unpacked weights; the norms' outputs;
-    gate and up; attention; the sums. Then inputs wait in the host's memory, or before attention is
-    given up and perhaps with more that is kept (`_OFFLOADS`); at last products are made by tiles. In
-    a stage the first layers give up first. At both moments of a peak (the loss, and the
+    gate and up; q, k and v; the attention's output; the sums. Then inputs wait in the host's memory,
+    or earlier and with more that is kept (`_OFFLOADS`); at last products are made by tiles. In a
+    stage the first layers give up first. At both moments of a peak (the loss, and the
     backward of the last layer) all that earlier layers keep is alive at once, so that the order among
     them does not matter; but what the last layer gives up is made again just then and frees nothing.
-    Two inputs are on the device during every backward, so that those of the last two layers are not
-    offloaded.
+    What two layers offload is on the device during every backward, so that the last two offload
+    nothing.
 
     Attributes:
         hosts: whether the input embedding can go to the host.
         pinnable: layers whose inputs the host has room for.
-        early: whether they are offloaded before attention is given up.
+        kept: what layers still keep when the first is offloaded.
         offloaded: what of them.
     """
 
@@ -207,8 +210,8 @@ class _Ladder(Sequence[Strategy]):
     recipe: Recipe
     hosts: bool = False
     pinnable: int = 0
-    early: bool = False
-    offloaded: Literal["inputs", "sums", "attention"] = "inputs"
+    kept: Level = Level.NOTHING
+    offloaded: Offload = "inputs"
 
     def __len__(self) -> int:
         steps = (self.last - self.first) + self._offloadable + len(_LAST_RESORTS)
@@ -236,23 +239,29 @@ class _Ladder(Sequence[Strategy]):
         """So many layers' worth given up: unpacked weights of a layer count one, each level one."""
         layers = self.shape.num_hidden_layers
         stage, done = divmod(max(0, spent - layers), layers)
-        level = Level.ALL - stage
-        lower = Level(max(0, level - 1))
+        level, lower = (*self.levels, Level.NOTHING)[stage : stage + 2]
         return self.base.model_copy(
             update={
                 "engine": "fused",
                 "gradient_checkpointing": False,
-                "levels": (lower,) * done + (Level(level),) * (layers - done),
+                "levels": (lower,) * done + (level,) * (layers - done),
                 "resident_layers": max(0, layers - spent),
             }
         )
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """From high to low; the attention's output alone only where it can be kept so."""
+        all_ = tuple(sorted(Level, reverse=True))
+        outputs = by_hand(self.base.attention, self.shape)
+        return all_ if outputs else tuple(level for level in all_ if level != Level.OUTPUT)
 
     @property
     def first(self) -> int:
         """Layers' worth of things given up at the start: 16-bit weights need no unpacking."""
         layers = self.shape.num_hidden_layers
         if self.recipe.training.gradient_checkpointing == "on":
-            return layers * (1 + Level.ALL)
+            return layers * len(self.levels)
         return layers if self.recipe.quantization.bits == 16 else 0
 
     @property
@@ -260,15 +269,13 @@ class _Ladder(Sequence[Strategy]):
         """The same where nothing is left to give up."""
         layers = self.shape.num_hidden_layers
         keeps = self.recipe.training.gradient_checkpointing == "off"
-        return layers if keeps else layers * (1 + Level.ALL)
+        return layers if keeps else layers * len(self.levels)
 
     @property
     def before_offload(self) -> int:
         """Layers' worth given up before any input is offloaded."""
-        if not self.early:
-            return self.last
-        kept = 1 + Level.ALL - Level.ATTENTION
-        return min(max(self.first, self.shape.num_hidden_layers * kept), self.last)
+        given_up = self.shape.num_hidden_layers * (1 + self.levels.index(self.kept))
+        return min(max(self.first, given_up), self.last)
 
     @property
     def _offloadable(self) -> int:

@@ -37,10 +37,8 @@ _HOST = 3.8e-3
 """Seconds of Python and launches for a layer's forward and backward; a slow host."""
 _HOST_AGAIN = 1.2e-3
 _HOST_COPY = 0.2e-3
-"""Two copies that are launched, and their events."""
-_COPIES = {"inputs": 1, "sums": 2, "attention": 4}
-_FORWARD_SHARE, _ATTENTION_SHARE = 0.3, 0.35
-"""The forward's of a layer that makes everything again, and the attention's of that forward."""
+"""Two copies that are launched, and their events; so many a layer:"""
+_COPIES = {"inputs": 1, "sums": 2, "output": 3, "attention": 4}
 _FIXED = 5e-3
 """Seconds of an update for optimizer, logging and data."""
 
@@ -76,46 +74,53 @@ def device_seconds(
     shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Batch, hardware: Hardware
 ) -> float:
     """Seconds that the device is busy in one forward and backward."""
-    cost = _Cost(shape, recipe, strategy, batch)
-    products = attention = moved = unpacked = 0.0
-    for level, count in Counter(strategy.levels).items():
-        products += count * cost.products(level)
-        attention += count * cost.attention(level)
-        moved += count * cost.elementwise(level)
-    for level, count in Counter(strategy.levels[strategy.resident_layers :]).items():
-        unpacked += count * cost.unpacked(level)
-    products += 4 * shape.hidden_size * shape.vocab_size
-    moved += 3 * shape.vocab_size * cost.width
-    seconds = products * batch.tokens / (hardware.flops * _PRODUCTS)
-    seconds += attention * batch.tokens / (hardware.flops * _ATTENTION[strategy.attention])
-    seconds += moved * batch.tokens / (hardware.bandwidth * _ELEMENTWISE)
-    seconds += unpacked / (hardware.bandwidth * _UNPACKING)
-    each = seconds / len(strategy.levels)
+    cost = _Cost(shape, recipe, strategy, batch, hardware)
+    bytes_ = LayerBytes(shape, recipe, strategy, batch, local=False)
+    resident, offloaded = strategy.resident_layers, strategy.offloaded_layers
+    kinds = Counter(
+        (bytes_.reached(level), index < resident, index < offloaded)
+        for index, level in enumerate(strategy.levels)
+    )
+    seconds = cost.head()
     if strategy.host_embedding:  # nothing to do beside it: the first layer needs the rows
         seconds += batch.tokens * shape.hidden_size * cost.width / hardware.link
-    bytes_ = LayerBytes(shape, recipe, strategy, batch, local=False)
-    for level, count in Counter(strategy.levels[: strategy.offloaded_layers]).items():
-        input_, *more = (piece / hardware.link for piece in bytes_.pieces(level))
-        seconds += count * waiting(input_, sum(more), each)
+    for (level, unpacked, stows), count in kinds.items():
+        layer = cost.layer(level, unpacked=unpacked)
+        if stows:
+            copies = [piece / hardware.link for piece in bytes_.pieces(level)]
+            layer += waiting(copies, *cost.forward(), layer)
+        seconds += count * layer
     return seconds
 
 
-def waiting(input_: float, more: float, layer: float) -> float:
-    """Seconds that a layer of `layer` seconds waits for what it stows to be copied out and back.
+def waiting(copies: list[float], attention: float, mlp: float, layer: float) -> float:
+    """Seconds that a layer waits for what it stows to be copied out and back.
 
-    Out beside the layer's own forward, from which on `more` is there when its attention has ended;
-    back beside the backward of the layer behind it. Arguments are seconds.
+    Out beside the layer's own forward, its input from the start, the rest once its attention has
+    ended; back beside the backward of the layer behind it.
+
+    Args:
+        copies: seconds of each, the input's first.
+        attention, mlp: of the two halves of the forward. layer: of forward and backward.
     """
-    forward = layer * _FORWARD_SHARE
-    out = max(input_, (more > 0) * forward * _ATTENTION_SHARE) + more
-    return max(0.0, out - forward) + max(0.0, input_ + more - (layer - forward))
+    input_, all_, forward = copies[0], sum(copies), attention + mlp
+    out = max(input_, attention) + all_ - input_ if len(copies) > 1 else input_
+    return max(0.0, out - forward) + max(0.0, all_ - (layer - forward))
 
 
 class _Cost:
     """FLOPs and bytes of one layer: for one token, but of `unpacked` weights for a micro-batch."""
 
-    def __init__(self, shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Batch) -> None:
+    def __init__(
+        self,
+        shape: ModelShape,
+        recipe: Recipe,
+        strategy: Strategy,
+        batch: Batch,
+        hardware: Hardware,
+    ) -> None:
         self.shape, self.length = shape, batch.length
+        self.tokens, self.hardware, self.kernel = batch.tokens, hardware, strategy.attention
         if recipe.training.packing:
             self.length = min(batch.length, recipe.model.max_seq_length)
         self.width = BYTES[strategy.dtype]
@@ -125,6 +130,40 @@ class _Cost:
         self.groups = groups_of(shape, recipe)
         self.weights = {name: g.size_in * g.size_out for name, g in self.groups.items()}
         self.scores = attention_flops_per_token(shape, self.length) / shape.num_hidden_layers
+
+    def head(self) -> float:
+        """Seconds of the loss."""
+        shape = self.shape
+        products = 4 * shape.hidden_size * shape.vocab_size
+        return self._seconds(products, 0.0, 3 * shape.vocab_size * self.width, 0.0)
+
+    def layer(self, level: int, *, unpacked: bool) -> float:
+        """Seconds of one layer, forward and backward. `unpacked`: whether its weights stay so."""
+        again = 0.0 if unpacked else self.unpacked(level)
+        moved = self.elementwise(level)
+        return self._seconds(self.products(level), self.attention(level), moved, again)
+
+    def forward(self) -> tuple[float, float]:
+        """Seconds of the two halves of a layer's forward, with weights that are unpacked for it."""
+        shape = self.shape
+        hidden, heads = shape.hidden_size, shape.query_size + shape.key_size
+        moved = 8 * hidden + 4 * heads, 8 * hidden + 6 * shape.intermediate_size
+        halves = []
+        for names, bytes_ in zip((("qkv", "o"), ("gate_up", "down")), moved, strict=True):
+            products = sum(
+                2 * self.weights[name] + 2 * self.groups[name].adapter_values for name in names
+            )
+            scores = self.scores if "qkv" in names else 0.0
+            unpacked = sum(self._unpacked_once(name) for name in names)
+            halves.append(self._seconds(products, scores, bytes_ * self.width / 2, unpacked))
+        return halves[0], halves[1]
+
+    def _seconds(self, products: float, attention: float, moved: float, unpacked: float) -> float:
+        """Of FLOPs of products and attention and bytes moved, all a token, and unpacked bytes."""
+        flops, bandwidth = self.hardware.flops, self.hardware.bandwidth
+        each = products / (flops * _PRODUCTS) + moved / (bandwidth * _ELEMENTWISE)
+        each += attention / (flops * _ATTENTION[self.kernel])
+        return self.tokens * each + unpacked / (bandwidth * _UNPACKING)
 
     def products(self, level: int) -> float:
         """2 a weight forward, 2 backward, and 6 an adapter's; forward again for what is not kept."""
@@ -137,7 +176,7 @@ class _Cost:
 
     def attention(self, level: int) -> float:
         """1 forward, 2.5 backward."""
-        return self.scores * (3.5 if level >= Level.ATTENTION else 4.5)
+        return self.scores * (3.5 if level >= Level.OUTPUT else 4.5)
 
     def elementwise(self, level: int) -> float:
         """In bytes of two: forward 16h + 4(q + k) + 6f, backward 16h + 4(q + k) + 12f + 4q.
@@ -163,10 +202,14 @@ class _Cost:
         """
         total = 0.0
         tiles = 1 if level >= Level.GATE_UP else self.tiles
-        for name, group in self.groups.items():
+        for name in self.groups:
             times = (2 + _again(name, level)) * (tiles if name in ("gate_up", "down") else 1)
-            total += times * self.weights[name] * group.packed * (self.packed_bytes + self.width)
+            total += times * self._unpacked_once(name)
         return total
+
+    def _unpacked_once(self, name: str) -> float:
+        bytes_ = self.packed_bytes + self.width
+        return self.weights[name] * self.groups[name].packed * bytes_
 
 
 def _again(name: str, level: int) -> bool:

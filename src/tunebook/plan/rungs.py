@@ -23,6 +23,7 @@ _TILES: _Key = (("mlp_tile", None),)
 _LEVEL_WORDS = {
     Level.GATE_UP: ("Make the norms again", "Their outputs are not kept; nearly free to redo."),
     Level.ATTENTION: ("Make gate and up again", "The widest activations of a layer are redone."),
+    Level.OUTPUT: ("Make q, k and v again", "Their product is redone, attention is not."),
     Level.RESIDUAL: ("Make attention again", "q, k, v and the attention's output are redone."),
     Level.NOTHING: ("Make the sums again", "Only the input of each layer is kept."),
 }
