@@ -219,6 +219,7 @@ class _Layer(torch.autograd.Function):
                     sum_ = cargo.load(sum_)
                 if ctx.attended is not None and ctx.attended.attention.by_hand:
                     ctx.attended = loaded(ctx.attended, cargo, berth.attended)
+                cargo.seal()
             held = (*held, sum_)
             tile = layer.tile_of(keep, x)
             if tile:
@@ -232,8 +233,8 @@ class _Layer(torch.autograd.Function):
         ctx.held = tuple(None if isinstance(one, torch.Tensor) else one for one in held)
         ctx.save_for_backward(*(one if isinstance(one, torch.Tensor) else None for one in held))
         ctx.cargo = cargo
-        if cargo is not None:
-            cargo.settle()
+        if berth is not None:
+            berth.leave(cargo, ctx.before)
         return y.view(hidden_states.shape)
 
     @staticmethod

@@ -104,7 +104,8 @@ def _offload(found: Sequence[nn.Module], wanted: Sequence[Stows]) -> None:
         stores = [HostStore(next(found[0].parameters()).device)]
     for index, module in enumerate(found):
         concerned = stows[index] or (index > 0 and stows[index - 1])
-        fused(module).berth = Berth(stores[0], index, wanted[index]) if concerned else None
+        last = index == len(found) - 1
+        fused(module).berth = Berth(stores[0], index, wanted[index], last) if concerned else None
     if not any(stows):
         for store in stores:
             store.close()

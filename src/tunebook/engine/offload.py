@@ -3,11 +3,14 @@
 Knows tensors, streams and the order of layers; knows no layer, no plan and no budget.
 
     forward    compute  | layer k ............. | layer k + 1 .........
-               copies   | x(k) to the host .. |   | x(k + 1) to the host
+               copies   | k's to the host ........ | k + 1's to the host ....
     backward   compute  | layer k + 1 ......... | layer k .............
-               copies   | x(k) to the device    | x(k - 1) to the device
+               copies   | k's to the device     | k - 1's to the device
 
-What bounds the memory exactly: `Cargo.settle` makes the computing stream wait for the copy before the
+In both directions a layer's copies have the time of one layer, and what two layers stow is on the
+device at most: its forward needs no more memory than its backward.
+
+What bounds the memory exactly: `Cargo.settle` makes the computing stream wait for the copies before a
 tensor is given up, so that its memory is free in the order of that stream. Marking it as used by the
 copies' stream (`record_stream`) would not: then the allocator asks whether the copy has ended when the
 host gets there, and a host that runs ahead of the device is told no and takes new memory, as it does
@@ -46,10 +49,19 @@ class Lane:
         with torch.cuda.stream(self._stream):
             target.copy_(source, non_blocking=True)
 
-    def join(self) -> None:
-        """Let what is asked of the device from now on begin after all copies so far."""
-        if self._stream is not None:
-            torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
+    def mark(self) -> Any:
+        """A place in the order of the copies, behind all so far."""
+        return None if self._stream is None else self._stream.record_event()
+
+    def join(self, mark: Any = None) -> None:
+        """Let what is asked of the device from now on begin after all copies so far, or up to a mark."""
+        if self._stream is None:
+            return
+        computing = torch.cuda.current_stream(self._stream.device)
+        if mark is None:
+            computing.wait_stream(self._stream)
+        else:
+            computing.wait_event(mark)
 
     def abandon(self, tensor: torch.Tensor) -> None:
         """Its memory is used again only after the copies so far, though nobody joins them."""
@@ -173,6 +185,7 @@ class Stowed:
 
     def take(self) -> torch.Tensor:
         """What arrived, for the caller alone, once its copy was joined."""
+        self.give_up()
         taken, self._arriving = self._arriving, None
         assert taken is not None
         return taken
@@ -211,6 +224,7 @@ class Cargo:
         self._store = store
         self._pieces: list[Stowed] = []
         self._known: dict[int, int] = {}
+        self._mark: Any = None
 
     def load(self, x: torch.Tensor) -> torch.Tensor | Ticket:
         """Start to copy a tensor's memory to the host; the tensor itself where that has no room."""
@@ -225,10 +239,14 @@ class Cargo:
             self._pieces.append(piece)
         return Ticket(place, x.dtype, x.shape, x.stride(), int(x.storage_offset()))
 
+    def seal(self) -> None:
+        """Say that all is loaded."""
+        self._known.clear()
+        self._mark = self._store.lane.mark()
+
     def settle(self) -> None:
         """Give the device's memory up: what comes after waits for the copies."""
-        self._known.clear()
-        self._store.lane.join()
+        self._store.lane.join(self._mark)
         for piece in self._pieces:
             piece.give_up()
 
@@ -260,16 +278,25 @@ class Berth:
         index: of the layer among those that run fused.
         stows: of this layer, as far as it keeps it; if nothing, the cargo of the layer before is
             sent for here all the same.
+        last: whether no layer comes after it in which its copies could end.
     """
 
     store: HostStore
     index: int
     stows: Stows
+    last: bool = False
 
     def enter(self) -> tuple[Cargo | None, Cargo | None]:
         """At the start of a forward: this layer's cargo, still empty, and that of the layer before."""
         before = self.store.latest(self.index - 1)
         return None if self.stows == "nothing" else self.store.open(self.index), before
+
+    def leave(self, cargo: Cargo | None, before: Cargo | None) -> None:
+        """At the end of a forward, with what `enter` gave: by now the layer before's copies have ended."""
+        if before is not None:
+            before.settle()
+        if self.last and cargo is not None:
+            cargo.settle()
 
     @property
     def sums(self) -> bool:

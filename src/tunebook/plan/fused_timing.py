@@ -87,25 +87,22 @@ def device_seconds(
     for (level, unpacked, stows), count in kinds.items():
         layer = cost.layer(level, unpacked=unpacked)
         if stows:
-            copies = [piece / hardware.link for piece in bytes_.pieces(level)]
-            layer += waiting(copies, *cost.forward(), layer)
+            copies = sum(bytes_.pieces(level)) / hardware.link
+            layer += waiting(copies, cost.forward(), layer)
         seconds += count * layer
     return seconds
 
 
-def waiting(copies: list[float], attention: float, mlp: float, layer: float) -> float:
+def waiting(copies: float, forward: float, layer: float) -> float:
     """Seconds that a layer waits for what it stows to be copied out and back.
 
-    Out beside the layer's own forward, its input from the start, the rest once its attention has
-    ended; back beside the backward of the layer behind it.
+    The link is busy with each layer's copies for as long as a layer computes, forward and backward.
 
     Args:
-        copies: seconds of each, the input's first.
-        attention, mlp: of the two halves of the forward. layer: of forward and backward.
+        copies: seconds of those in one direction.
+        forward: of the layer's forward. layer: of forward and backward.
     """
-    input_, all_, forward = copies[0], sum(copies), attention + mlp
-    out = max(input_, attention) + all_ - input_ if len(copies) > 1 else input_
-    return max(0.0, out - forward) + max(0.0, all_ - (layer - forward))
+    return max(0.0, copies - forward) + max(0.0, copies - (layer - forward))
 
 
 class _Cost:
@@ -143,20 +140,16 @@ class _Cost:
         moved = self.elementwise(level)
         return self._seconds(self.products(level), self.attention(level), moved, again)
 
-    def forward(self) -> tuple[float, float]:
-        """Seconds of the two halves of a layer's forward, with weights that are unpacked for it."""
+    def forward(self) -> float:
+        """Seconds of a layer's forward, with weights that are unpacked for it."""
         shape = self.shape
-        hidden, heads = shape.hidden_size, shape.query_size + shape.key_size
-        moved = 8 * hidden + 4 * heads, 8 * hidden + 6 * shape.intermediate_size
-        halves = []
-        for names, bytes_ in zip((("qkv", "o"), ("gate_up", "down")), moved, strict=True):
-            products = sum(
-                2 * self.weights[name] + 2 * self.groups[name].adapter_values for name in names
-            )
-            scores = self.scores if "qkv" in names else 0.0
-            unpacked = sum(self._unpacked_once(name) for name in names)
-            halves.append(self._seconds(products, scores, bytes_ * self.width / 2, unpacked))
-        return halves[0], halves[1]
+        products = sum(
+            2 * self.weights[name] + 2 * group.adapter_values for name, group in self.groups.items()
+        )
+        moved = 16 * shape.hidden_size + 4 * (shape.query_size + shape.key_size)
+        moved += 6 * shape.intermediate_size
+        unpacked = sum(self._unpacked_once(name) for name in self.groups)
+        return self._seconds(products, self.scores, moved * self.width / 2, unpacked)
 
     def _seconds(self, products: float, attention: float, moved: float, unpacked: float) -> float:
         """Of FLOPs of products and attention and bytes moved, all a token, and unpacked bytes."""
