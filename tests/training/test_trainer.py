@@ -30,6 +30,7 @@ from tunebook.engine import (
     unpatch,
 )
 from tunebook.engine.decoder import NOTHING, berth_of
+from tunebook.engine.offload import Stows
 from tunebook.events import EventLog, StepEvent, WarningEvent
 from tunebook.recipe import Recipe
 from tunebook.training import Run, train
@@ -334,7 +335,8 @@ def test_offloaded_inputs_train_to_the_same_numbers(tmp_path, monkeypatch, full_
     monkeypatch.setattr(SFTTrainer, "step_down", lambda self: 1)
     for offloaded in (0, 2):
         model = patched(small_model(num_hidden_layers=4))
-        spend(model, [LayerMemory(NOTHING, offload=index < offloaded) for index in range(4)])
+        wanted: list[Stows] = ["inputs"] * offloaded + ["nothing"] * (4 - offloaded)
+        spend(model, [LayerMemory(NOTHING, offload=one) for one in wanted])
         calls: list[int] = []
 
         def full_once(self: SFTTrainer, model: Any, inputs: Any, calls: list[int] = calls) -> Any:
@@ -358,7 +360,7 @@ def test_offloaded_inputs_train_to_the_same_numbers(tmp_path, monkeypatch, full_
 
 def test_a_host_without_room_is_told_once(tmp_path):
     model = patched(small_model(num_hidden_layers=4))
-    spend(model, [LayerMemory(NOTHING, offload=True)] * 4)
+    spend(model, [LayerMemory(NOTHING, offload="inputs")] * 4)
     trainer, _ = small_run(tmp_path, model, max_steps=1)
     log = EventLog(tmp_path / "events.jsonl")
     callback = EventCallback(log, model, lambda: False)

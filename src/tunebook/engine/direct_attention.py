@@ -178,8 +178,11 @@ def direct_attention(q: torch.Tensor) -> type[Direct] | None:
     head_dim = q.shape[-1]
     if head_dim % 8 or head_dim > _WIDEST:
         return None
-    found = next((kernel for kernel in _KERNELS if kernel.takes(q)), None)
-    return found if found is not None and _agrees(found, q.device, head_dim, q.dtype) else None
+    for kernel in _KERNELS:
+        if kernel.takes(q):
+            agrees = _agrees(kernel, q.device, head_dim, q.dtype)  # type: ignore[arg-type]  # hashable
+            return kernel if agrees else None
+    return None
 
 
 @functools.cache

@@ -230,7 +230,10 @@ class _Ladder(Sequence[Strategy]):
         spent = min(self.first + steps - offloaded, self.last)
         over = steps - offloaded - (spent - self.first)
         chunk, tile = _LAST_RESORTS[over - 1] if over else (None, None)
-        resorts = {"offloaded_layers": offloaded, "loss_chunk": chunk or self._chunk}
+        resorts: dict[str, object] = {
+            "offloaded_layers": offloaded,
+            "loss_chunk": chunk or self._chunk,
+        }
         resorts |= {"mlp_tile": tile, "host_embedding": self.hosts and rung > 1}
         resorts |= {"offloaded": self.offloaded} if offloaded else {}
         return self.spending(spent).model_copy(update=resorts)

@@ -64,7 +64,8 @@ def fused_seconds_per_step(
     device = device_seconds(shape, recipe, strategy, batch, hardware)
     if one_shape and strategy.dtype != "float16" and not recipe.lora.dropout:
         return strategy.gradient_accumulation_steps * device + _FIXED
-    again = sum(1 - level / Level.ALL for level in strategy.levels)
+    levels = LayerBytes(shape, recipe, strategy, batch, local=False).reached
+    again = sum(1 - levels(level) / Level.ALL for level in strategy.levels)
     host = _HOST * len(strategy.levels) + _HOST_AGAIN * again
     host += _HOST_COPY * _COPIES[strategy.offloaded] * strategy.offloaded_layers
     return strategy.gradient_accumulation_steps * max(device, host) + _FIXED
