@@ -310,8 +310,10 @@ def test_what_is_offloaded_lowers_the_peak_by_what_was_forecast(make_tiny, famil
     """Host buffers are made by the first step and are not among what a later one adds."""
     tiny = make_tiny(family, bits, layers=5, **sizes)
     for level, what in WHAT:
+        if tiny.attention == "eager" and what != "inputs":
+            continue  # a graph's, of which nothing else can be moved
         found = {}
-        for offloaded in (0, 1, 3, 4, 5):
+        for offloaded in range(6) if what == "inputs" else (0, 1, 3):  # plans leave the last two
             strategy = tiny.strategy((level,) * 5, offloaded=offloaded, what=what)
             tiny.prepare(strategy)
             kept = measure_step_memory(partial(tiny.step, strategy, backward=False)) - _MARKER
