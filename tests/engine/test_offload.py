@@ -490,7 +490,7 @@ def test_where_the_host_has_no_room_inputs_stay_on_the_device(patched, batch, mo
     store = store_of(model)
     assert host_bytes(model) == store._free[0].nbytes  # one was given
     assert store.failure == "CUDA error: out of memory"
-    assert len([r for r in caplog.records if "stay on the device" in r.message]) == 1
+    assert len([r for r in caplog.records if "stays on the device" in r.message]) == 1
 
 
 def test_what_was_spent_is_given_back(patched, batch):

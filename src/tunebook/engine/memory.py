@@ -85,7 +85,7 @@ def release(model: nn.Module) -> None:
 
 
 def host_bytes(model: nn.Module) -> int:
-    """Bytes of host memory that inputs of layers are kept in, so far, and that the embedding takes."""
+    """Bytes of host memory that what layers keep waits in, so far, and that the embedding takes."""
     inputs = sum(store.nbytes for store in _stores(fused_layers(model)))
     return inputs + embedding_bytes(model)
 

@@ -157,7 +157,7 @@ class HostStore:
         if self.failure is None:
             self.failure = str(error).splitlines()[0].rstrip(".")
             logger.warning(
-                "The host has no room for the inputs of layers, so they stay on the device: %s",
+                "The host has no room for what layers keep, so it stays on the device: %s",
                 self.failure,
             )
 

@@ -6,13 +6,14 @@ none of them. Knows no other layer, no head and no budget.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tunebook.models.shape import ModelShape
 from tunebook.plan.memory import BYTES, Batch
 from tunebook.plan.nouns import Level, Strategy
-from tunebook.recipe import Recipe
+from tunebook.recipe import LoraPart, Recipe
 
 _RANK_UNIT = 16
 _WIDEST = 128  # head_dim that PyTorch's operations are called with by hand
@@ -70,12 +71,23 @@ class Group:
 
 def groups_of(shape: ModelShape, recipe: Recipe) -> dict[str, Group]:
     """The four groups of a layer: "qkv", "o", "gate_up", "down"."""
-    sizes, adapted = shape.linear_layers(), shape.adapted_layers(recipe.lora)
-    packed, dropped = recipe.quantization.bits != 16, recipe.lora.dropout > 0
+    lora = recipe.lora
+    names = (
+        lora.target_modules if isinstance(lora.target_modules, str) else tuple(lora.target_modules)
+    )
+    return _groups(shape, lora.r, names, recipe.quantization.bits != 16, lora.dropout > 0)
+
+
+@functools.lru_cache(maxsize=64)  # a plan is chosen among hundreds of forecasts
+def _groups(
+    shape: ModelShape, r: int, names: str | tuple[str, ...], packed: bool, dropped: bool
+) -> dict[str, Group]:
+    lora = LoraPart.model_validate({"r": r, "target_modules": names})
+    sizes, adapted = shape.linear_layers(), shape.adapted_layers(lora)
     made = {}
     for name, members in _GROUPS.items():
         present = [sizes[member] for member in members if member in sizes]
-        rank = recipe.lora.r * sum(member in adapted for member in members)
+        rank = r * sum(member in adapted for member in members)
         rank = -(-rank // _RANK_UNIT) * _RANK_UNIT
         made[name] = Group(
             size_in=present[0][0],

@@ -90,7 +90,7 @@ def fused_rungs(
     With reasons: what each rung does, in words.
 
     Args:
-        pinnable: bytes of host memory that inputs of layers may take.
+        pinnable: bytes of host memory that what layers keep may take.
     """
 
     def fits(strategy: Strategy) -> bool:

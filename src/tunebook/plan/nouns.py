@@ -104,7 +104,7 @@ class Strategy(BaseModel):
     offloaded_layers: int = Field(
         default=0,
         ge=0,
-        description="Layers, from the first, whose inputs wait for the backward in pinned host memory.",
+        description="Layers, from the first, of which something waits in pinned host memory.",
     )
     offloaded: Offload = Field(
         default="inputs",
