@@ -605,7 +605,8 @@ def test_a_host_that_runs_ahead_takes_no_more_memory(large):
 
 
 @ON_A_GPU
-def test_copies_beside_other_work_are_right(large):
+@pytest.mark.parametrize("what", ["inputs", "output", "attention"])
+def test_copies_beside_other_work_are_right(large, what):
     """The stream of the copies is kept busy, so that whatever does not wait for it reads too early."""
     step, inputs = fused_step(large), {"input_ids": ids_of(1024)}
     trainable = [p for p in large.parameters() if p.requires_grad]
@@ -618,16 +619,18 @@ def test_copies_beside_other_work_are_right(large):
         step(inputs)
         return [p.grad.clone() for p in trainable]
 
-    offload(large, 0)
+    keep = NOTHING if what == "inputs" else KEEPS["attention"]
+    offload(large, 0, keep)
     expected = results(busy=False)
-    offload(large, 7)
+    offload(large, 7, keep, what)
     for busy in (False, True):
         for ours, theirs in zip(results(busy), expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=1e-3)
 
 
 @ON_A_GPU
-def test_a_step_with_offload_is_captured_and_replayed(large):
+@pytest.mark.parametrize("what", ["inputs", "output", "attention"])
+def test_a_step_with_offload_is_captured_and_replayed(large, what):
     trainable = [p for p in large.parameters() if p.requires_grad]
     for parameter in trainable:
         parameter.grad = torch.zeros_like(parameter)
@@ -640,7 +643,8 @@ def test_a_step_with_offload_is_captured_and_replayed(large):
         (loss,) = run({"input_ids": ids})
         return [loss.clone(), *(p.grad.clone() for p in trainable)]
 
-    offload(large, 6)
+    keeps = {"inputs": NOTHING, "output": KEEPS["output"], "attention": KEEPS["attention"]}
+    offload(large, 6, keeps[what], what)
     for length, captures in ((512, 1), (1024, 2)):  # longer rows: other buffers, so other graphs
         for seed in range(6):
             ids = ids_of(length, seed)
@@ -653,7 +657,8 @@ def test_a_step_with_offload_is_captured_and_replayed(large):
     made = host_bytes(large)
     del graphs
     release(large)
-    assert made == 6 * 2 * 2**20
+    hidden = 6 * 2 * 2**20
+    assert made == hidden if what == "inputs" else made >= 3 * hidden
 
 
 @ON_A_GPU

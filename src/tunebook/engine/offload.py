@@ -242,11 +242,13 @@ class Cargo:
     def seal(self) -> None:
         """Say that all is loaded."""
         self._known.clear()
-        self._mark = self._store.lane.mark()
+        if self._pieces:  # else the copies' stream may stand outside of a capture
+            self._mark = self._store.lane.mark()
 
     def settle(self) -> None:
         """Give the device's memory up: what comes after waits for the copies."""
-        self._store.lane.join(self._mark)
+        if self._pieces:
+            self._store.lane.join(self._mark)
         for piece in self._pieces:
             piece.give_up()
 
@@ -258,7 +260,8 @@ class Cargo:
     def take(self) -> list[torch.Tensor]:
         """All pieces on the device again, for the caller alone; may be asked for several times."""
         self.send_for()
-        self._store.lane.join()
+        if self._pieces:
+            self._store.lane.join()
         return [piece.take() for piece in self._pieces]
 
 
