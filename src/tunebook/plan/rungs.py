@@ -100,7 +100,7 @@ def describe_ladder(
                 costs=seconds - before.seconds if before else 0.0,
             )
         )
-    least = min(plan.forecast.total, *(rung.total for rung in rungs))
+    least = min(least_memory(plan, recipe, shape, data), *(rung.total for rung in rungs))
     return StrategyLadder(rungs=rungs, least=least, most=rungs[0].total)
 
 
@@ -116,7 +116,8 @@ def least_memory(
     def forecast_of(one: Strategy) -> Forecast:
         return make_forecast(recipe, shape, one, plan.hardware, plan.forecast.budget, data)
 
-    strategy, hardware = plan.strategy, plan.hardware
+    hardware = plan.hardware
+    strategy = plan.strategy.model_copy(update={"offloaded": "inputs"})  # of most layers then
     ladders = rungs_by_batch(strategy.engine, recipe, shape, hardware, forecast_of, strategy)
     smallest = ladders[-1][-1]
     return min(forecast_of(smallest).total, plan.forecast.total)
