@@ -178,8 +178,11 @@ def load_model(
     Raises:
         ModelMissing, ModelInvalid: see `resolve_model`; also when the weights do not load.
     """
+    import torch
     import transformers
     from safetensors import SafetensorError
+
+    from tunebook_kernels import start_up
 
     resolved = resolve_model(part.name)
     config = load_config(part, token=token)
@@ -188,6 +191,7 @@ def load_model(
         transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
     )
     device = device or default_device()
+    start_up(torch.device(device))  # while weights are read
     dtype = compute_dtype(part, device)
     arguments: dict[str, Any] = {
         "dtype": dtype,
