@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tunebook.models.shape import ModelShape
 from tunebook.plan.memory import BYTES, Batch
 from tunebook.plan.nouns import Level, Strategy
-from tunebook.recipe import Recipe
+from tunebook.recipe import LoraPart, Recipe
 
 _RANK_UNIT = 16
 _WIDEST = 128  # head_dim that PyTorch's operations are called with by hand
@@ -72,15 +72,34 @@ class Group:
 def groups_of(shape: ModelShape, recipe: Recipe) -> dict[str, Group]:
     """The four groups of a layer: "qkv", "o", "gate_up", "down"."""
     lora = recipe.lora
-    adapted = tuple(shape.adapted_layers(lora))
-    return _groups(shape, lora.r, adapted, recipe.quantization.bits != 16, lora.dropout > 0)
+    names = (
+        lora.target_modules if isinstance(lora.target_modules, str) else tuple(lora.target_modules)
+    )
+    switches = (lora.language_layers, lora.attention_modules, lora.mlp_modules)
+    packed = recipe.quantization.bits != 16
+    return _groups(shape, lora.r, names, switches, packed, lora.dropout > 0)
 
 
 @functools.lru_cache(maxsize=64)  # a plan is chosen among hundreds of forecasts
 def _groups(
-    shape: ModelShape, r: int, adapted: tuple[str, ...], packed: bool, dropped: bool
+    shape: ModelShape,
+    r: int,
+    names: str | tuple[str, ...],
+    switches: tuple[bool, bool, bool],
+    packed: bool,
+    dropped: bool,
 ) -> dict[str, Group]:
-    sizes = shape.linear_layers()
+    language, attention, mlp = switches
+    lora = LoraPart.model_validate(
+        {
+            "r": r,
+            "target_modules": names,
+            "language_layers": language,
+            "attention_modules": attention,
+            "mlp_modules": mlp,
+        }
+    )
+    sizes, adapted = shape.linear_layers(), shape.adapted_layers(lora)
     made = {}
     for name, members in _GROUPS.items():
         present = [sizes[member] for member in members if member in sizes]
