@@ -144,9 +144,9 @@ def fake_run(tmp_path: Path) -> FakeRun:
 
 @pytest.fixture
 def eventually() -> Any:
-    """Wait until something is true, at most five seconds: `eventually(lambda: ...)`."""
+    """Wait until something is true, at most twenty seconds: `eventually(lambda: ...)`."""
 
-    def wait(condition: Any, seconds: float = 5.0) -> None:
+    def wait(condition: Any, seconds: float = 20.0) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "it did not come true"

@@ -128,8 +128,8 @@ class PixtralProcessor(ProcessorMixin):
         self.image_break_token_id = tokenizer.convert_tokens_to_ids(image_break_token)
         self.image_end_token_id = tokenizer.convert_tokens_to_ids(image_end_token)
 
-    @property
-    def image_token_ids(self) -> list[int | None]:  # type: ignore[misc]
+    @property  # type: ignore[misc]
+    def image_token_ids(self) -> list[int | None]:
         """Of everything that stands for a picture in a text."""
         return [self.image_token_id, self.image_break_token_id, self.image_end_token_id]
 
