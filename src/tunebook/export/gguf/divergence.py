@@ -78,9 +78,9 @@ class Rounded:
             source = tensor.source
             if source is None or source.weight.module not in touched:
                 continue
-            if progress is not None:
-                progress.check()
             if tensor.name in kinds:
+                if progress is not None:
+                    progress.step()
                 # rows are packed one by one, so that their order in the file does not matter
                 value = source.piece(source.weight.value()).float()
                 kind = kinds[tensor.name]
@@ -166,6 +166,10 @@ class Reference:
         self._said: dict[int, Tensor] = {}
         self._hold = 4 * vocabulary * sum(map(len, rows)) <= _HELD
 
+    def __len__(self) -> int:
+        """Batches, each a step of the progress."""
+        return len(self._batches)
+
     def divergence(self, rounded: Rounded) -> Divergence:
         """The model with rounded weights beside itself, at every token.
 
@@ -182,7 +186,7 @@ class Reference:
             stack.enter_context(torch.no_grad())
             self._model.eval()
             for number, (ids, mask) in enumerate(self._batches):
-                self._progress.check()
+                self._progress.step()
                 true = self._said.get(number)
                 if true is None:
                     true = _said(self._model, ids, mask)
