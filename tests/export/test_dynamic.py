@@ -323,7 +323,7 @@ def test_why_a_type_was_taken_is_told_by_its_neighbours() -> None:
     choice = Choice("blk.3.ffn_up.weight", (512, 256), "Q4_K", 73728, "Q4_K", errors)
     assert choice.why == (
         "Q3_K would save 17.0 KiB and cost 5.0 times as much; "
-        "Q6_K would take 33.0 KiB more and cost 25% as much."
+        "Q6_K would take 33.0 KiB more and cost 25 % as much."
     )
     assert replace(choice, errors={"Q4_K": 0.0}).why == "No other type fits its rows."
     assert replace(choice, name="output.weight").place == (-1, "output")

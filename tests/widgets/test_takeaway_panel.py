@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -50,6 +51,29 @@ def test_formats_come_with_their_predicted_sizes(fake_run: Any, eventually: Any)
     eventually(lambda: all(form["size"] for form in panel.formats))
     assert [form["name"] for form in panel.formats] == list(FORMATS)
     assert panel.formats[0]["size"].startswith("about ")
+
+
+def test_a_model_of_experts_has_sizes_though_it_cannot_be_planned(
+    tmp_path: Path, eventually: Any
+) -> None:
+    config = {
+        "model_type": "mixtral",
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "num_local_experts": 8,
+        "vocab_size": 2048,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    panel = TakeAwayPanel(Recipe().with_values({"model.name": str(tmp_path)}))
+    panel.studio.begin()
+    eventually(lambda: all(row["size"] for row in panel.quantizations))
+    assert panel.studio.plan is None
+    assert "experts" in panel.studio.plan_error["why"]
+    rows = {row["name"]: row["size"] for row in panel.quantizations}
+    assert rows["bf16"] == "14.8 MiB"
 
 
 def test_save_shows_paths_sizes_proof_and_how_to_load(fake_run: Any, eventually: Any) -> None:

@@ -25,7 +25,7 @@ from tunebook.errors import (
 from tunebook.export.formats import FORMATS, predicted_sizes
 from tunebook.export.hub import saved_token
 from tunebook.export.progress import Pass
-from tunebook.recipe import Recipe
+from tunebook.recipe import ModelPart, Recipe
 from tunebook.widgets import _static
 from tunebook.widgets._code import takeaway_lines
 from tunebook.widgets._exports import in_a_sentence, pass_words, type_rows, written_form
@@ -84,6 +84,7 @@ class TakeAwayPanel(Panel):
         super().__init__(recipe, studio=studio, **traits)
         self.studio.observe(self._run_changed, "run")
         self.studio.observe(self._say_sizes, "plan")
+        self.studio.observe(self._not_planned, "plan_error")
         if run is not None:
             self.studio.run = run
         self._run_changed()
@@ -342,7 +343,7 @@ class TakeAwayPanel(Panel):
         if run is not None:  # its adapter, and what is chosen now
             chosen = recipe.export.gguf_quantization
             recipe = run.recipe.with_values({"export.gguf_quantization": chosen})
-        shape = self.studio.known_shape()
+        shape = self.studio.known_file_shape()
         sizes = {} if shape is None else predicted_sizes(recipe, shape)
         shown = [
             {
@@ -362,11 +363,16 @@ class TakeAwayPanel(Panel):
         self.refresh_code()
         if run is not None:
             self._say_token()
-            self.studio.thread(self._read_shape)
+            self.studio.thread(lambda: self._read_shape(run.recipe.model))
 
-    def _read_shape(self) -> None:
+    def _not_planned(self, _change: object) -> None:
+        """A model that cannot be planned, such as one with experts, has files of a size all the same."""
+        if self.studio.plan_error and self.studio.known_file_shape() is None:
+            self.studio.thread(lambda: self._read_shape(self.recipe.model))
+
+    def _read_shape(self, part: ModelPart) -> None:
         with suppress(TunebookError):  # a size that cannot be known is not shown
-            self.studio.shape(self.studio.run.recipe.model)
+            self.studio.file_shape(part)
         self._say_sizes()
 
 

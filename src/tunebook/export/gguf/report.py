@@ -77,7 +77,7 @@ class Choice:
         if not self.error:
             return f"{self.errors[kind]:.1e} nats a token"
         times = self.errors[kind] / self.error
-        return f"{times:.0%} as much" if times < 1 else f"{times:.1f} times as much"
+        return f"{100 * times:.0f} % as much" if times < 1 else f"{times:.1f} times as much"
 
 
 @dataclass(frozen=True)
