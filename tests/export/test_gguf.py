@@ -328,12 +328,9 @@ def test_killed_amid_the_writing_it_leaves_nothing_under_the_name_and_the_next_t
     assert model.save_pretrained_gguf(folder, tokenizer, "q8_0") == folder
     assert list(tmp_path.iterdir()) == [folder]
     (file,) = folder.glob("*.gguf")
-    assert differences(
-        file,
-        (content := content_of(model, tokenizer)).tensors,
-        content.kinds(MIXES["Q8_0"]),
-        content.vocabulary,
-    ) == []
+    whole = content_of(model, tokenizer)
+    kinds = whole.kinds(MIXES["Q8_0"])
+    assert differences(file, whole.tensors, kinds, whole.vocabulary) == []
 
 
 def test_blocks_that_are_not_the_weights_are_not_called_saved(

@@ -27,7 +27,7 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return tiny_model("llama-3.1", vocab_size=2048, num_hidden_layers=2)
+    return tiny_model("llama-3.1")
 
 
 def written(model: Any, tokenizer: Any, folder: Path, mix: str, **more: Any) -> Path:
@@ -64,7 +64,7 @@ def test_faults_of_every_kind_are_found_in_every_mix(
     ]
 
 
-@pytest.mark.parametrize("mix", list(MIXES))
+@pytest.mark.parametrize("mix", sorted({mix.base: mix.name for mix in MIXES.values()}.values()))
 def test_awkward_weights_and_uneven_importance_are_no_fault(
     mix: str, model: Any, tokenizer: Any, tmp_path: Path
 ) -> None:
@@ -78,7 +78,7 @@ def test_awkward_weights_and_uneven_importance_are_no_fault(
         first.mlp.up_proj.weight.copy_(0.02 * tails)
         first.mlp.gate_proj.weight[:, 7].mul_(60)  # a column of outliers
         first.mlp.gate_proj.weight[9].zero_()
-        first.self_attn.q_proj.weight.mul_((torch.rand(256, 256, generator=generator) < 0.05))
+        first.self_attn.q_proj.weight.mul_(torch.rand(256, 256, generator=generator) < 0.2)
         second.self_attn.k_proj.weight.zero_()  # as a layer that was pruned
         second.self_attn.v_proj.weight.mul_(1e-9)  # less than a scale can say
         second.mlp.up_proj.weight.fill_(0.5)

@@ -227,9 +227,7 @@ class ExpertShape(ModelShape):
 
     def linear_layers(self) -> dict[str, tuple[int, int]]:
         """Those of attention: name to (in, out)."""
-        return {
-            name: size for name, size in super().linear_layers().items() if name in _ATTENTION
-        }
+        return {name: size for name, size in super().linear_layers().items() if name in _ATTENTION}
 
     def expert_layers(self) -> dict[str, tuple[int, int]]:
         """The matrices of one expert: name to (in, out)."""

@@ -78,7 +78,9 @@ def written_form(form: str, path: Path, run: Any, quantization: Sequence[str]) -
 def _gguf_parts(folder: Path, name: str) -> list[tuple[Path, str, DynamicReport | None]]:
     """The files of one quantization, and of a dynamic one its report; llama.cpp's mix may be in it."""
     if name.lower() != DYNAMIC:
-        return [(file, name.upper(), None) for file in sorted(folder.glob(f"*-{name.upper()}.gguf"))]
+        return [
+            (file, name.upper(), None) for file in sorted(folder.glob(f"*-{name.upper()}.gguf"))
+        ]
     from tunebook.export.gguf.report import DynamicReport
 
     told = sorted(folder.glob("*-dynamic-*.json"), key=lambda file: file.stat().st_mtime)
@@ -140,7 +142,7 @@ def _measured(name: str, size: int, measured: Divergence) -> dict[str, Any]:
 
 
 def pass_words(told: Pass) -> str:
-    """"Trying every type on every tensor (2 of 4), about 40 s left in it"."""
+    """ "Trying every type on every tensor (2 of 4), about 40 s left in it"."""
     left = ""
     if told.seconds_left is not None and told.done < told.total:
         left = f", about {duration_text(told.seconds_left)} left in it"

@@ -85,9 +85,7 @@ def _require_run(text: str, tree: nodes.Template, names: dict[str, str]) -> None
     if why is None:
         _require_known(tree)
     elif why:
-        raise TemplateInvalid(
-            _WHAT, f"llama.cpp says: {why.rstrip('.')}.", _DO
-        )
+        raise TemplateInvalid(_WHAT, f"llama.cpp says: {why.rstrip('.')}.", _DO)
 
 
 def _require_known(tree: nodes.Template) -> None:

@@ -36,7 +36,9 @@ TYPES = frozenset(_TOLERANCE)
 """That are written."""
 _MOST, _MOST_ERROR = 3, 1.2  # times the tolerance, and of any row, whatever it is held against
 _TIMES = 1.5  # an error beside that
-_WEIGHTED = (20, 0.95)  # the same by importance, which keeps columns close that matter, others not
+# The same by importance, which keeps those columns close that matter and lets others go, and how far
+# the scale of all may be from 1 then.
+_WEIGHTED = (20.0, 0.95, 0.15)
 _TINY = 1e-5  # of weights that scales of 16 bit cannot hold, so that any error is right
 _FAINT = 1e-6  # of the mean square: a row below it is as good as zero
 _WHOLE = 2**31  # items of an array: all of them
@@ -86,15 +88,15 @@ def _tensor_differences(
     if not far.any() and not off_scale:
         return
     least = _Fit(wanted, _again(wanted, kind))
-    times, cap = float(_TIMES), min(_MOST * most_error, _MOST_ERROR)
+    times, cap, turned = _TIMES, min(_MOST * most_error, _MOST_ERROR), _MOST * most_scale
     if weighted:
-        times, cap = _WEIGHTED
-    if fit.size < _TINY:
-        cap = 1.0
-    too_far = fit.size > _TINY and abs(fit.scale - 1) > _MOST * most_scale
-    if (far & ~(fit.errors <= (times * least.errors).clamp(max=cap))).any():
+        times, cap, turned = _WEIGHTED
+    tiny = fit.size < _TINY
+    if (far & ~(fit.errors <= (times * least.errors).clamp(max=1.0 if tiny else cap))).any():
         yield f"the weights of {tensor.name} are off by {fit.error:.1%} on average"
-    elif off_scale and (too_far or not abs(fit.scale - least.scale) <= most_scale):
+        return
+    same_scale = weighted or abs(fit.scale - least.scale) <= most_scale
+    if off_scale and not (same_scale and (tiny or abs(fit.scale - 1) <= turned)):
         yield f"the weights of {tensor.name} are off by their scale, {fit.scale:.3f} times the model's"
 
 

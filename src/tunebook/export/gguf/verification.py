@@ -159,5 +159,8 @@ def _compared(
 
 def _divergence(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """Of the probabilities of some tokens and of all others together, in nats, from their logarithms."""
-    p, q = (torch.cat([x, (1 - x.sum()).clamp(min=1e-9)[None]]) for x in (ours.double().exp(), theirs.double().exp()))
+    p, q = (
+        torch.cat([x, (1 - x.sum()).clamp(min=1e-9)[None]])
+        for x in (ours.double().exp(), theirs.double().exp())
+    )
     return max(0.0, float((p * (p / q).log()).sum()))
