@@ -26,8 +26,8 @@ from tunebook.errors import (
     TokenizerUnsupported,
     VocabularyTooLarge,
 )
-from tunebook.export.gguf.battery import cases
 from tunebook.export.gguf import judged_template
+from tunebook.export.gguf.battery import cases
 from tunebook.export.gguf.judge import LlamaServer, can_judge, other_ids
 from tunebook.export.gguf.judged_template import refusal
 from tunebook.export.gguf.vocabulary import Vocabulary, vocabulary_of
@@ -245,20 +245,17 @@ def test_without_llama_cpp_a_list_tells_what_its_templates_cannot_have(
 @pytest.mark.parametrize(
     ("template", "why"),
     [
-        ("{% with a = 1 %}{{ messages[0].content }}{% endwith %}", "with"),
-        ("{{ messages[0].content }}{{ 1.26 | round(1) }}", "'round'"),
-        ("{{ messages[0].content.swapcase() }}", "swapcase"),  # in no list
-        ("{{ messages[0].content | list | sum(start='') }}", "'sum'"),
+        ("{% with a = 1 %}{{ messages[0].content }}{% endwith %}", "statement `with`"),
+        ("{{ messages[0].content.swapcase() }}", "llama.cpp says: .*swapcase"),  # in no list
+        ("{{ messages[0].content | list }}", "llama.cpp says: .*filter 'list'"),
     ],
 )
-def test_a_template_that_llama_cpp_cannot_run_is_refused_in_its_own_words(
+def test_a_template_that_llama_cpp_cannot_run_is_refused_before_writing(
     template: str, why: str
 ) -> None:
     refusal.cache_clear()
-    with pytest.raises(TemplateInvalid) as caught:
+    with pytest.raises(TemplateInvalid, match=why):
         _vocabulary(byte_level_tokenizer(chat_template=template))
-    assert caught.value.why.startswith("llama.cpp says: ")
-    assert why in caught.value.why
 
 
 @judged

@@ -91,29 +91,29 @@ class ModelShape(BaseModel):
         bias = bool(text.get("attention_bias", kind in _BIASED_QKV))
         tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
         window, local = _sliding(text, kind)
-        return dict(
-            architecture=kind,
-            hidden_size=text["hidden_size"],
-            intermediate_size=text["intermediate_size"],
-            num_hidden_layers=text["num_hidden_layers"],
-            num_attention_heads=heads,
-            num_key_value_heads=text.get("num_key_value_heads") or heads,
-            head_dim=text.get("head_dim") or text["hidden_size"] // heads,
-            vocab_size=text["vocab_size"],
-            tie_word_embeddings=kind in _TIED_BY_DEFAULT if tied is None else bool(tied),
-            attention_bias=bias,
-            attention_output_bias=bias and kind not in _BIASED_QKV,
-            mlp_bias=bool(text.get("mlp_bias", False)),
-            max_position_embeddings=text.get("max_position_embeddings") or 2048,
-            norms_per_layer=4 if kind in _FOUR_NORMS else 1 if kind == "cohere" else 2,
-            qk_norm=_qk_norm(text, kind),
-            norm_weights=kind not in _WITHOUT_NORM_WEIGHTS,
-            sliding_window=window,
-            local_layers=local,
-            fused_projections=kind in _FUSED,
-            attention_softcap=bool(text.get("attn_logit_softcapping")),
-            logit_softcap=bool(text.get("final_logit_softcapping")),
-        )
+        return {
+            "architecture": kind,
+            "hidden_size": text["hidden_size"],
+            "intermediate_size": text["intermediate_size"],
+            "num_hidden_layers": text["num_hidden_layers"],
+            "num_attention_heads": heads,
+            "num_key_value_heads": text.get("num_key_value_heads") or heads,
+            "head_dim": text.get("head_dim") or text["hidden_size"] // heads,
+            "vocab_size": text["vocab_size"],
+            "tie_word_embeddings": kind in _TIED_BY_DEFAULT if tied is None else bool(tied),
+            "attention_bias": bias,
+            "attention_output_bias": bias and kind not in _BIASED_QKV,
+            "mlp_bias": bool(text.get("mlp_bias", False)),
+            "max_position_embeddings": text.get("max_position_embeddings") or 2048,
+            "norms_per_layer": 4 if kind in _FOUR_NORMS else 1 if kind == "cohere" else 2,
+            "qk_norm": _qk_norm(text, kind),
+            "norm_weights": kind not in _WITHOUT_NORM_WEIGHTS,
+            "sliding_window": window,
+            "local_layers": local,
+            "fused_projections": kind in _FUSED,
+            "attention_softcap": bool(text.get("attn_logit_softcapping")),
+            "logit_softcap": bool(text.get("final_logit_softcapping")),
+        }
 
     @property
     def query_size(self) -> int:

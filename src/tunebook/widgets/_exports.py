@@ -96,10 +96,11 @@ def shown_mix(report: DynamicReport) -> dict[str, Any]:
     """Which tensor got which type and why, and how good that is, beside llama.cpp's mix.
 
     Returns:
-        `name`, `summary` (a sentence or two), `bits`, `used` (whether it was better and is what was written), `gain` (share of llama.cpp's
-        mean divergence that it has less, or None), `measured` (a row for each mix: name, size,
-        mean, percentile_99, percentile_99_9, same_top), `tensors` (name, layer or -1, role, type,
-        bits, size, error, stock, why) and where it was measured in `about`.
+        `name`, `summary` (a sentence or two), `bits`, `used` (whether it was better and is what was
+        written), `gain` (share of llama.cpp's mean divergence that it has less, or None), `measured`
+        (a row for each mix: name, size, mean, percentile_99, percentile_99_9, same_top), `tensors`
+        (name, layer or -1, role, type, bits, size, error, stock, why) and where it was measured in
+        `about`.
     """
     rows = [_measured(report.name, report.bytes, report.dynamic)]
     if report.stock is not None and report.stock_name and report.stock_bytes is not None:

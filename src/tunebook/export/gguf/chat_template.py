@@ -80,11 +80,11 @@ def _parsed(text: str) -> nodes.Template:
 
 
 def _require_run(text: str, tree: nodes.Template, names: dict[str, str]) -> None:
-    """By llama.cpp itself, or else by the list."""
+    """By llama.cpp itself, whose reason may be in the list; or by the list alone."""
     why = refusal(text, names["bos_token"] or "<s>", names["eos_token"] or "</s>")
-    if why is None:
+    if why != "":
         _require_known(tree)
-    elif why:
+    if why:
         raise TemplateInvalid(_WHAT, f"llama.cpp says: {why.rstrip('.')}.", _DO)
 
 

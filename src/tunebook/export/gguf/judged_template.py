@@ -45,7 +45,7 @@ def _refused(template: str, start: str, end: str) -> str:
             with LlamaServer(path, context=256, threads=1) as server:
                 server.prompt(_ASKED)
         except (FileInvalid, TemplateInvalid) as error:
-            return error.why
+            return error.why if "\n" not in error.why else "it cannot parse it"  # a log, no reason
     return ""
 
 
