@@ -64,7 +64,6 @@ class Replaced:
         self, model: Any, tensors: Sequence[FileTensor], loads: Mapping[str, Load]
     ) -> None:
         base = model.get_base_model() if hasattr(model, "peft_config") else model
-        self._model = model
         self._biases = {
             t.source.weight.module: t.source.weight
             for t in tensors
@@ -93,7 +92,7 @@ class Replaced:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """While it lasts the model computes with the rounded weights; then all is as it was."""
+        """While it lasts the model computes with the other weights; then all is as it was."""
         before = {module: module.__dict__.get("forward") for module in self._parts}
         try:
             for module in self._parts:
