@@ -11,6 +11,7 @@ from typing import Any, get_args
 import pytest
 
 from tunebook.errors import Cancelled, HubTokenRefused, RecipeInvalid
+from tunebook.events import ExportEvent
 from tunebook.export import FORMATS, DynamicReport
 from tunebook.export.gguf.divergence import Divergence
 from tunebook.export.gguf.report import Choice
@@ -179,7 +180,11 @@ def test_where_llama_cpps_mix_was_as_close_that_file_is_shown(fake_run: Any) -> 
     folder.mkdir(parents=True)
     (folder / "fake-Q4_K_M.gguf").write_text("GGUF")
     (folder / "fake-Q8_0.gguf").write_text("of an earlier time")
-    dynamic_report(uses_dynamic=False).save(folder / "fake-dynamic-Q4_K_M.json")
+    report = dynamic_report(uses_dynamic=False)
+    report.save(folder / "fake-dynamic-Q4_K_M.json")
+    notes = (report.summary, "Ollama says it otherwise.")
+    fake_run.log.append(ExportEvent(format="gguf", path="gguf", bytes=4, notes=notes))
+    assert written_form("gguf", folder, fake_run, ["dynamic"])["notes"] == [notes[1]]
     (part,) = written_form("gguf", folder, fake_run, ["dynamic"])["parts"]
     assert part["size"] == "4 B"
     assert part["mix"]["used"] is False
@@ -187,6 +192,8 @@ def test_where_llama_cpps_mix_was_as_close_that_file_is_shown(fake_run: Any) -> 
     (folder / "fake-dynamic-Q4_K_M.gguf").write_text("GGUF of a report that is gone")
     (part,) = written_form("gguf", folder, fake_run, ["dynamic"])["parts"]
     assert part["mix"] == {}
+    both = written_form("gguf", folder, fake_run, ["q4_k_m", "dynamic"])["parts"]
+    assert [part["title"] for part in both] == ["Q4_K_M", "DYNAMIC"]  # not that file twice
 
 
 def test_while_a_mix_is_measured_its_passes_are_told_and_can_be_stopped(

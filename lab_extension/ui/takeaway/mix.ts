@@ -107,9 +107,9 @@ function map(mix: Mix, cleanup: Cleanup): HTMLElement {
   const cell = (row: number, column: number): Element | null => grid.querySelector(`#${id(row, column)}`);
   const show = (row: number, column: number): void => {
     const one = told.at(row, column);
-    setText(name, one ? one.name : 'Point at a tensor, or go from one to another with the arrow keys.');
+    setText(name, one ? one.name : '');
     setText(type, one ? typeWords(one) : '');
-    setText(why, one ? one.why : '');
+    setText(why, one ? one.why : 'Point at a tensor, or go from one to another with the arrow keys.');
   };
   const activate = (row: number, column: number): void => {
     cell(...active)?.setAttribute('aria-selected', 'false');

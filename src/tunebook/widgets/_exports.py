@@ -55,13 +55,14 @@ def written_form(form: str, path: Path, run: Any, quantization: Sequence[str]) -
     parts: list[tuple[Path, str, DynamicReport | None]] = [(path, "", None)]
     if form == "gguf":
         parts = [part for name in quantization for part in _gguf_parts(path, name)] or parts
+    told = [report.summary for *_, report in parts if report is not None]
     events = [event for event in run.log.of(ExportEvent) if event.format == form]
     return {
         "path": str(path),
         "size": bytes_text(sum(size_of(part) for part, *_ in parts)),
         "form": form,
         "title": FORMATS[form].title,
-        "notes": list(events[-1].notes) if events else [],
+        "notes": [note for note in events[-1].notes if note not in told] if events else [],
         "verified": {},
         "parts": [
             {
@@ -78,9 +79,8 @@ def written_form(form: str, path: Path, run: Any, quantization: Sequence[str]) -
 def _gguf_parts(folder: Path, name: str) -> list[tuple[Path, str, DynamicReport | None]]:
     """The files of one quantization, and of a dynamic one its report; llama.cpp's mix may be in it."""
     if name.lower() != DYNAMIC:
-        return [
-            (file, name.upper(), None) for file in sorted(folder.glob(f"*-{name.upper()}.gguf"))
-        ]
+        files = sorted(folder.glob(f"*-{name.upper()}.gguf"))
+        return [(file, name.upper(), None) for file in files if "-dynamic-" not in file.name]
     from tunebook.export.gguf.report import DynamicReport
 
     told = sorted(folder.glob("*-dynamic-*.json"), key=lambda file: file.stat().st_mtime)
