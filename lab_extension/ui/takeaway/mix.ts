@@ -197,7 +197,7 @@ function draw(grid: SVGSVGElement, told: MixMap, width: number, id: (row: number
     });
     return s('g', { role: 'row' }, head, ...cells);
   });
-  grid.replaceChildren(s('g', { role: 'row' }, s('g', { role: 'columnheader', 'aria-label': 'Layer' }), ...heads), ...lines);
+  grid.replaceChildren(s('g', { role: 'row' }, s('g', { role: 'columnheader' }, s('text', { class: 'tb-tick', x: 0, y: HEAD - 8 }, 'layer')), ...heads), ...lines);
 }
 
 function drawCell(one: MixTensor, id: string, row: number, column: number, x: number, y: number, wide: number, words: boolean): SVGElement {
