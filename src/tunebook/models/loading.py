@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunebook.errors import ModelInvalid, ModelMissing, TokenizerMissing
 from tunebook.models import catalog
 from tunebook.models.quiet import quiet
-from tunebook.models.shape import ModelShape
+from tunebook.models.shape import ModelShape, shape_of_files
 from tunebook.models.vision import is_vision
 from tunebook.recipe import ModelPart, QuantizationPart
 
@@ -110,6 +110,14 @@ def _picture_settings(part: ModelPart) -> dict[str, Any]:
             if found := settings.get("image_processor", settings if "size" in settings else None):
                 return dict(found)
     return {}
+
+
+def load_file_shape(part: ModelPart) -> ModelShape:
+    """The shape of what the model's files hold: experts are counted, though they cannot be planned."""
+    entry = catalog.find(part.name)
+    if entry is not None and not Path(part.name).is_dir():
+        return entry.shape
+    return shape_of_files(load_config(part))
 
 
 def load_tokenizer(part: ModelPart, *, token: str | None = None) -> PreTrainedTokenizerBase:
