@@ -255,7 +255,9 @@ class ExpertShape(ModelShape):
     expert_size: int = Field(ge=1, description="Width of one expert.")
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ExpertShape:
+    def from_config(
+        cls, config: Mapping[str, Any], pictures: Mapping[str, Any] | None = None
+    ) -> ExpertShape:
         """The shape in the `config.json` of Mixtral or a Qwen3-MoE.
 
         Raises:
