@@ -15,25 +15,33 @@ from tunebook.engine import (
     LayerMemory,
     audit_gradients,
     check_parity,
+    drops,
     fused_layers,
-    has_fused_head,
+    fused_vision_blocks,
     patch,
     patch_checked,
     spend,
+    spend_on_vision,
     unpatch,
 )
-from tunebook.engine.decoder import NOTHING
+from tunebook.engine.decoder import NOTHING, Keep
 
+BLOCKS = {"qwen2_5_vl": 3, "qwen3_vl": 3, "llava_next": 3}
 MEMORY: dict[str, Callable[[Any], None]] = {
     "all kept": lambda model: None,
-    "nothing kept": lambda model: spend(
-        model, [LayerMemory(NOTHING)] * len(fused_layers(model))
+    "nothing kept": lambda model: (
+        spend(model, [LayerMemory(NOTHING)] * len(fused_layers(model))),
+        spend_on_vision(model, NOTHING),
+    ),
+    "resident": lambda model: (
+        spend(model, [LayerMemory(resident=True)] * len(fused_layers(model))),
+        spend_on_vision(model, Keep(normed=False, gate_up=False), resident=True),
     ),
     "checkpointed": lambda model: model.gradient_checkpointing_enable({"use_reentrant": False}),
 }
 WEIGHTS = ["float32", "bfloat16", "four bits"]
 TABLE = [
-    (family, rows, padded, list(MEMORY)[(f + b) % 3], WEIGHTS[(f + 2 * b + f // 3) % 3])
+    (family, rows, padded, list(MEMORY)[(f + b) % 4], WEIGHTS[(f + 2 * b + f // 3) % 3])
     for f, family in enumerate(FAMILIES)
     for b, (rows, padded) in enumerate([(1, False), (2, False), (2, True)])
 ]
@@ -56,6 +64,8 @@ def test_a_patched_model_takes_the_same_step_with_images(
     theirs = take_step(model, batch)
     patched = copy.deepcopy(model)
     patch(patched, device="any")
+    assert len(fused_layers(patched)) == 2
+    assert len(fused_vision_blocks(patched)) == BLOCKS.get(family, 2)
     MEMORY[memory](patched)
     ours = [take_step(patched, batch), take_fused_step(patched, batch)]
     assert any("visual" in name or "vision" in name for name in theirs.gradients)
@@ -65,12 +75,14 @@ def test_a_patched_model_takes_the_same_step_with_images(
         return
     exact = take_step(copy.deepcopy(model).double(), in_double(batch))
     for step in ours:
-        assert error(step, exact) <= 1.1 * error(theirs, exact) + 1e-3
+        assert error(step, exact) <= 1.5 * error(theirs, exact)
 
 
 def in_double(batch: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        name: value.double()
+        if isinstance(value, torch.Tensor) and value.is_floating_point()
+        else value
         for name, value in batch.items()
     }
 
@@ -125,3 +137,38 @@ def test_a_model_that_recorded_hidden_states_can_still_be_fused():
     done = patch(model, device="any")
     assert not [row for row in done.left if "hooks" in row[2]]
     torch.testing.assert_close(model(**batch, use_cache=False).logits, before, atol=1e-4, rtol=1e-4)
+
+
+def test_blocks_with_weights_of_their_own_are_left_and_say_so():
+    done = patch(vision_model("mllama"), device="any")
+    assert done.left == [
+        (
+            "model.vision_model.global_transformer.layers.0",
+            "vision_block",
+            "it has weights beside those of its parts",
+        )
+    ]
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "gemma3"])
+def test_a_tower_that_does_not_learn_keeps_nothing(with_lora, family):
+    model = with_lora(vision_model(family), target_modules=r".*(language_model).*_proj")
+    patch(model, device="any")
+    seen: list[torch.Tensor] = []
+    for block in fused_vision_blocks(model):
+        block.register_forward_hook(lambda _, __, output: seen.append(output))
+    loss = model(**vision_batch(family), use_cache=False).loss
+    assert len(seen) == len(fused_vision_blocks(model))
+    assert not any(output.requires_grad for output in seen)
+    loss.backward()
+
+
+def test_vision_blocks_drop_inputs_of_their_adapters(with_lora):
+    model = with_lora(vision_model("qwen2_5_vl"), tuned=True, lora_dropout=0.5).train()
+    patch(model, device="any")
+    assert drops(model)
+    batch, losses = vision_batch("qwen2_5_vl"), set()
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        losses.add(float(model(**batch, use_cache=False).loss))
+    assert len(losses) == 2

@@ -18,6 +18,7 @@ IMAGE, VIDEO, START, END = 290, 291, 292, 293
 PATCH, MERGE = 4, 2
 IGNORED = -100
 
+# Rows of 64: on a CPU bitsandbytes unpacks a block of 64 wrongly that runs into the next row.
 TEXT: dict[str, Any] = {**SIZES, "tie_word_embeddings": False}
 _ROPE = {"rope_type": "default", "rope_theta": 1000.0}
 _QWEN_IDS = {
@@ -25,11 +26,11 @@ _QWEN_IDS = {
     "vision_start_token_id": START, "vision_end_token_id": END,
 }  # fmt: skip
 _PIXTRAL = {
-    "model_type": "pixtral", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-    "num_attention_heads": 2, "head_dim": 16, "patch_size": PATCH, "image_size": 32,
+    "model_type": "pixtral", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "head_dim": 16, "patch_size": PATCH, "image_size": 32,
 }  # fmt: skip
 _SIGLIP = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
     "patch_size": PATCH, "image_size": 16,
 }  # fmt: skip
 _LAYERS = [{"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 6}]
@@ -37,14 +38,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2_vl": {
         "text_config": {**TEXT, "rope_parameters": {**_ROPE, "mrope_section": [2, 3, 3]}},
         "vision_config": {
-            "depth": 2, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2, "num_heads": 2,
+            "depth": 2, "embed_dim": 64, "hidden_size": 64, "mlp_ratio": 2, "num_heads": 4,
             "patch_size": PATCH, "spatial_merge_size": MERGE, "temporal_patch_size": 2,
         }, **_QWEN_IDS,
     },
     "qwen2_5_vl": {
         "text_config": {**TEXT, "rope_parameters": {**_ROPE, "mrope_section": [2, 3, 3]}},
         "vision_config": {
-            "depth": 3, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2,
+            "depth": 3, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4,
             "out_hidden_size": 64, "patch_size": PATCH, "spatial_merge_size": MERGE,
             "temporal_patch_size": 2, "window_size": 16, "fullatt_block_indexes": [1],
         }, **_QWEN_IDS,
@@ -54,7 +55,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
             **TEXT, "head_dim": 16, "rope_parameters": {**_ROPE, "mrope_section": [2, 3, 3]},
         },
         "vision_config": {
-            "depth": 3, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2,
+            "depth": 3, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4,
             "out_hidden_size": 64, "patch_size": PATCH, "spatial_merge_size": MERGE,
             "temporal_patch_size": 2, "num_position_embeddings": 36,
             "deepstack_visual_indexes": [1],
@@ -75,8 +76,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "rope_parameters": _ROPE,
         },
         "vision_config": {
-            "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-            "num_global_layers": 1, "attention_heads": 2, "vision_output_dim": 64,
+            "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+            "num_global_layers": 1, "attention_heads": 4, "vision_output_dim": 128,
             "image_size": 16, "patch_size": PATCH, "max_num_tiles": 2,
             "intermediate_layers_indices": [1], "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1]],
         }, "image_token_index": IMAGE,

@@ -25,10 +25,12 @@ from tunebook.engine.memory import (
     LayerMemory,
     drops,
     fused_layers,
+    fused_vision_blocks,
     host_bytes,
     host_failure,
     release,
     spend,
+    spend_on_vision,
 )
 from tunebook.engine.modules import Report
 from tunebook.engine.parity import Parity, Tolerance, check_parity, patch_checked
@@ -55,6 +57,7 @@ __all__ = [
     "for_training",
     "fused_head_kept",
     "fused_layers",
+    "fused_vision_blocks",
     "has_fused_head",
     "host_bytes",
     "host_failure",
@@ -66,6 +69,7 @@ __all__ = [
     "release",
     "report",
     "spend",
+    "spend_on_vision",
     "stream_chat",
     "stream_tokens",
     "unpatch",
