@@ -19,6 +19,7 @@ from tunebook.engine.generation import (
 from tunebook.engine.graphs import StepGraphs
 from tunebook.engine.head import LossRequest, fused_head_kept, has_fused_head
 from tunebook.engine.host_embedding import place_embedding
+from tunebook.engine.image_inputs import host_inputs
 from tunebook.engine.linear_group import LAYOUT
 from tunebook.engine.locks import ModelLock, model_lock
 from tunebook.engine.memory import (
@@ -61,6 +62,7 @@ __all__ = [
     "has_fused_head",
     "host_bytes",
     "host_failure",
+    "host_inputs",
     "model_lock",
     "patch",
     "patch_checked",

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from tunebook.engine.image_inputs import hidden_states_of, plain_inputs
 from tunebook.engine.locks import unwrapped
 from tunebook.engine.modules import Leave, ModuleKind, Swap, swap_forward, swapped_kind
 from tunebook_kernels import LinearCrossEntropy, linear_cross_entropy
@@ -53,8 +54,10 @@ def shifted(labels: torch.Tensor) -> torch.Tensor:
 def forward(self: Any, *args: Any, fused_loss: LossRequest | None = None, **kwargs: Any) -> Any:
     """The model's own forward; with `fused_loss`, an output with the loss and no logits."""
     if fused_loss is None:
-        return type(self).forward(self, *args, **kwargs)
-    hidden_states = body_of(self)(*args, **kwargs).last_hidden_state
+        return type(self).forward(self, *args, **plain_inputs(kwargs))
+    if args:
+        kwargs = {**kwargs, "input_ids": args[0]}
+    hidden_states = hidden_states_of(body_of(self), kwargs)
     head = self.get_output_embeddings()
     fused_loss.result = linear_cross_entropy(
         hidden_states,
