@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,14 +17,19 @@ from vision import MERGE, QWEN, vision_batch, vision_model
 from tunebook.engine import CAUSAL, has_fused_head, host_inputs, patch
 from tunebook.engine.linear_group import LAYOUT
 
-WAITS = {  # operations whose result or its size the host must know
-    "_local_scalar_dense", "nonzero", "masked_select", "unique_consecutive", "is_nonzero", "equal",
-}  # fmt: skip
+WAITS = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "unique_consecutive",
+    "equal",
+    "masked_scatter_backward",
+}
+"""Operations whose result, or its size, the host must know."""
+READS = ("tolist", "item", "__bool__", "__int__", "__float__", "__index__", "__format__", "numpy")
 
 
-class _NoWaits(TorchDispatchMode):
-    """Fails where a step on a GPU would wait for it."""
-
+class _Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         by_mask = name in ("index", "index_put", "index_put_") and any(
@@ -31,6 +38,19 @@ class _NoWaits(TorchDispatchMode):
         assert name not in WAITS, f"{name} waits for the device"
         assert not by_mask, f"{name} by a mask waits for the device"
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def no_waits() -> Iterator[None]:
+    """Fails where a step on a GPU would wait for it."""
+
+    def refused(self: torch.Tensor, *_: Any) -> None:
+        raise AssertionError("reading a tensor waits for the device")
+
+    with pytest.MonkeyPatch.context() as patched, _Watch():
+        for name in READS:
+            patched.setattr(torch.Tensor, name, refused)
+        yield
 
 
 @pytest.mark.parametrize("padded", ["no", "right", "left"])
@@ -91,9 +111,8 @@ def test_a_prepared_batch_takes_the_same_step_and_waits_for_nothing(with_lora, f
     plain = {**prepared, "attention_mask": batch.get("attention_mask")}
     assert_same(take_step(patched, plain), theirs, 1e-4, batch.get("attention_mask"))
     version = LAYOUT.version
-    with _NoWaits():
-        output = forward_loss(patched, prepared)
-        output.backward()
+    with no_waits():
+        forward_loss(patched, prepared).backward()
     assert LAYOUT.version == version
 
 
@@ -140,9 +159,9 @@ def test_tables_that_are_given_up_end_captured_graphs(monkeypatch):
 
 def test_a_wait_would_be_seen_forward_and_backward():
     model = vision_model("qwen2_5_vl")
-    with pytest.raises(AssertionError, match="waits"), _NoWaits():
+    with pytest.raises(AssertionError, match="waits"), no_waits():
         model(**vision_batch("qwen2_5_vl"), use_cache=False)
     source = torch.ones(4, requires_grad=True)
     scattered = torch.zeros(4).masked_scatter(torch.tensor([True, False, True, False]), source)
-    with pytest.raises(AssertionError, match="waits"), _NoWaits():
+    with pytest.raises(AssertionError, match="waits"), no_waits():
         scattered.sum().backward()
