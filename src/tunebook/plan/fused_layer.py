@@ -6,7 +6,7 @@ none of them. Knows no other layer, no head and no budget.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tunebook.models.shape import ModelShape
@@ -70,20 +70,30 @@ class Group:
 def groups_of(shape: ModelShape, recipe: Recipe) -> dict[str, Group]:
     """The four groups of a layer: "qkv", "o", "gate_up", "down"."""
     sizes, adapted = shape.linear_layers(), shape.adapted_layers(recipe.lora)
+    return {
+        name: group_of(name, members, sizes, adapted, recipe) for name, members in _GROUPS.items()
+    }
+
+
+def group_of(
+    name: str,
+    members: Iterable[str],
+    sizes: Mapping[str, tuple[int, int]],
+    adapted: Mapping[str, tuple[int, int]],
+    recipe: Recipe,
+) -> Group:
+    """One of the four groups, of those of its members that there are."""
     packed, dropped = recipe.quantization.bits != 16, recipe.lora.dropout > 0
-    made = {}
-    for name, members in _GROUPS.items():
-        present = [sizes[member] for member in members if member in sizes]
-        rank = recipe.lora.r * sum(member in adapted for member in members)
-        rank = -(-rank // _RANK_UNIT) * _RANK_UNIT
-        made[name] = Group(
-            size_in=present[0][0],
-            size_out=sum(size_out for _, size_out in present),
-            rank=rank,
-            packed=packed,
-            extended=packed and rank > 0 and not dropped and name in ("qkv", "gate_up"),
-        )
-    return made
+    present = [sizes[member] for member in members if member in sizes]
+    rank = recipe.lora.r * sum(member in adapted for member in members)
+    rank = -(-rank // _RANK_UNIT) * _RANK_UNIT
+    return Group(
+        size_in=present[0][0],
+        size_out=sum(size_out for _, size_out in present),
+        rank=rank,
+        packed=packed,
+        extended=packed and rank > 0 and not dropped and name in ("qkv", "gate_up"),
+    )
 
 
 class LayerBytes:
@@ -104,6 +114,7 @@ class LayerBytes:
         self.query = self._rows(shape.query_size)
         self.qkv = self._rows(shape.query_size + 2 * shape.key_size)
         self.wide = self._rows(shape.intermediate_size)
+        self.projected = 2 * self.wide  # gate and up
         self._statistics = _STATISTIC * batch.tokens
 
     # ------------------------------------------------------------------ what stays
@@ -116,7 +127,7 @@ class LayerBytes:
         if level >= Level.ATTENTION:
             total += self._attended() + self._gone("o")
         if level >= Level.GATE_UP:
-            total += self._entered("gate_up") + 2 * self.wide
+            total += self._entered("gate_up") + self.projected
         if level >= Level.ALL:
             total += self._normed("qkv") + self._normed("gate_up")
         return total
@@ -158,7 +169,7 @@ class LayerBytes:
             attended = self._attended() + self._normed("qkv")
         middle = hidden if level < Level.RESIDUAL else 0
         attended += self._gone("o") if level < Level.RESIDUAL else 0
-        projected = 2 * self.wide
+        projected = self.projected
         entered = 0
         if level < Level.GATE_UP:
             entered = self._entered("gate_up") + self._normed("gate_up")
@@ -211,7 +222,7 @@ class LayerBytes:
         start = 2 * hidden + attended + gradients + self._adapter_gradients("o")
         start += self._gone("o") if level == Level.RESIDUAL else 0
         if level >= Level.GATE_UP:  # what the MLP kept is gone
-            start -= self._entered("gate_up") + 2 * self.wide
+            start -= self._entered("gate_up") + self.projected
         if level >= Level.ALL:
             start -= self._normed("gate_up")
         if level == Level.RESIDUAL:  # made again here: what its forward holds for a moment, too
