@@ -433,7 +433,7 @@ def rotary_sections(attention: Any) -> list[int] | None:
 
 def one_table(table: torch.Tensor, sections: list[int]) -> torch.Tensor:
     """(batch, length, dim) of one for each axis, (3, batch, length, dim)."""
-    pieces = table.split(sections * 2, dim=-1)
+    pieces = torch.split(table, sections * 2, dim=-1)
     return torch.cat([piece[index % 3] for index, piece in enumerate(pieces)], dim=-1)
 
 

@@ -45,6 +45,7 @@ def fused_parts(
         (step.tables(), 0, step.update()),
         *((at + step.tables() + tower.kept, 0, inside) for at, inside in step.backwards()),
         (step.tables() + step.merged() + tower.kept, 0, tower.inside),
+        (0, 0, tower.forward),
     ]
     activations, logits, scratch = max(moments, key=sum)
     parts = fused_resident_parts(shape, recipe, strategy, device)

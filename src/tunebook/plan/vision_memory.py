@@ -52,6 +52,7 @@ class TowerBytes:
         inside: that the backward of its last block adds, when what the language tower keeps is gone.
         copies: of adapters in the compute dtype, which stay.
         scratch: that weights are unpacked into, which stays.
+        forward: that one block holds in the forward of a tower that does not learn.
         pixels: of the images themselves, as the processor gives them.
     """
 
@@ -60,6 +61,7 @@ class TowerBytes:
     copies: int = 0
     scratch: int = 0
     pixels: int = 0
+    forward: int = 0
 
 
 def tower_activations(
@@ -91,18 +93,17 @@ def tower_activations(
         copies=resident.copies,
         scratch=resident.scratch,
         pixels=pixels,
+        forward=block.passing() + 2 * tables,
     )
 
 
 def _between(vision: VisionShape, recipe: Recipe, patches: int, width: int) -> int:
-    """What the projector keeps: each layer's input and output, and its adapters' low-rank product."""
+    """What the projector keeps: the norm's input, each layer's, what activations read, low ranks."""
     tokens = -(-patches // vision.merge_size**2)
     rank = recipe.lora.r if vision.adapted_projector(recipe.lora) else 0
-    return (
-        tokens
-        * width
-        * sum(2 * size_in + size_out + rank for size_in, size_out in vision.projector)
-    )
+    columns = sum(size_in + rank for size_in, _ in vision.projector)
+    columns += sum(size_out for _, size_out in vision.projector[:-1])
+    return width * (tokens * columns + patches * vision.hidden_size)
 
 
 class _BlockBytes(LayerBytes):
@@ -130,6 +131,12 @@ class _BlockBytes(LayerBytes):
         }
         if not vision.gated_mlp:
             self.projected = self.wide
+
+    def passing(self) -> int:
+        """What a forward holds of which nothing is kept: the MLP's, or the attention's."""
+        two = 2 * self.hidden
+        mlp = two + self._normed("gate_up") + self.projected + self.wide + self.hidden
+        return max(mlp, two + self._normed("qkv") + self.qkv + 2 * self.query)
 
     def kept(self, level: int) -> int:
         """As of a decoder layer; LayerNorm has a second number a row."""
