@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
 from hypothesis import given, strategies as st
 
 from tunebook.events import (
@@ -116,3 +117,33 @@ def test_writers_in_several_threads_do_not_mix_lines(tmp_path: Path) -> None:
         thread.join()
     assert len(log.read()) == 200
     assert log.skipped == 0
+
+
+def test_passes_of_measuring_are_events_as_they_begin_and_every_few_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunebook.events import MeasuringEvent
+    from tunebook.export.progress import Progress
+    from tunebook.training import worker
+
+    log, heard = EventLog(tmp_path / "events.jsonl"), []
+    progress = Progress(measuring=worker.measuring_events(log, 7, heard.append))
+    progress.plan(["reading", "trying"])
+    progress.begin_pass("reading", 3)
+    progress.step()
+    progress.begin_pass("trying", 2)
+    monkeypatch.setattr(worker, "_MEASURING_EVERY", -1.0)
+    progress.step(2)
+    events = log.of(MeasuringEvent)
+    told = [(e.step, e.title, e.number, e.of, e.done, e.total) for e in events]
+    assert told == [
+        (7, "reading", 1, 2, 0, 3),
+        (7, "trying", 2, 2, 0, 2),
+        (7, "trying", 2, 2, 2, 2),
+    ]
+    assert events[-1].seconds_left == 0
+    assert len(heard) == 4
+    progress.begin(10)
+    progress.add(10)
+    progress.step()  # writing is no pass
+    assert len(heard) == 4

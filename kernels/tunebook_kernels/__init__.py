@@ -9,6 +9,7 @@ from tunebook_kernels.activation import (
     activation_forward,
     activation_reference,
 )
+from tunebook_kernels.ahead import compile_ahead, start_up
 from tunebook_kernels.attention import (
     flash_attention,
     flash_attention_backward,
@@ -72,6 +73,7 @@ __all__ = [
     "apply_rope",
     "apply_rope_reference",
     "can_launch",
+    "compile_ahead",
     "dequantize_4bit",
     "dequantize_8bit",
     "flash_attention",
@@ -102,6 +104,7 @@ __all__ = [
     "rms_norm_reference",
     "rope_backward",
     "rope_forward",
+    "start_up",
     "swiglu",
     "swiglu_reference",
     "takes_attention",

@@ -149,6 +149,18 @@ class WarningEvent(EventBase):
     do: str = ""
 
 
+class MeasuringEvent(EventBase):
+    """Before a quantization is chosen for a model it is measured: a pass begins or goes on."""
+
+    kind: Literal["measuring"] = "measuring"
+    title: str
+    number: int
+    of: int
+    done: int
+    total: int
+    seconds_left: float | None = Field(default=None, description="Until the end of the pass.")
+
+
 class ExportEvent(EventBase):
     """Files were written for use elsewhere; `path` is relative to the run folder where it lies inside.
 
@@ -191,6 +203,7 @@ Event = Annotated[
     | ContinuedEvent
     | CheckpointEvent
     | WarningEvent
+    | MeasuringEvent
     | ExportEvent
     | FinishedEvent
     | FailedEvent,
@@ -207,6 +220,7 @@ EVENT_TYPES: tuple[type[EventBase], ...] = (
     ContinuedEvent,
     CheckpointEvent,
     WarningEvent,
+    MeasuringEvent,
     ExportEvent,
     FinishedEvent,
     FailedEvent,

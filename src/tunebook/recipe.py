@@ -399,7 +399,7 @@ class TrainingPart(Part):
         "auto",
         title="Recompute activations",
         description="Saves memory by computing activations twice. Auto keeps as many as fit, layer by "
-        "layer on a GPU; on keeps none, off keeps all. Unless it is off, inputs of layers may wait "
+        "layer on a GPU; on keeps none, off keeps all. Unless it is off, what layers keep may wait "
         "in the computer's own memory where the device's is short.",
     )
     memory_budget: str = knob(

@@ -85,6 +85,7 @@ def save_pretrained_gguf(
     bits: float | None = None,
     size: int | str | None = None,
     replace: bool = False,
+    progress: export.Progress | None = None,
     **ignored: Any,
 ) -> Path:
     """Write the model with its adapter merged in as GGUF, one file for each quantization.
@@ -95,6 +96,7 @@ def save_pretrained_gguf(
         imatrix_file: importance data; True or "auto" measures them on what was trained on.
         bits, size: of a "dynamic" file, see `tunebook.export.save_gguf`.
         replace: whether files of the same names are replaced; others in the folder stay.
+        progress: told of the passes of measuring and of the bytes written; stops them.
 
     Raises:
         TunebookError: see `tunebook.export.save_gguf`.
@@ -110,6 +112,7 @@ def save_pretrained_gguf(
         size=size,
         calibration=_trained_rows(self),
         replace=replace,
+        progress=progress,
     )
 
 

@@ -38,8 +38,9 @@ def work_through(notebook: Any) -> None:
     page.wait_for_selector('.tb-answer-base[data-state="done"]', timeout=90_000)
     page.check('[data-format="gguf"]')
     page.check('[data-type="q8_0"]')
+    page.check('[data-type="dynamic"]')
     page.click('[data-do="save"]')
-    page.wait_for_selector('.tb-file[data-form="gguf"] .tb-verified', timeout=180_000)
+    page.wait_for_selector('.tb-file[data-form="gguf"] .tb-verified', timeout=400_000)
 
 
 def put_on(notebook: Any, theme: str, width: int) -> None:

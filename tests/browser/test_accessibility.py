@@ -11,6 +11,8 @@ from screenshots import LOOKS, PANELS, put_on, work_through
 pytestmark = pytest.mark.browser
 
 CELL = """import tunebook
+from tunebook.export.gguf import choosing, dynamic
+choosing._TOKENS_ON_CPU, dynamic._PROBED_TOKENS = 600, 100  # seconds, not minutes
 recipe = tunebook.demo_recipe().with_values({"training.max_steps": 12})
 guide = tunebook.Guide(recipe); guide"""
 AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
@@ -48,8 +50,30 @@ def test_no_panel_has_a_barrier_in_any_look(open_notebook: Any) -> None:
         for panel in PANELS:
             lines = violations(page, f'.tunebook-panel[data-panel="{panel}"]')
             found += [f"{panel}, {look}: {line}" for line in lines]
+    the_arrow_keys_tell_of_each_tensor(page)
     found += in_the_views_of_lab(page)
     assert found == []
+
+
+def the_arrow_keys_tell_of_each_tensor(page: Any) -> None:
+    """In the map of a dynamic mix, narrow as it is last."""
+    page.mouse.move(0, 0)  # what is pointed at is told first
+    grid = page.locator(".tb-mix-map")
+    assert grid.locator('[role="gridcell"]').count() == 6 * 7 + 1
+    grid.focus()
+    said = page.locator(".tb-mix-said")
+    assert "token_embd.weight" in said.inner_text()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("End")
+    assert "blk.0.ffn_down.weight" in said.inner_text()
+    assert "nats a token" in said.inner_text()
+    chosen = page.locator(f"#{grid.get_attribute('aria-activedescendant')}")
+    assert chosen.get_attribute("aria-selected") == "true"
+    assert "layer 0, ffn_down" in chosen.get_attribute("aria-label")
+    box = page.locator(".tb-mix-place").bounding_box()
+    assert grid.bounding_box()["width"] <= box["width"]
+    grid.locator('[data-row="3"][data-column="0"]').hover()
+    assert "blk.2.attn_" in said.inner_text()
 
 
 def in_the_views_of_lab(page: Any) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +16,11 @@ import torch
 from tiny_models import tiny_model
 
 from tunebook import engine
-from tunebook.errors import FileInvalid, FolderExists, RecipeInvalid
+from tunebook.errors import Cancelled, FileInvalid, FolderExists, RecipeInvalid
 from tunebook.export import (
     DynamicReport,
     Importance,
+    Progress,
     four_bit_skips,
     linear_tensors,
     load_imatrix,
@@ -36,9 +38,11 @@ from tunebook.export.gguf.dynamic import make_dynamic
 from tunebook.export.gguf.judge import LlamaServer
 from tunebook.export.gguf.knapsack import choose
 from tunebook.export.gguf.mixes import MIXES, Mix, tensor_bytes, tensor_type
+from tunebook.export.gguf.report import Choice
 from tunebook.export.gguf.rounding_error import estimated_errors
 from tunebook.export.gguf.tensors import FileTensor, file_tensors
 from tunebook.export.gguf_header import read_gguf
+from tunebook.export.progress import Pass
 from tunebook.models.adapters import add_lora
 from tunebook.models.loading import load_model, load_tokenizer
 from tunebook.recipe import LoraPart, ModelPart, QuantizationPart, Recipe
@@ -134,7 +138,8 @@ def test_weights_that_stay_change_nothing_and_all_is_put_back(embedded: Measured
     model = add_lora(load_model(ModelPart(), QuantizationPart(bits=4)), LoraPart(r=4), seed=1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            parameter.data.normal_(std=0.02, generator=torch.Generator().manual_seed(2))
+            generator = torch.Generator(parameter.device).manual_seed(2)
+            parameter.data.normal_(std=0.02, generator=generator)
     engine.patch(model, device="any")
     forwards = [module.__dict__.get("forward") for module in model.modules()]
     base = model.get_base_model()
@@ -189,9 +194,19 @@ def test_the_figures_of_a_divergence_are_those_of_its_definition(embedded: Measu
     gaps, same = [], []
     with torch.no_grad():
         for row in rows:
-            p = embedded.model(torch.tensor([row])).logits[0].double().log_softmax(-1)
+            p = (
+                embedded.model(torch.tensor([row], device=embedded.model.device))
+                .logits[0]
+                .double()
+                .log_softmax(-1)
+            )
             with rounded.applied():
-                q = embedded.model(torch.tensor([row])).logits[0].double().log_softmax(-1)
+                q = (
+                    embedded.model(torch.tensor([row], device=embedded.model.device))
+                    .logits[0]
+                    .double()
+                    .log_softmax(-1)
+                )
             gaps.append((p.exp() * (p - q)).sum(-1))
             same.append(p.argmax(-1) == q.argmax(-1))
     all_gaps = torch.cat(gaps)
@@ -299,16 +314,65 @@ def test_a_report_is_a_file_and_a_picture(
     _, report = at_q4_k_m
     report.save(tmp_path / "a.json")
     assert DynamicReport.load(tmp_path / "a.json") == report
+    choice = next(c for c in report.tensors if c.name == "blk.3.ffn_down.weight")
+    assert choice.place == (3, "ffn_down")
+    assert report.written == report.name
+    assert replace(report, uses_dynamic=False).written == "Q4_K_M"
     (heat,) = mix_figure(report).data
     assert list(heat.y) == ["all layers", *(f"layer {n}" for n in range(6))]
     column = list(heat.x).index("ffn_down")
-    choice = next(c for c in report.tensors if c.name == "blk.3.ffn_down.weight")
     assert heat.text[4][column] == choice.type
     assert f"{choice.bytes:,} bytes" in heat.customdata[4][column]
     assert heat.z[4][column] == pytest.approx(choice.bits)
     (tmp_path / "b.json").write_text("{}")
     with pytest.raises(FileInvalid):
         DynamicReport.load(tmp_path / "b.json")
+
+
+def test_why_a_type_was_taken_is_told_by_its_neighbours() -> None:
+    errors = {"Q3_K": 0.01, "Q4_K": 0.002, "Q6_K": 0.0005, "Q8_0": 0.0001}
+    choice = Choice("blk.3.ffn_up.weight", (512, 256), "Q4_K", 73728, "Q4_K", errors)
+    assert choice.why == (
+        "Q3_K would save 17.0 KiB and cost 5.0 times as much; "
+        "Q6_K would take 33.0 KiB more and cost 25 % as much."
+    )
+    assert replace(choice, errors={"Q4_K": 0.0}).why == "No other type fits its rows."
+    assert replace(choice, name="output.weight").place == (-1, "output")
+
+
+def test_each_pass_of_measuring_is_told_and_can_be_stopped(
+    embedded: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "_TOKENS_ON_CPU", 600)
+    monkeypatch.setattr(dynamic, "_PROBED_TOKENS", 100)
+    told: list[Pass] = []
+    stop = threading.Event()
+
+    def tell(one: Pass) -> None:
+        told.append(one)
+        if one.number == 4 and one.done > 3:
+            stop.set()
+
+    with pytest.raises(Cancelled):
+        save_gguf(
+            embedded.model,
+            embedded.tokenizer,
+            tmp_path / "a",
+            quantization="dynamic",
+            progress=Progress(stop=stop, measuring=tell),
+        )
+    assert list(tmp_path.iterdir()) == []
+    passes = {one.number: one.title for one in told}
+    assert list(passes.items()) == list(enumerate(dynamic.PASSES, 1))
+    for number in (1, 2):
+        done = [one.done for one in told if one.number == number]
+        assert done == sorted(done)
+        assert done[0] == 0
+        assert done[-1] == max(one.total for one in told if one.number == number)
+    third = [one for one in told if one.number == 3]
+    assert third[-1].done >= 0.7 * third[-1].total  # less where both candidates are the same
+    assert all((one.seconds_left is None) == (one.done == 0) for one in told)
+    assert told[-1].done == 4
 
 
 def test_a_dynamic_file_is_written_and_llama_cpp_answers_from_it(
@@ -461,13 +525,23 @@ def nf4_divergence(embedded: Measured, keep: list[str]) -> float:
     before = {}
     rows = embedded.text.held_out
     with torch.no_grad():
-        true = [embedded.model(torch.tensor([row])).logits[0].log_softmax(-1) for row in rows]
+        true = [
+            embedded.model(torch.tensor([row], device=embedded.model.device))
+            .logits[0]
+            .log_softmax(-1)
+            for row in rows
+        ]
         for name, module in embedded.model.named_modules():
             if name.endswith("_proj") and name not in keep:
                 before[module] = module.weight.data
                 module.weight.data = _rounded(module.weight.data, "NF4", None)
         try:
-            ours = [embedded.model(torch.tensor([row])).logits[0].log_softmax(-1) for row in rows]
+            ours = [
+                embedded.model(torch.tensor([row], device=embedded.model.device))
+                .logits[0]
+                .log_softmax(-1)
+                for row in rows
+            ]
         finally:
             for module, weight in before.items():
                 module.weight.data = weight
@@ -509,6 +583,7 @@ def test_tutorials_ask_for_it_by_their_own_names(
         "size": None,
         "calibration": [[5, 6, 7], [8, 9]],
         "replace": False,
+        "progress": None,
     }
     model.save_pretrained_gguf(tmp_path, None, "q4_k_m", imatrix_file="im.gguf")
     assert asked["importance"] == "im.gguf"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 import torch
 from tiny_models import FAMILIES, VOCABULARY, tiny_model
 
+from tunebook import saving
 from tunebook.errors import (
     Cancelled,
     DiskFull,
@@ -23,6 +27,7 @@ from tunebook.errors import (
 from tunebook.export import Progress, save_gguf, verify
 from tunebook.export.gguf import blocks, writer
 from tunebook.export.gguf.blocks import dequantize, quantize
+from tunebook.export.gguf.checking import differences
 from tunebook.export.gguf.judge import LlamaServer
 from tunebook.export.gguf.mixes import MIXES
 from tunebook.export.gguf.writer import content_of
@@ -51,13 +56,15 @@ def adapted(model: Any, scale: float = 0.05, **lora: Any) -> Any:
     generator = torch.Generator().manual_seed(2)
     for name, parameter in tuned.named_parameters():
         if "lora_B" in name or "lora_embedding_B" in name:
-            parameter.data = scale * torch.randn(parameter.shape, generator=generator)
+            noise = scale * torch.randn(parameter.shape, generator=generator)
+            parameter.data = noise.to(parameter)
     return tuned.eval()
 
 
 def expected(model: Any, ids: list[int]) -> torch.Tensor:
     with torch.no_grad():
-        return model(torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)
+        logits = model(torch.tensor([ids], device=model.device)).logits
+        return logits[0, -1].float().log_softmax(-1).cpu()
 
 
 def difference(file: Path, model: Any, ids: list[int], *, root_mean_square: bool = False) -> float:
@@ -121,6 +128,24 @@ def test_llama_cpp_reads_every_kind_of_mix(name: str, tokenizer: Any, tmp_path: 
     assert file.name.endswith(f"-{name}.gguf")
     same = rounded(model, tokenizer, name)
     assert difference(file, same, some_ids(), root_mean_square=True) < 0.15
+
+
+def test_a_token_that_is_half_a_character_is_told_of(tokenizer: Any, tmp_path: Path) -> None:
+    """llama-server holds back what is no text yet, and its probabilities with it."""
+    pytest.importorskip("xllamacpp")
+    model = tiny_model("qwen3")
+    halves = [tokenizer.convert_tokens_to_ids(piece) for piece in ("â", "ã")]  # bytes E2 and E3
+    assert None not in halves
+    with torch.no_grad():
+        way = torch.randn(256, generator=torch.Generator().manual_seed(8))
+        model.lm_head.weight[halves] = torch.stack([way, -way])
+    file = written(model, tokenizer, tmp_path / "a", "f32")
+    with LlamaServer(file, context=256) as server:
+        told = server.next_token(some_ids(), top=50)
+    assert max(told, key=told.__getitem__) in halves
+    assert told[max(told, key=told.__getitem__)] == pytest.approx(
+        float(expected(model, some_ids()).max()), abs=0.005
+    )
 
 
 def test_a_long_context_takes_the_other_factors(tokenizer: Any, tmp_path: Path) -> None:
@@ -268,6 +293,46 @@ def test_a_stop_leaves_nothing(tokenizer: Any, tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
         save_gguf(tiny_model("qwen3"), tokenizer, tmp_path / "a" / "b", progress=progress)
     assert list(tmp_path.iterdir()) == []
+
+
+_SAVE = """import sys
+from tunebook import saving
+from tunebook.export import Progress
+from tunebook.models.adapters import add_lora
+from tunebook.models.loading import load_model, load_tokenizer
+from tunebook.recipe import LoraPart, ModelPart, QuantizationPart
+model = add_lora(load_model(ModelPart(), QuantizationPart(bits=16)), LoraPart(r=4), seed=1)
+def tell(done, total):
+    if done > total / 2:
+        print("amid", flush=True)
+        sys.stdin.read()
+saving.with_saving(model).save_pretrained_gguf(
+    sys.argv[1], load_tokenizer(ModelPart()), "q8_0", progress=Progress(tell)
+)"""
+
+
+def test_killed_amid_the_writing_it_leaves_nothing_under_the_name_and_the_next_try_is_clean(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    writing = subprocess.Popen(
+        [sys.executable, "-c", _SAVE, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert writing.stdout is not None
+    assert b"amid\n" in iter(writing.stdout.readline, b"")
+    (half,) = tmp_path.rglob("*.gguf")  # half of it is on the disk
+    assert half.stat().st_size > 1_000_000
+    writing.kill()
+    assert writing.wait() == -signal.SIGKILL
+    writing.communicate()
+    assert not folder.exists()
+    model = saving.with_saving(adapted(load_model(ModelPart(), QuantizationPart(bits=16))))
+    assert model.save_pretrained_gguf(folder, tokenizer, "q8_0") == folder
+    assert list(tmp_path.iterdir()) == [folder]
+    (file,) = folder.glob("*.gguf")
+    whole = content_of(model, tokenizer)
+    kinds = whole.kinds(MIXES["Q8_0"])
+    assert differences(file, whole.tensors, kinds, whole.vocabulary) == []
 
 
 def test_blocks_that_are_not_the_weights_are_not_called_saved(

@@ -26,8 +26,10 @@ from tunebook.errors import (
     TokenizerUnsupported,
     VocabularyTooLarge,
 )
+from tunebook.export.gguf import judged_template
 from tunebook.export.gguf.battery import cases
 from tunebook.export.gguf.judge import LlamaServer, can_judge, other_ids
+from tunebook.export.gguf.judged_template import refusal
 from tunebook.export.gguf.vocabulary import Vocabulary, vocabulary_of
 
 judged = pytest.mark.skipif(not can_judge(), reason="xllamacpp is not installed")
@@ -230,11 +232,42 @@ def test_names_of_tokens_that_llama_cpp_does_not_give_are_in_the_template(tmp_pa
         ("\n{{ messages | groupby('role') }}", "line 2 has a filter `groupby`"),
     ],
 )
-def test_a_template_that_llama_cpp_cannot_run_is_refused_before_writing(
-    template: str, word: str
+def test_without_llama_cpp_a_list_tells_what_its_templates_cannot_have(
+    template: str, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    refusal.cache_clear()
+    monkeypatch.setattr(judged_template, "can_judge", lambda: False)
     with pytest.raises(TemplateInvalid, match=word):
         _vocabulary(byte_level_tokenizer(chat_template=template))
+
+
+@judged
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{% with a = 1 %}{{ messages[0].content }}{% endwith %}", "statement `with`"),
+        ("{{ messages[0].content.swapcase() }}", "llama.cpp says: .*swapcase"),  # in no list
+        ("{{ messages[0].content | list }}", "llama.cpp says: .*filter 'list'"),
+    ],
+)
+def test_a_template_that_llama_cpp_cannot_run_is_refused_before_writing(
+    template: str, why: str
+) -> None:
+    refusal.cache_clear()
+    with pytest.raises(TemplateInvalid, match=why):
+        _vocabulary(byte_level_tokenizer(chat_template=template))
+
+
+@judged
+def test_where_llama_cpp_runs_no_template_at_all_the_list_decides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refusal.cache_clear()
+    monkeypatch.setattr(judged_template, "_refused", lambda *_: "no such file")
+    assert _vocabulary(byte_level_tokenizer(chat_template=CHATML)).chat_template == CHATML
+    with pytest.raises(TemplateInvalid, match="groupby"):
+        _vocabulary(byte_level_tokenizer(chat_template="{{ messages | groupby('role') }}"))
+    refusal.cache_clear()
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused() -> None:

@@ -6,6 +6,7 @@ import runpy
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from tunebook.export.gguf.mixes import (
 from tunebook.export.gguf.quality import choices
 from tunebook.export.gguf.sizes import predicted_bytes
 from tunebook.models.catalog import find
+from tunebook.models.shape import shape_of_files
 from tunebook.recipe import ExportPart
 
 # Shape of the network: hidden size, MLP size, and what the choice depends on.
@@ -215,6 +217,59 @@ def test_the_predicted_size_is_that_of_a_published_file() -> None:
     entry = find("Llama-3.1-8B-Instruct")
     assert entry is not None
     assert predicted_bytes(entry.shape, "q4_k_m") == pytest.approx(4_912_900_000, rel=1e-4)
+
+
+MIXTRAL_8X7B = {
+    "model_type": "mixtral",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "num_local_experts": 8,
+    "vocab_size": 32000,
+}
+QWEN3_30B_A3B = {
+    "model_type": "qwen3_moe",
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "moe_intermediate_size": 768,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "head_dim": 128,
+    "num_experts": 128,
+    "vocab_size": 151936,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [(MIXTRAL_8X7B, 46_702_792_704), (QWEN3_30B_A3B, 30_532_122_624)],
+)
+def test_files_of_experts_are_foretold(config: dict[str, Any], parameters: int) -> None:
+    shape = shape_of_files(config)
+    assert shape.total_parameters() == parameters
+    rows = {row.name: row for row in choices(shape)}
+    assert set(rows) == {name.lower() for name in (*MIXES, "dynamic")}
+    assert 4.7 < rows["q4_k_m"].bits < 5.0
+    assert rows["bf16"].bits == pytest.approx(16, abs=0.02)  # routers have 32
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3-moe", "llama-3.1", "phi-3.5"])
+def test_a_file_has_the_bytes_that_were_foretold(family: str) -> None:
+    from tiny_models import tiny_model
+
+    from tunebook.export.gguf.writer import content_of
+    from tunebook.models.loading import load_tokenizer
+    from tunebook.recipe import ModelPart
+
+    model = tiny_model(family)
+    content = content_of(model, load_tokenizer(ModelPart()))
+    shape = shape_of_files(model.config.to_dict())
+    beside = {"llama-3.1": 4 * 32, "phi-3.5": 8 * 32}.get(family, 0)  # factors of the rotation
+    for name, mix in MIXES.items():
+        assert predicted_bytes(shape, name) + beside == content.bytes(mix), name
 
 
 def test_bytes_count_blocks() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from tunebook.errors import ModelInvalid
-from tunebook.models.shape import ModelShape
+from tunebook.models.shape import ModelShape, shape_of_files
 from tunebook.recipe import LoraPart
 
 SMALL = {
@@ -50,6 +50,33 @@ def test_counts_agree_with_the_model_that_transformers_builds(kind, tied):
     model.tie_weights()
     shape = ModelShape.from_config(config.to_dict())
     assert shape.total_parameters() == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_experts_are_counted_for_files(kind, tied):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {**SMALL, "moe_intermediate_size": 48, "num_local_experts": 6, "num_experts": 6}
+    config = AutoConfig.for_model(kind, **sizes, tie_word_embeddings=tied)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    model.tie_weights()
+    shape = shape_of_files(config.to_dict())
+    assert shape.total_parameters() == sum(p.numel() for p in model.parameters())
+    linear = [m for m in model.model.layers[0].modules() if isinstance(m, torch.nn.Linear)]
+    assert sorted(shape.linear_layers().values()) == sorted(
+        (m.in_features, m.out_features) for m in linear
+    )
+
+
+def test_files_without_experts_have_the_shape_that_is_planned():
+    config = {"model_type": "llama", **SMALL}
+    assert shape_of_files(config) == ModelShape.from_config(config)
+    with pytest.raises(ModelInvalid, match="experts"):
+        shape_of_files({"model_type": "deepseek_v3", **SMALL, "n_routed_experts": 8})
 
 
 def test_sizes_of_linear_layers():

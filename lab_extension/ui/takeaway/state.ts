@@ -26,6 +26,42 @@ export interface Part {
   title: string;
   size: string;
   usage: [program: string, code: string][];
+  /** Of a GGUF whose types were chosen for the model. */
+  mix: Mix | Record<string, never>;
+}
+
+/** Which tensor got which type and why, and how good that is, beside llama.cpp's mix. */
+export interface Mix {
+  name: string;
+  bits: number;
+  used: boolean;
+  gain: number | null;
+  about: string;
+  measured: Measured[];
+  tensors: MixTensor[];
+}
+
+/** How far a mix moves the next token's probabilities, in nats. */
+export interface Measured {
+  name: string;
+  size: string;
+  mean: number;
+  percentile_99: number;
+  percentile_99_9: number;
+  same_top: number;
+}
+
+/** `layer` is -1 for a tensor that belongs to none. */
+export interface MixTensor {
+  name: string;
+  layer: number;
+  role: string;
+  type: string;
+  bits: number;
+  size: string;
+  error: number;
+  stock: string;
+  why: string;
 }
 
 export interface Written {

@@ -2,27 +2,34 @@
 
 import { freshId, h, toggle } from '../dom.ts';
 import { codeBlock } from '../frame.ts';
-import { follow, type Cleanup } from '../model.ts';
-import type { Part, TakeAwayModel, Written } from './state.ts';
+import { Cleanup, follow } from '../model.ts';
+import { mixView } from './mix.ts';
+import type { Mix, Part, TakeAwayModel, Written } from './state.ts';
 
 /** One entry for each form that was saved last. */
 export function files(model: TakeAwayModel, cleanup: Cleanup): HTMLElement {
   const list = h('ul', { class: 'tb-files', 'aria-label': 'What was written' });
+  let drawn: Cleanup | undefined;
   const draw = (): void => {
-    list.replaceChildren(...model.get('files').map(written));
+    drawn?.run();
+    const own = (drawn = new Cleanup());
+    list.replaceChildren(...model.get('files').map(file => written(file, own)));
     toggle(list, model.get('files').length > 0);
   };
+  cleanup.add(() => drawn?.run());
   follow(model, ['files'], draw, cleanup);
   return list;
 }
 
-function written(file: Written): HTMLElement {
+function written(file: Written, cleanup: Cleanup): HTMLElement {
+  const mixes = file.parts.map(part => part.mix).filter((mix): mix is Mix => 'tensors' in mix);
   return h(
     'li',
     { class: 'tb-file', 'data-form': file.form },
     h('div', { class: 'tb-file-head' }, h('strong', {}, file.title), h('span', { class: 'tb-muted' }, file.size)),
     h('p', { class: 'tb-path' }, file.path),
     verdict(file),
+    ...mixes.map(mix => mixView(mix, cleanup)),
     notes(file),
     usage(file)
   );

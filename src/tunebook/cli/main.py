@@ -205,6 +205,7 @@ def export(arguments: argparse.Namespace) -> int:
         size=arguments.gguf_size,
         importance=arguments.importance,
         replace=arguments.replace,
+        measuring=show.told_passes(),
     )
     for path in written:
         show.console.print(str(path), markup=False)

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 import unicodedata
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -19,6 +20,7 @@ from tunebook.errors import TunebookError
 from tunebook.events import BusyEvent, EventBase, MemoryEvent, StartedEvent, StepEvent, WarningEvent
 
 if TYPE_CHECKING:
+    from tunebook.export.progress import Pass
     from tunebook.training import Run
 
 console = Console(highlight=False, soft_wrap=True)
@@ -65,6 +67,16 @@ def pairs(rows: list[tuple[str, str]], title: str | None = None) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         console.print(f"[dim]{escape(name):<{width}}[/]  {escape(value)}")
+
+
+def told_passes() -> Callable[[Pass], None]:
+    """For `Run.export`: a line as each pass of measuring begins."""
+
+    def told(one: Pass) -> None:
+        if not one.done:
+            console.print(f"[dim]{one.number} of {one.of}[/]  {escape(one.title)} ...")
+
+    return told
 
 
 def follow(run: Run) -> Run:

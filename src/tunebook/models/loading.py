@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunebook.errors import ModelInvalid, ModelMissing, TokenizerMissing
 from tunebook.models import catalog
 from tunebook.models.quiet import quiet
-from tunebook.models.shape import ModelShape
+from tunebook.models.shape import ModelShape, shape_of_files
 from tunebook.models.vision import is_vision
 from tunebook.recipe import ModelPart, QuantizationPart
 
@@ -99,6 +99,14 @@ def load_shape(part: ModelPart) -> ModelShape:
     return ModelShape.from_config(load_config(part))
 
 
+def load_file_shape(part: ModelPart) -> ModelShape:
+    """The shape of what the model's files hold: experts are counted, though they cannot be planned."""
+    entry = catalog.find(part.name)
+    if entry is not None and not Path(part.name).is_dir():
+        return entry.shape
+    return shape_of_files(load_config(part))
+
+
 def load_tokenizer(part: ModelPart, *, token: str | None = None) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with a padding token set.
 
@@ -165,8 +173,11 @@ def load_model(
     Raises:
         ModelMissing, ModelInvalid: see `resolve_model`; also when the weights do not load.
     """
+    import torch
     import transformers
     from safetensors import SafetensorError
+
+    from tunebook_kernels import start_up
 
     resolved = resolve_model(part.name)
     sees = is_vision(load_config(part, token=token))
@@ -174,6 +185,7 @@ def load_model(
         transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
     )
     device = device or default_device()
+    start_up(torch.device(device))  # while weights are read
     dtype = compute_dtype(part, device)
     arguments: dict[str, Any] = {
         "dtype": dtype,

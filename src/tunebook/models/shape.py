@@ -22,8 +22,10 @@ _REQUIRED = (
     "vocab_size",
 )
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_EXPERT_WIDTH = {"mixtral": "intermediate_size", "qwen3_moe": "moe_intermediate_size"}
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _FOUR_NORMS = ("gemma2", "gemma3", "gemma3_text", "glm4")
-_HEAD_NORMS = ("qwen3", "qwen3_vl_text", "gemma3", "gemma3_text")
+_HEAD_NORMS = ("qwen3", "qwen3_moe", "qwen3_vl_text", "gemma3", "gemma3_text")
 _FULL_NORMS = ("olmo2", "olmo3")
 _BIASED_QKV = ("qwen2", "qwen2_vl_text", "qwen2_5_vl_text")
 _TIED_INSIDE = ("qwen2_vl", "qwen2_5_vl", "llava", "llava_next")
@@ -113,37 +115,46 @@ class ModelShape(BaseModel):
             ModelInvalid: it is not a dense decoder with a gated MLP, so it cannot be counted.
         """
         text = _text_config(config)
-        kind = str(text.get("model_type") or "unknown")
-        _refuse_what_cannot_be_counted(config, text, kind)
+        _refuse_what_cannot_be_counted(config, text)
+        return cls(**cls._sizes(config, text, pictures))
+
+    @staticmethod
+    def _sizes(
+        config: Mapping[str, Any],
+        text: dict[str, Any],
+        pictures: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """The fields, from a configuration that has them all."""
+        kind = _model_type(text)
         heads = int(text["num_attention_heads"])
         bias = bool(text.get("attention_bias", kind in _BIASED_QKV))
         tied = _tied(config, text)
         window, local = _sliding(text, kind)
-        return cls(
-            architecture=kind,
-            hidden_size=text["hidden_size"],
-            intermediate_size=text["intermediate_size"],
-            num_hidden_layers=text["num_hidden_layers"],
-            num_attention_heads=heads,
-            num_key_value_heads=text.get("num_key_value_heads") or heads,
-            head_dim=text.get("head_dim") or text["hidden_size"] // heads,
-            vocab_size=text["vocab_size"],
-            tie_word_embeddings=kind in _TIED_BY_DEFAULT if tied is None else bool(tied),
-            attention_bias=bias,
-            attention_output_bias=bias and kind not in _BIASED_QKV,
-            mlp_bias=bool(text.get("mlp_bias", False)),
-            max_position_embeddings=text.get("max_position_embeddings") or 2048,
-            norms_per_layer=4 if kind in _FOUR_NORMS else 1 if kind == "cohere" else 2,
-            qk_norm=_qk_norm(text, kind),
-            norm_weights=kind not in _WITHOUT_NORM_WEIGHTS,
-            sliding_window=window,
-            local_layers=local,
-            fused_projections=kind in _FUSED,
-            attention_softcap=bool(text.get("attn_logit_softcapping")),
-            logit_softcap=bool(text.get("final_logit_softcapping")),
-            extra_parameters=_cross_attention(text) if kind == "mllama_text_model" else 0,
-            vision=VisionShape.from_config(config, pictures),
-        )
+        return {
+            "architecture": kind,
+            "hidden_size": text["hidden_size"],
+            "intermediate_size": text["intermediate_size"],
+            "num_hidden_layers": text["num_hidden_layers"],
+            "num_attention_heads": heads,
+            "num_key_value_heads": text.get("num_key_value_heads") or heads,
+            "head_dim": text.get("head_dim") or text["hidden_size"] // heads,
+            "vocab_size": text["vocab_size"],
+            "tie_word_embeddings": kind in _TIED_BY_DEFAULT if tied is None else bool(tied),
+            "attention_bias": bias,
+            "attention_output_bias": bias and kind not in _BIASED_QKV,
+            "mlp_bias": bool(text.get("mlp_bias", False)),
+            "max_position_embeddings": text.get("max_position_embeddings") or 2048,
+            "norms_per_layer": 4 if kind in _FOUR_NORMS else 1 if kind == "cohere" else 2,
+            "qk_norm": _qk_norm(text, kind),
+            "norm_weights": kind not in _WITHOUT_NORM_WEIGHTS,
+            "sliding_window": window,
+            "local_layers": local,
+            "fused_projections": kind in _FUSED,
+            "attention_softcap": bool(text.get("attn_logit_softcapping")),
+            "logit_softcap": bool(text.get("final_logit_softcapping")),
+            "extra_parameters": _cross_attention(text) if kind == "mllama_text_model" else 0,
+            "vision": VisionShape.from_config(config, pictures),
+        }
 
     @property
     def query_size(self) -> int:
@@ -238,6 +249,61 @@ class ModelShape(BaseModel):
         return language + (self.vision.lora_parameters(lora) if self.vision else 0)
 
 
+class ExpertShape(ModelShape):
+    """Sizes of a decoder whose MLPs are experts, all layers alike; what its files hold, not its plan.
+
+    Its linear layers are those of attention: the experts are stacked and get no adapters.
+    """
+
+    num_experts: int = Field(ge=1)
+    expert_size: int = Field(ge=1, description="Width of one expert.")
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], pictures: Mapping[str, Any] | None = None
+    ) -> ExpertShape:
+        """The shape in the `config.json` of Mixtral or a Qwen3-MoE.
+
+        Raises:
+            ModelInvalid: it is of another family, whose experts are laid out otherwise.
+        """
+        text = _text_config(config)
+        width = _EXPERT_WIDTH.get(_model_type(text), "")
+        if any(name not in text for name in (width, *_REQUIRED)):
+            _refuse_what_cannot_be_counted(config, text)
+        count = next(text[name] for name in _EXPERTS if text.get(name))
+        sizes = cls._sizes(config, text, pictures)
+        return cls(**sizes, num_experts=count, expert_size=text[width])
+
+    def linear_layers(self) -> dict[str, tuple[int, int]]:
+        """Those of attention: name to (in, out)."""
+        return {name: size for name, size in super().linear_layers().items() if name in _ATTENTION}
+
+    def expert_layers(self) -> dict[str, tuple[int, int]]:
+        """The matrices of one expert: name to (in, out)."""
+        hidden, wide = self.hidden_size, self.expert_size
+        return {"gate": (hidden, wide), "up": (hidden, wide), "down": (wide, hidden)}
+
+    def small_parameters(self) -> int:
+        """Weights of norms, biases and routers."""
+        routers = self.num_hidden_layers * self.num_experts * self.hidden_size
+        return super().small_parameters() + routers
+
+    def total_parameters(self) -> int:
+        """All weights, those of every expert too."""
+        one = sum(rows * columns for rows, columns in self.expert_layers().values())
+        return super().total_parameters() + self.num_hidden_layers * self.num_experts * one
+
+
+def shape_of_files(config: Mapping[str, Any]) -> ModelShape:
+    """The shape of what a model's files hold, experts or none.
+
+    Raises:
+        ModelInvalid: it cannot be counted.
+    """
+    return (ExpertShape if _has_experts(_text_config(config)) else ModelShape).from_config(config)
+
+
 def parts_of_fused(name: str) -> tuple[str, ...]:
     """The names that a fused layer stands for; of any other layer its own."""
     return _PARTS_OF.get(name, (name,))
@@ -301,20 +367,26 @@ def _cross_attention(text: Mapping[str, Any]) -> int:
     return layers * (2 * head + 2) + _IMAGE_ROWS * int(text["hidden_size"])
 
 
-def _refuse_what_cannot_be_counted(
-    config: Mapping[str, Any], text: dict[str, Any], kind: str
-) -> None:
+def _model_type(text: Mapping[str, Any]) -> str:
+    return str(text.get("model_type") or "unknown")
+
+
+def _has_experts(text: Mapping[str, Any]) -> bool:
+    return any((text.get(name) or 0) > 1 for name in _EXPERTS)
+
+
+def _refuse_what_cannot_be_counted(config: Mapping[str, Any], text: dict[str, Any]) -> None:
     missing = [name for name in _REQUIRED if not isinstance(text.get(name), int)]
     reason = ""
     if missing:
         reason = f"its config has no {', '.join(missing)}"
     elif config.get("is_encoder_decoder"):
         reason = "it is an encoder-decoder model"
-    elif any((text.get(name) or 0) > 1 for name in _EXPERTS):
+    elif _has_experts(text):
         reason = "it is a mixture of experts, which is not supported yet"
     if reason:
         raise ModelInvalid(
-            f"The model type {kind!r} cannot be planned.",
+            f"The model type {_model_type(text)!r} cannot be planned.",
             f"{reason}.",
             "choose a dense decoder model, such as those of Llama, Qwen, Mistral, Gemma or Phi.",
         )

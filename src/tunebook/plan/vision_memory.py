@@ -126,7 +126,9 @@ class _BlockBytes(LayerBytes):
         super().__init__(shape, recipe, strategy, Batch(1, patches, masked=False), local=False)
         sizes, adapted = vision.linear_layers(), vision.adapted_layers(recipe.lora)
         self.groups: dict[str, Group] = {
-            name: group_of(name, members, sizes, adapted, recipe)
+            name: group_of(
+                name, members, sizes, adapted, recipe.lora, packed=recipe.quantization.bits != 16
+            )
             for name, members in _GROUPS.items()
         }
         if not vision.gated_mlp:

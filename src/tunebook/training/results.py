@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tunebook.engine import Token
     from tunebook.export import Verification
     from tunebook.export.card import Curve
+    from tunebook.export.progress import Pass
 
 Messages = list[dict[str, str]]
 
@@ -120,6 +121,7 @@ class Results(ABC):
         importance: str | None = None,
         replace: bool = False,
         progress: Callable[[str, int, int], Any] | None = None,
+        measuring: Callable[[Pass], Any] | None = None,
         stop: threading.Event | None = None,
     ) -> list[Path]:
         """Write the tuned model for use elsewhere. Returns the folders written.
@@ -134,6 +136,8 @@ class Results(ABC):
             bits, size, importance: of GGUF files, see `tunebook.export.save_gguf`.
             replace: whether a model that is in `folder` already gives way.
             progress: called with the format, the bytes done and the bytes in all.
+            measuring: called with each `tunebook.export.progress.Pass` of what "dynamic" and
+                importance="auto" measure before anything is written; `MeasuringEvent`s say it too.
             stop: set it from anywhere to stop; what is half-written then is taken away.
 
         Raises:
@@ -143,7 +147,7 @@ class Results(ABC):
         """
         from tunebook.export import FORMATS, Progress
         from tunebook.export.gguf.mixes import mix_title
-        from tunebook.training.worker import folder_bytes
+        from tunebook.training.worker import folder_bytes, measuring_events
 
         self._require_ended("exported")
         target = Path(folder) if folder is not None else self.folder.exports
@@ -162,7 +166,8 @@ class Results(ABC):
         for name in wanted:
             inside = folder is None
             tell = partial(progress, name) if progress is not None else None
-            counted = Progress(tell, stop)
+            step = max((event.step for event in self.history()), default=0)
+            counted = Progress(tell, stop, measuring=measuring_events(self.log, step, measuring))
             gguf = {"bits": bits, "size": size, "importance": importance} if name == "gguf" else {}
             path = FORMATS[name].save(
                 self.model,
@@ -175,7 +180,6 @@ class Results(ABC):
             )
             shown = os.path.relpath(path, self.path) if inside else str(path.absolute())
             held, notes = folder_bytes(path), tuple(counted.notes)
-            step = max((event.step for event in self.history()), default=0)
             event = ExportEvent(step=step, format=name, path=shown, bytes=held, notes=notes)
             self.log.append(event)
             written.append(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from tunebook.data import DataStatistics, PreparedData, prepare_data
 from tunebook.data.tokenizers import tokenizer_for
 from tunebook.engine import Report, audit_gradients, release
 from tunebook.errors import FolderExists, require_disk_space
-from tunebook.events import ExportEvent, FinishedEvent, WarningEvent
+from tunebook.events import EventLog, ExportEvent, FinishedEvent, MeasuringEvent, WarningEvent
 from tunebook.export import FORMATS, Progress, save_adapter
 from tunebook.export.adapter import parameter_bytes
 from tunebook.models.adapters import add_lora
@@ -39,9 +39,11 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
+    from tunebook.export.progress import Pass
     from tunebook.training.trainer import SFTTrainer
 
 _PROBE = 32  # tokens before and after the first one that is learnt
+_MEASURING_EVERY = 5.0  # seconds between two events of one pass
 
 
 @dataclass
@@ -290,7 +292,8 @@ def _export(folder: RunFolder, recipe: Recipe, prepared: Prepared, step: int) ->
     folder.log.append(_exported(folder, "adapter", folder.adapter, step))
     for name in recipe.export.formats:
         if name != "adapter":
-            target, progress = folder.exports / name, Progress()
+            target = folder.exports / name
+            progress = Progress(measuring=measuring_events(folder.log, step))
             FORMATS[name].save(
                 prepared.model,
                 prepared.tokenizer,
@@ -312,6 +315,27 @@ def _exported(
         bytes=folder_bytes(path),
         notes=tuple(notes),
     )
+
+
+def measuring_events(
+    log: EventLog, step: int, tell: Callable[[Pass], Any] | None = None
+) -> Callable[[Pass], None]:
+    """What a `Progress` tells of measuring as events: each pass as it begins, and every few seconds.
+
+    Args:
+        tell: called each time as well.
+    """
+    written = 0.0
+
+    def told(one: Pass) -> None:
+        nonlocal written
+        if not one.done or time.monotonic() - written > _MEASURING_EVERY:
+            written = time.monotonic()
+            log.append(MeasuringEvent(step=step, **asdict(one)))
+        if tell is not None:
+            tell(one)
+
+    return told
 
 
 def folder_bytes(path: Path) -> int:

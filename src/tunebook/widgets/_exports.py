@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tunebook.errors import FileInvalid
 from tunebook.events import ExportEvent
 from tunebook.export.commands import usage
 from tunebook.export.formats import FORMATS
+from tunebook.export.gguf.mixes import DYNAMIC
 from tunebook.export.gguf.quality import QUALITIES, choices
 from tunebook.models.shape import ModelShape
-from tunebook.words import bytes_text
+from tunebook.words import bytes_text, duration_text
 
-_ENDINGS = {"dynamic": "*-dynamic-*"}
-"""Of files that are not called after their type alone."""
+if TYPE_CHECKING:
+    from tunebook.export.gguf.divergence import Divergence
+    from tunebook.export.gguf.report import DynamicReport
+    from tunebook.export.progress import Pass
 
 
 def type_rows(shape: ModelShape | None) -> list[dict[str, Any]]:
@@ -48,31 +52,102 @@ def written_form(form: str, path: Path, run: Any, quantization: Sequence[str]) -
     Args:
         quantization: of GGUF; the folder may hold older files of other types.
     """
-    parts = [(path, "")]
+    parts: list[tuple[Path, str, DynamicReport | None]] = [(path, "", None)]
     if form == "gguf":
-        found = [
-            (file, name.upper())
-            for name in quantization
-            for file in sorted(path.glob(f"{_ENDINGS.get(name, f'*-{name.upper()}')}.gguf"))
-        ]
-        parts = found or parts
+        parts = [part for name in quantization for part in _gguf_parts(path, name)] or parts
+    told = [report.summary for *_, report in parts if report is not None]
     events = [event for event in run.log.of(ExportEvent) if event.format == form]
     return {
         "path": str(path),
-        "size": bytes_text(sum(size_of(part) for part, _ in parts)),
+        "size": bytes_text(sum(size_of(part) for part, *_ in parts)),
         "form": form,
         "title": FORMATS[form].title,
-        "notes": list(events[-1].notes) if events else [],
+        "notes": [note for note in events[-1].notes if note not in told] if events else [],
         "verified": {},
         "parts": [
             {
                 "title": title,
                 "size": bytes_text(size_of(part)),
                 "usage": [list(pair) for pair in usage(form, str(part), run.recipe)],
+                "mix": shown_mix(report) if report is not None else {},
             }
-            for part, title in parts
+            for part, title, report in parts
         ],
     }
+
+
+def _gguf_parts(folder: Path, name: str) -> list[tuple[Path, str, DynamicReport | None]]:
+    """The files of one quantization, and of a dynamic one its report; llama.cpp's mix may be in it."""
+    if name.lower() != DYNAMIC:
+        files = sorted(folder.glob(f"*-{name.upper()}.gguf"))
+        return [(file, name.upper(), None) for file in files if "-dynamic-" not in file.name]
+    from tunebook.export.gguf.report import DynamicReport
+
+    told = sorted(folder.glob("*-dynamic-*.json"), key=lambda file: file.stat().st_mtime)
+    try:
+        report = DynamicReport.load(told[-1]) if told else None
+    except FileInvalid:  # of something else
+        report = None
+    written = "dynamic-*" if report is None else report.written
+    return [(file, name.upper(), report) for file in sorted(folder.glob(f"*-{written}.gguf"))]
+
+
+def shown_mix(report: DynamicReport) -> dict[str, Any]:
+    """Which tensor got which type and why, and how good that is, beside llama.cpp's mix.
+
+    Returns:
+        `name`, `summary` (a sentence or two), `bits`, `used` (whether it was better and is what was
+        written), `gain` (share of llama.cpp's mean divergence that it has less, or None), `measured`
+        (a row for each mix: name, size, mean, percentile_99, percentile_99_9, same_top), `tensors`
+        (name, layer or -1, role, type, bits, size, error, stock, why) and where it was measured in
+        `about`.
+    """
+    rows = [_measured(report.name, report.bytes, report.dynamic)]
+    if report.stock is not None and report.stock_name and report.stock_bytes is not None:
+        rows.append(_measured(report.stock_name, report.stock_bytes, report.stock))
+    return {
+        "name": report.name,
+        "summary": report.summary,
+        "bits": round(report.bits, 2),
+        "used": report.uses_dynamic,
+        "gain": report.gain,
+        "about": f"Measured on {report.dynamic.tokens:,} held-out tokens with importance from "
+        f"{report.calibration_tokens:,} others.",
+        "measured": rows,
+        "tensors": [
+            {
+                "name": choice.name,
+                "layer": choice.place[0],
+                "role": choice.place[1],
+                "type": choice.type,
+                "bits": round(choice.bits, 2),
+                "size": bytes_text(choice.bytes),
+                "error": choice.error,
+                "stock": choice.stock_type or "",
+                "why": choice.why,
+            }
+            for choice in report.tensors
+        ],
+    }
+
+
+def _measured(name: str, size: int, measured: Divergence) -> dict[str, Any]:
+    return {
+        "name": name,
+        "size": bytes_text(size),
+        "mean": measured.mean,
+        "percentile_99": measured.percentile_99,
+        "percentile_99_9": measured.percentile_99_9,
+        "same_top": measured.same_top,
+    }
+
+
+def pass_words(told: Pass) -> str:
+    """ "Trying every type on every tensor (2 of 4), about 40 s left in it"."""
+    left = ""
+    if told.seconds_left is not None and told.done < told.total:
+        left = f", about {duration_text(told.seconds_left)} left in it"
+    return f"{told.title} ({told.number} of {told.of}){left}"
 
 
 def size_of(path: Path) -> int:

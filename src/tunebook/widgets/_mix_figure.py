@@ -21,7 +21,7 @@ def mix_figure(report: DynamicReport) -> Any:
     """
     import plotly.graph_objects as go
 
-    cells = {_place(choice.name): choice for choice in report.tensors}
+    cells = {choice.place: choice for choice in report.tensors}
     columns = list(dict.fromkeys(role for _, role in cells))
     rows = sorted({layer for layer, _ in cells})
     grid = [[cells.get((layer, role)) for role in columns] for layer in rows]
@@ -53,20 +53,13 @@ def mix_figure(report: DynamicReport) -> Any:
     return figure
 
 
-def _place(name: str) -> tuple[int, str]:
-    """Layer, -1 for tensors that belong to none, and class."""
-    if not name.startswith("blk."):
-        return -1, name.removesuffix(".weight")
-    _, layer, role = name.split(".", 2)
-    return int(layer), role.removesuffix(".weight")
-
-
 def _told(choice: Choice) -> str:
-    """What the type costs, and what its neighbours would."""
+    """What the type costs, and what others would."""
     stock = f", llama.cpp's mix has {choice.stock_type}" if choice.stock_type else ""
     lines = [
         f"<b>{choice.type}</b>, {choice.bits:.2f} bits a weight{stock}",
         f"{choice.bytes:,} bytes, costs {choice.error:.1e} nats a token",
+        choice.why,
     ]
     others = sorted(choice.errors.items(), key=lambda item: -item[1])
     lines += [f"as {kind}: {error:.1e}" for kind, error in others if kind != choice.type]

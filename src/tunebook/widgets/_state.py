@@ -48,6 +48,7 @@ class Studio(t.HasTraits):
         self._home = contextvars.copy_context()
         self._lock = threading.RLock()
         self._shapes: dict[tuple[str, str | None], Any] = {}
+        self._file_shapes: dict[tuple[str, str | None], Any] = {}
         self._tokenizers: dict[tuple[str, str | None], Any] = {}
         self._generation = 0
         self._planner: threading.Thread | None = None
@@ -112,6 +113,20 @@ class Studio(t.HasTraits):
         """The shape of the recipe's model if it was read already, else None; never waits."""
         part = self.recipe.model
         return self._shapes.get((part.name, part.revision))
+
+    def file_shape(self, part: ModelPart) -> Any:
+        """The shape of the model's files, read once; also of models that cannot be planned."""
+        from tunebook.models.loading import load_file_shape
+
+        key = (part.name, part.revision)
+        if key not in self._file_shapes:
+            self._file_shapes[key] = load_file_shape(part)
+        return self._file_shapes[key]
+
+    def known_file_shape(self) -> Any:
+        """That of the recipe's model if it or its plan's shape was read already; never waits."""
+        part = self.recipe.model
+        return self.known_shape() or self._file_shapes.get((part.name, part.revision))
 
     def tokenizer(self) -> Any:
         """The model's tokenizer with its own template, loaded once (seconds)."""

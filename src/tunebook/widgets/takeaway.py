@@ -24,10 +24,11 @@ from tunebook.errors import (
 )
 from tunebook.export.formats import FORMATS, predicted_sizes
 from tunebook.export.hub import saved_token
-from tunebook.recipe import Recipe
+from tunebook.export.progress import Pass
+from tunebook.recipe import ModelPart, Recipe
 from tunebook.widgets import _static
 from tunebook.widgets._code import takeaway_lines
-from tunebook.widgets._exports import in_a_sentence, type_rows, written_form
+from tunebook.widgets._exports import in_a_sentence, pass_words, type_rows, written_form
 from tunebook.widgets._panel import Panel
 from tunebook.widgets._state import Studio
 from tunebook.widgets._text import bytes_text
@@ -57,7 +58,7 @@ class TakeAwayPanel(Panel):
     progress = t.Dict(help="text, done and total of what goes on; or empty.").tag(sync=True)
     files: t.List[Any] = t.List(
         help="What was written: path, size, form, title, notes, verified, and its parts, "
-        "each with title, size and usage."
+        "each with title, size, usage, and of a dynamic GGUF the mix (see `shown_mix`)."
     ).tag(sync=True)
     repo = t.Unicode(help="owner/name on the hub.").tag(sync=True)
     private = t.Bool(True, help="Whether only its owner sees the repository.").tag(sync=True)
@@ -83,6 +84,7 @@ class TakeAwayPanel(Panel):
         super().__init__(recipe, studio=studio, **traits)
         self.studio.observe(self._run_changed, "run")
         self.studio.observe(self._say_sizes, "plan")
+        self.studio.observe(self._not_planned, "plan_error")
         if run is not None:
             self.studio.run = run
         self._run_changed()
@@ -131,6 +133,7 @@ class TakeAwayPanel(Panel):
                 folder=target,
                 quantization=quantization,
                 progress=self._tell_saving,
+                measuring=self._tell_measuring,
                 stop=self._stop,
             )
             written = [Path(path) for path in paths]
@@ -220,6 +223,7 @@ class TakeAwayPanel(Panel):
         for item in self.files:
             lines.append(f"  {item['path']} ({item['size']})")
             lines.append(f"    {item['verified'].get('summary', '')}".rstrip())
+            lines += [f"    {text}" for text in _mixes(item)]
         return [*lines, self.page]
 
     def html_body(self) -> str:
@@ -235,7 +239,8 @@ class TakeAwayPanel(Panel):
         )
         columns = ["Format", "Size", "Folder", "Checked"]
         table = _static.table(rows, columns, headed=True)
-        return _static.paragraph(self.summary, muted=True) + table + code
+        mixes = _static.items(text for item in self.files for text in _mixes(item))
+        return _static.paragraph(self.summary, muted=True) + table + mixes + code
 
     def _start(self, task: Any, during: str) -> None:
         self._finished_run()
@@ -275,11 +280,16 @@ class TakeAwayPanel(Panel):
     def _tell_saving(self, form: str, done: int, total: int) -> None:
         self._tell(f"Saving the {in_a_sentence(FORMATS[form].title)}", done, total)
 
+    def _tell_measuring(self, told: Pass) -> None:
+        self._tell_now(pass_words(told), told.done, told.total)
+
     def _tell(self, text: str, done: int, total: int) -> None:
+        self._tell_now(f"{text}: {bytes_text(done)} of {bytes_text(total)}", done, total)
+
+    def _tell_now(self, said: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self._told > SHORTEST or done == total:
+        if now - self._told > SHORTEST or done in (0, total):
             self._told = now
-            said = f"{text}: {bytes_text(done)} of {bytes_text(total)}"
             self.show(progress={"text": said, "done": done, "total": total})
 
     def _remember(self, token: str | None) -> None:
@@ -333,7 +343,7 @@ class TakeAwayPanel(Panel):
         if run is not None:  # its adapter, and what is chosen now
             chosen = recipe.export.gguf_quantization
             recipe = run.recipe.with_values({"export.gguf_quantization": chosen})
-        shape = self.studio.known_shape()
+        shape = self.studio.known_file_shape()
         sizes = {} if shape is None else predicted_sizes(recipe, shape)
         shown = [
             {
@@ -353,9 +363,19 @@ class TakeAwayPanel(Panel):
         self.refresh_code()
         if run is not None:
             self._say_token()
-            self.studio.thread(self._read_shape)
+            self.studio.thread(lambda: self._read_shape(run.recipe.model))
 
-    def _read_shape(self) -> None:
+    def _not_planned(self, _change: object) -> None:
+        """A model that cannot be planned, such as one with experts, has files of a size all the same."""
+        if self.studio.plan_error and self.studio.known_file_shape() is None:
+            self.studio.thread(lambda: self._read_shape(self.recipe.model))
+
+    def _read_shape(self, part: ModelPart) -> None:
         with suppress(TunebookError):  # a size that cannot be known is not shown
-            self.studio.shape(self.studio.run.recipe.model)
+            self.studio.file_shape(part)
         self._say_sizes()
+
+
+def _mixes(item: dict[str, Any]) -> list[str]:
+    """What was measured of the mixes that were made for the model."""
+    return [part["mix"]["summary"] for part in item["parts"] if part["mix"]]

@@ -1,7 +1,8 @@
 """The chat template as llama.cpp can run it, or an error before anything is written.
 
 llama.cpp has a Jinja of its own, without imports and with fewer filters, and gives a template no
-token names but `bos_token` and `eos_token`. Knows Jinja; knows nothing of GGUF's keys.
+token names but `bos_token` and `eos_token`. Where it is installed it is asked itself; a list of what
+it does not have serves elsewhere. Knows Jinja; knows nothing of GGUF's keys.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from jinja2.ext import loopcontrols
 
 from tunebook.data.templates import without_generation_marks
 from tunebook.errors import TemplateInvalid
+from tunebook.export.gguf.judged_template import refusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,6 +35,9 @@ _NO_FILTERS = {
     *("attr", "batch", "center", "e", "escape", "filesizeformat", "forceescape", "groupby"),
     *("pprint", "random", "round", "striptags", "urlencode", "urlize", "wordwrap", "xmlattr"),
 }
+
+_WHAT = "llama.cpp cannot run this chat template."
+_DO = "set `model.chat_template` to a named template that writes the same, and train with it."
 
 
 def portable_templates(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
@@ -54,7 +59,6 @@ def portable_templates(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
 def _portable(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
     text = without_generation_marks(text)
     tree = _parsed(text)
-    _require_known(tree)
     known = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     names = {"bos_token": "", "eos_token": "", **known}
     missing = [
@@ -63,7 +67,9 @@ def _portable(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
         if name in names and (name not in known or name not in ("bos_token", "eos_token"))
     ]
     settings = [f"{{%- set {name} = {json.dumps(names[name])} %}}" for name in missing]
-    return "".join(settings) + text
+    whole = "".join(settings) + text
+    _require_run(whole, tree, names)
+    return whole
 
 
 def _parsed(text: str) -> nodes.Template:
@@ -71,6 +77,15 @@ def _parsed(text: str) -> nodes.Template:
         return jinja2.Environment(extensions=[loopcontrols]).parse(text)
     except jinja2.TemplateSyntaxError as error:
         raise _invalid(f"line {error.lineno}: {error.message}") from error
+
+
+def _require_run(text: str, tree: nodes.Template, names: dict[str, str]) -> None:
+    """By llama.cpp itself, whose reason may be in the list; or by the list alone."""
+    why = refusal(text, names["bos_token"] or "<s>", names["eos_token"] or "</s>")
+    if why != "":
+        _require_known(tree)
+    if why:
+        raise TemplateInvalid(_WHAT, f"llama.cpp says: {why.rstrip('.')}.", _DO)
 
 
 def _require_known(tree: nodes.Template) -> None:
@@ -83,8 +98,4 @@ def _require_known(tree: nodes.Template) -> None:
 
 
 def _invalid(why: str) -> TemplateInvalid:
-    return TemplateInvalid(
-        "llama.cpp cannot run this chat template.",
-        f"{why}, which its Jinja does not have.",
-        "set `model.chat_template` to a named template that writes the same, and train with it.",
-    )
+    return TemplateInvalid(_WHAT, f"{why}, which its Jinja does not have.", _DO)

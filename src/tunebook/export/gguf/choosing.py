@@ -115,6 +115,7 @@ def choose_mixes(
         tensors: of its file.
         text: configuration of its text decoder.
         recipe: whose data are calibrated on unless rows were given.
+        progress: told of the passes of what is measured.
 
     Raises:
         RecipeInvalid: see `Asked.require_sense`; or the model does not become that small.
@@ -122,6 +123,11 @@ def choose_mixes(
         Cancelled: a stop was asked for.
     """
     asked.require_sense()
+    progress = progress or Progress()
+    if asked.dynamic:
+        from tunebook.export.gguf.dynamic import PASSES
+
+        progress.plan(PASSES)
     rows: Calibration | None = None
     if asked.dynamic or asked.importance == "auto":
         rows = _calibration(asked, model, tokenizer, recipe)
@@ -167,7 +173,7 @@ def _importance(
     model: Any,
     tensors: Sequence[FileTensor],
     rows: Calibration | None,
-    progress: Progress | None,
+    progress: Progress,
 ) -> Importance | None:
     """What was given or measured; where gradients are needed and not given, those are measured."""
     from tunebook.export.gguf.imatrix import load_imatrix

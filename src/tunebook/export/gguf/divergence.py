@@ -48,22 +48,20 @@ class Divergence:
     tokens: int
 
 
-class Rounded:
-    """The weights of a model, some of them packed into types of blocks.
+Load = Callable[..., Tensor]
+"""Rows of a weight in the model's order, float32: all of them, or those of the ids given."""
+
+
+class Replaced:
+    """A model that can compute with other weights than its own.
 
     Args:
         tensors: of the model, as `file_tensors` gives them.
-        kinds: the type of each tensor that is rounded, by name; others stay as they are.
-        importance: of columns, by name.
+        loads: what gives the weight of each tensor that is replaced, by name; others stay.
     """
 
     def __init__(
-        self,
-        model: Any,
-        tensors: Sequence[FileTensor],
-        kinds: Mapping[str, str],
-        importance: Mapping[str, Tensor],
-        progress: Progress | None = None,
+        self, model: Any, tensors: Sequence[FileTensor], loads: Mapping[str, Load]
     ) -> None:
         base = model.get_base_model() if hasattr(model, "peft_config") else model
         self._biases = {
@@ -71,28 +69,22 @@ class Rounded:
             for t in tensors
             if t.source is not None and t.source.weight.key == "bias"
         }
-        touched = {t.source.weight.module for t in tensors if t.source and t.name in kinds}
-        self._parts: dict[nn.Module, list[tuple[str, Callable[..., Tensor]]]] = defaultdict(list)
+        touched = {t.source.weight.module for t in tensors if t.source and t.name in loads}
+        self._parts: dict[nn.Module, list[tuple[str, Load]]] = defaultdict(list)
         self._holders: dict[nn.Module, nn.Module] = {}
         for tensor in tensors:
             source = tensor.source
             if source is None or source.weight.module not in touched:
                 continue
-            if progress is not None:
-                progress.check()
-            if tensor.name in kinds:
-                # rows are packed one by one, so that their order in the file does not matter
-                value = source.piece(source.weight.value()).float()
-                kind = kinds[tensor.name]
-                load = partial(_unpacked, quantize(value, kind, importance.get(tensor.name)), kind)
-            elif len(tensor.shape) == 3:  # what is stacked beside it
-                load = partial(_as_it_is, source)
-            else:
-                continue
+            load = loads.get(tensor.name)
+            if load is None:
+                if len(tensor.shape) != 3:
+                    continue
+                load = partial(_as_it_is, source)  # what is stacked beside it
             self._parts[source.weight.module].append((source.weight.key, load))
             self._holders[source.weight.module] = source.weight.holder
         names = {tensor.name for tensor in tensors}
-        if EMBEDDING in kinds and "output.weight" not in names:
+        if EMBEDDING in loads and "output.weight" not in names:
             (table,) = (t for t in tensors if t.name == EMBEDDING)
             head: Any = base.get_output_embeddings()
             self._parts[head] = self._parts[table.source.weight.module]  # type: ignore[union-attr]
@@ -100,7 +92,7 @@ class Rounded:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """While it lasts the model computes with the rounded weights; then all is as it was."""
+        """While it lasts the model computes with the other weights; then all is as it was."""
         before = {module: module.__dict__.get("forward") for module in self._parts}
         try:
             for module in self._parts:
@@ -139,6 +131,37 @@ class Rounded:
         return stand_in(holder, parameters=stacked).forward(*given, **named)
 
 
+class Rounded(Replaced):
+    """A model whose weights are rounded: packed into types of blocks, and unpacked as layers run.
+
+    Args:
+        kinds: the type of each tensor that is rounded, by name; others stay as they are.
+        importance: of columns, by name.
+        progress: a step for each tensor.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tensors: Sequence[FileTensor],
+        kinds: Mapping[str, str],
+        importance: Mapping[str, Tensor],
+        progress: Progress | None = None,
+    ) -> None:
+        loads = {}
+        for tensor in tensors:
+            source, kind = tensor.source, kinds.get(tensor.name)
+            if source is None or kind is None:
+                continue
+            if progress is not None:
+                progress.step()
+            # rows are packed one by one, so that their order in the file does not matter
+            value = source.piece(source.weight.value()).float()
+            packed = quantize(value, kind, importance.get(tensor.name))
+            loads[tensor.name] = partial(_unpacked, packed, kind)
+        super().__init__(model, tensors, loads)
+
+
 def _unpacked(packed: Tensor, kind: str, rows: Tensor | None = None) -> Tensor:
     return dequantize(packed if rows is None else packed[rows], kind)
 
@@ -166,7 +189,11 @@ class Reference:
         self._said: dict[int, Tensor] = {}
         self._hold = 4 * vocabulary * sum(map(len, rows)) <= _HELD
 
-    def divergence(self, rounded: Rounded) -> Divergence:
+    def __len__(self) -> int:
+        """Batches, each a step of the progress."""
+        return len(self._batches)
+
+    def divergence(self, rounded: Replaced) -> Divergence:
         """The model with rounded weights beside itself, at every token.
 
         Probabilities of few tokens are there at a time, so that large vocabularies fit.
@@ -182,7 +209,7 @@ class Reference:
             stack.enter_context(torch.no_grad())
             self._model.eval()
             for number, (ids, mask) in enumerate(self._batches):
-                self._progress.check()
+                self._progress.step()
                 true = self._said.get(number)
                 if true is None:
                     true = _said(self._model, ids, mask)

@@ -17,7 +17,7 @@ from tunebook.errors import RecipeInvalid
 from tunebook.export.gguf.blocks import BLOCK_TYPES, dequantize, quantize
 from tunebook.export.gguf.calibration import Calibration
 from tunebook.export.gguf.divergence import Divergence, Reference, Rounded
-from tunebook.export.gguf.importance import EMBEDDING, Importance
+from tunebook.export.gguf.importance import EMBEDDING, READING, Importance
 from tunebook.export.gguf.knapsack import choose
 from tunebook.export.gguf.mixes import (
     MIXES,
@@ -44,6 +44,10 @@ _COMPARED = (
     *("BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q4_K_M", "Q4_K_S", "IQ4_XS"),
     *("Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K"),
 )
+ESTIMATING = "Trying every type on every tensor"
+CORRECTING = "Measuring the divergence of a few mixes"
+COMPARING = "Comparing with llama.cpp's mix on held-out text"
+PASSES = (READING, ESTIMATING, CORRECTING, COMPARING)
 _PROBE = "Q4_K"  # the type of a class of tensors whose divergence is measured
 _PROBED_TOKENS = 2048
 
@@ -72,7 +76,7 @@ def make_dynamic(
         importance: with gradients.
         text: `rows` for choosing between candidates, `held_out` for the report.
         limit: bytes of all tensors together.
-        progress: asked now and then whether to stop.
+        progress: told of `PASSES` but the first, and asked whether to stop.
 
     Raises:
         RecipeInvalid: not even the fewest bits that are allowed fit.
@@ -88,6 +92,7 @@ def make_dynamic(
         candidates.sort(key=lambda kinds: analysis.divergence(kinds, few).mean)
     kinds = candidates[0]
     stock = _stock_of(tensors, network, limit)
+    analysis.begin(COMPARING, 1 if stock is None else 2, held_out)
     measured = analysis.divergence(kinds, held_out)
     stock_kinds = analysis.kinds_of(stock) if stock is not None else {}
     theirs = analysis.divergence(stock_kinds, held_out) if stock is not None else None
@@ -146,20 +151,33 @@ class _Analysis:
     def estimates(self) -> dict[str, dict[str, float]]:
         """Nats a token that each tensor costs in each type it may have."""
         found = {}
+        self._progress.begin_pass(ESTIMATING, len(self.matrices))
         for tensor in self.matrices:
-            self._progress.check()
             kinds = {*self._allowed(tensor), self._probe(tensor)}
             found[tensor.name] = estimated_errors(
                 tensor, sorted(kinds), self._importance, _rounded, self._columns.get(tensor.name)
             )
+            self._progress.step()
         return found
+
+    def begin(self, title: str, mixes: int, reference: Reference, *, probes: int = 0) -> None:
+        """A pass in which so many mixes of all matrices are measured, and some of fewer.
+
+        Args:
+            probes: mixes that together hold each matrix once.
+        """
+        each = len(self.matrices)
+        steps = mixes * (each + len(reference)) + (probes > 0) * each + probes * len(reference)
+        self._progress.begin_pass(title, steps)
 
     def corrections(
         self, estimates: Mapping[str, Mapping[str, float]], few: Reference
     ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
         """What was measured of each class over its estimates, and the estimates times that."""
         measured = {}
-        for name in dict.fromkeys(self._classes.values()):
+        classes = list(dict.fromkeys(self._classes.values()))
+        self.begin(CORRECTING, 2, few, probes=len(classes))  # and the two candidates after them
+        for name in classes:
             own = [t for t in self.matrices if self._classes[t.name] == name]
             kinds = {t.name: self._probe(t) for t in own}
             measured[name] = kinds, self.divergence(kinds, few).mean

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 BATCH = 512
 """Tokens that run at a time on a GPU; what a backward keeps of them is all that is held."""
 EMBEDDING = "token_embd.weight"
+READING = "Reading rows: which columns and rows matter"
+"""The pass that measures importance."""
 
 
 @dataclass(frozen=True)
@@ -160,11 +162,13 @@ def measure_importance(
         datasets: names for the file.
         batch: tokens at a time; None takes what suits the device.
         seed: of the labels.
-        progress: asked now and then whether to stop.
+        progress: told of the tokens that were read, and asked whether to stop.
 
     Raises:
         Cancelled: a stop was asked for.
     """
+    progress = progress or Progress()
+    progress.begin_pass(READING, sum(map(len, rows)))
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     with ExitStack() as stack:
         stack.enter_context(model_lock(model))
@@ -178,8 +182,7 @@ def measure_importance(
         stack.callback(watch.remove)
         tokens = 0
         for ids, mask in batches(rows, batch or _batch(base), device_of(base)):
-            if progress is not None:
-                progress.check()
+            progress.check()
             watch.mask = mask.flatten()
             tokens += int(mask.sum())
             output: Any = model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
@@ -187,6 +190,7 @@ def measure_importance(
             labels = torch.multinomial(said.detach().exp(), 1)
             (-said.gather(1, labels).sum()).backward()
             del output, said
+            progress.step(int(mask.sum()))
         return Importance(
             watch.moments(),
             watch.lookups(),

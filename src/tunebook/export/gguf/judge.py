@@ -23,6 +23,7 @@ from tunebook.export.gguf.battery import Case, cases
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_FORCED = 1e6  # added to a logit, that token is chosen
 _SECONDS = 120  # for one answer; a model on a CPU may be slow
 
 
@@ -67,6 +68,7 @@ class LlamaServer:
                 "export it again; if it fails again, report it with `tunebook doctor`'s output.",
             )
         self._address = said["address"]
+        self._harmless: int | None = None
 
     def __enter__(self) -> LlamaServer:
         return self
@@ -120,7 +122,12 @@ class LlamaServer:
         Args:
             top: how many.
         """
+        if self._harmless is None:
+            self._harmless = self.token_ids("a")[0]
+        # an answer that ends amid a character comes without its probabilities, so another is forced;
+        # they are those of before
         asked = {"prompt": list(ids), "n_predict": 1, "temperature": 0, "n_probs": top}
+        asked["logit_bias"] = [[self._harmless, _FORCED]]
         (place,) = self.ask("/completion", asked)["completion_probabilities"]
         return {token["id"]: token["logprob"] for token in place["top_logprobs"]}
 
@@ -150,13 +157,17 @@ class LlamaServer:
 def _first_line(process: subprocess.Popen[bytes], log: IO[bytes]) -> dict[str, str]:
     """What the process says when the model is loaded, or the end of its log if it died."""
     assert process.stdout is not None
+    said: dict[str, str] = {}
     for line in process.stdout:
         if line.startswith(b'{"'):
-            said: dict[str, str] = json.loads(line)
-            return said
+            said = json.loads(line)
+            break
+    if "address" in said:
+        return said
     log.seek(0)
     lines = log.read().decode(errors="replace").strip().splitlines()
-    return {"error": "\n".join(lines[-5:])}
+    named = [line for line in lines if line.startswith("Error: ")]
+    return {"error": named[-1].removeprefix("Error: ") if named else "\n".join(lines[-5:])}
 
 
 def other_ids(

@@ -27,7 +27,7 @@ def main(path: str, context: str, threads: str) -> None:
     parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     parameters.use_jinja = True
     parameters.port = 0
-    parameters.verbosity = 0
+    parameters.verbosity = 1  # errors, which the exception does not tell
     try:
         server: Any = xllamacpp.Server(parameters)
     except Exception as error:  # whatever it is, the parent tells it

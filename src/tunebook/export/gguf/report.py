@@ -13,7 +13,9 @@ from typing import Any
 
 from tunebook.errors import FileInvalid
 from tunebook.export.gguf.divergence import Divergence
+from tunebook.export.gguf.mixes import tensor_bytes
 from tunebook.recipe import write_atomic
+from tunebook.words import bytes_text
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,38 @@ class Choice:
             weights *= length
         return 8 * self.bytes / weights
 
+    @property
+    def place(self) -> tuple[int, str]:
+        """Layer, -1 for a tensor that belongs to none, and what it is for: (3, "ffn_down")."""
+        if not self.name.startswith("blk."):
+            return -1, self.name.removesuffix(".weight")
+        _, layer, role = self.name.split(".", 2)
+        return int(layer), role.removesuffix(".weight")
+
+    @property
+    def why(self) -> str:
+        """What the next smaller and the next larger type would have been."""
+        sizes = {kind: tensor_bytes(self.shape, kind) for kind in self.errors}
+        smaller = [kind for kind, size in sizes.items() if size < self.bytes]
+        larger = [kind for kind, size in sizes.items() if size > self.bytes]
+        said = []
+        if smaller:
+            kind = max(smaller, key=sizes.__getitem__)
+            saved = bytes_text(self.bytes - sizes[kind])
+            said.append(f"{kind} would save {saved} and cost {self._beside(kind)}")
+        if larger:
+            kind = min(larger, key=sizes.__getitem__)
+            more = bytes_text(sizes[kind] - self.bytes)
+            said.append(f"{kind} would take {more} more and cost {self._beside(kind)}")
+        return "; ".join(said) + "." if said else "No other type fits its rows."
+
+    def _beside(self, kind: str) -> str:
+        """The error of another type beside that of its own."""
+        if not self.error:
+            return f"{self.errors[kind]:.1e} nats a token"
+        times = self.errors[kind] / self.error
+        return f"{100 * times:.0f} % as much" if times < 1 else f"{times:.1f} times as much"
+
 
 @dataclass(frozen=True)
 class DynamicReport:
@@ -70,6 +104,11 @@ class DynamicReport:
     calibration_tokens: int
     corrections: Mapping[str, float]
     tensors: list[Choice]
+
+    @property
+    def written(self) -> str:
+        """The name of the mix that is written: its own, or llama.cpp's where that is as good."""
+        return self.name if self.uses_dynamic or self.stock_name is None else self.stock_name
 
     @property
     def bits(self) -> float:

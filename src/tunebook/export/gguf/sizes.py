@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tunebook.export.gguf.mixes import DYNAMIC, Network, mix_named, tensor_bytes, tensor_type
-from tunebook.models.shape import ModelShape
+from tunebook.models.shape import ExpertShape, ModelShape
 
 _NAMES = {
     "q_proj": "attn_q",
@@ -32,14 +32,15 @@ def predicted_bytes(shape: ModelShape, quantization: str) -> int:
         layers=shape.num_hidden_layers,
         heads=shape.num_attention_heads,
         key_value_heads=shape.num_key_value_heads,
+        experts=shape.num_experts if isinstance(shape, ExpertShape) else 0,
         tied=shape.tie_word_embeddings,
     )
     kinds = ((size, tensor_type(name, size, mix, network)) for name, size in _matrices(shape))
     return sum(tensor_bytes(size, kind) for size, kind in kinds) + 4 * shape.small_parameters()
 
 
-def _matrices(shape: ModelShape) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Names in the file and shapes, rows first."""
+def _matrices(shape: ModelShape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names in the file and shapes, rows first; of stacked experts their number before that."""
     table = (shape.vocab_size, shape.hidden_size)
     yield "token_embd.weight", table
     if not shape.tie_word_embeddings:
@@ -47,6 +48,9 @@ def _matrices(shape: ModelShape) -> Iterator[tuple[str, tuple[int, int]]]:
     for layer in range(shape.num_hidden_layers):
         for name, (columns, rows) in _layers(shape).items():
             yield f"blk.{layer}.{name}.weight", (rows, columns)
+        if isinstance(shape, ExpertShape):
+            for name, (columns, rows) in shape.expert_layers().items():
+                yield f"blk.{layer}.ffn_{name}_exps.weight", (shape.num_experts, rows, columns)
 
 
 def _layers(shape: ModelShape) -> dict[str, tuple[int, int]]:
