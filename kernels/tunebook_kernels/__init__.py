@@ -4,6 +4,11 @@ Needs torch and, where it exists, triton; knows no model, no trainer and no `tun
 """
 
 from tunebook_kernels._launch import can_launch, triton_runs_on
+from tunebook_kernels.activation import (
+    activation_backward,
+    activation_forward,
+    activation_reference,
+)
 from tunebook_kernels.ahead import compile_ahead, start_up
 from tunebook_kernels.attention import (
     flash_attention,
@@ -60,6 +65,9 @@ __all__ = [
     "Nested",
     "Packed4bit",
     "Packed8bit",
+    "activation_backward",
+    "activation_forward",
+    "activation_reference",
     "add_rms_norm",
     "add_rms_norm_reference",
     "apply_rope",

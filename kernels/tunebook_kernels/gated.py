@@ -41,12 +41,12 @@ from tunebook_kernels._launch import (
 Activation = Literal["silu", "gelu", "gelu_tanh"]
 
 _TILE = 2048  # elements that a program works on
-_FORWARD: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+FORWARD: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "silu": silu,
     "gelu": gelu,
     "gelu_tanh": partial(gelu, approximate="tanh"),
 }
-_BACKWARD: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+BACKWARD: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "silu": torch.ops.aten.silu_backward,
     "gelu": torch.ops.aten.gelu_backward,
     "gelu_tanh": partial(torch.ops.aten.gelu_backward, approximate="tanh"),
@@ -109,15 +109,15 @@ def gated_forward(
         `out`, or a new contiguous tensor.
     """
     if not can_launch(gate):
-        return torch.mul(_FORWARD[activation](gate), up, out=out)
+        return torch.mul(FORWARD[activation](gate), up, out=out)
     if out is None:
         out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
     n_rows, n_cols = gate.shape
     strides = gate.stride(0), up.stride(0), out.stride(0)
-    grid, tile = _grid(n_rows, n_cols)
+    grid, tile = grid_of(n_rows, n_cols)
     with on_device_of(gate):
         gated_forward_kernel[grid](
-            gate, up, out, *strides, n_rows, n_cols, activation, _unit(*strides), **tile
+            gate, up, out, *strides, n_rows, n_cols, activation, unit_of(*strides), **tile
         )
     return out
 
@@ -149,10 +149,10 @@ def gated_backward(
     h_or_any = dgate if h is None else h
     tensors = (dh, gate, up, dgate, dup, h_or_any)
     strides = [tensor.stride(0) for tensor in tensors]
-    grid, tile = _grid(n_rows, n_cols)
+    grid, tile = grid_of(n_rows, n_cols)
     with on_device_of(gate):
         gated_backward_kernel[grid](
-            *tensors, *strides, n_rows, n_cols, activation, h is not None, _unit(*strides), **tile
+            *tensors, *strides, n_rows, n_cols, activation, h is not None, unit_of(*strides), **tile
         )
 
 
@@ -166,10 +166,10 @@ def _backward_reference(
     h: torch.Tensor | None,
 ) -> None:
     wide = torch.promote_types(gate.dtype, torch.float32)
-    rebuilt = None if h is None else _FORWARD[activation](gate) * up
+    rebuilt = None if h is None else FORWARD[activation](gate) * up
     wide_dh, wide_gate = dh.to(wide), gate.to(wide)
-    gradient_of_up = wide_dh * _FORWARD[activation](wide_gate)
-    gradient_of_gate = _BACKWARD[activation](wide_dh * up.to(wide), wide_gate)
+    gradient_of_up = wide_dh * FORWARD[activation](wide_gate)
+    gradient_of_gate = BACKWARD[activation](wide_dh * up.to(wide), wide_gate)
     # all of them before the first is written: outputs may be inputs
     dgate.copy_(gradient_of_gate)
     dup.copy_(gradient_of_up)
@@ -188,6 +188,10 @@ def value_and_slope(x, ACTIVATION: tl.constexpr):  # type: ignore[no-untyped-def
         cdf = 0.5 * (1.0 + tl.math.erf(x * 0.7071067811865476))
         value = x * cdf
         slope = cdf + x * 0.3989422804014327 * tl.exp(-0.5 * x * x)
+    elif ACTIVATION == "quick_gelu":
+        s = tl.sigmoid(1.702 * x)
+        value = x * s
+        slope = s + 1.702 * value * (1.0 - s)
     else:
         # tanh by a sigmoid: its exponential may reach infinity, and the quotient is then 0
         s = tl.sigmoid(1.5957691216057308 * x * (1.0 + 0.044715 * x * x))
@@ -289,12 +293,12 @@ class _Gated(torch.autograd.Function):
 
 def _gated(gate: torch.Tensor, up: torch.Tensor, activation: Activation) -> torch.Tensor:
     if gate.shape != up.shape or gate.dtype != up.dtype or not can_launch(gate, up):
-        return _FORWARD[activation](gate) * up
+        return FORWARD[activation](gate) * up
     result: torch.Tensor = _Gated.apply(gate, up, activation)  # type: ignore[no-untyped-call]
     return result
 
 
-def _unit(*strides: int) -> int:
+def unit_of(*strides: int) -> int:
     """The largest of 8 and 1 that divides all strides: what the compiler may take as alignment.
 
     It finds multiples of 16 by itself, but 8 are enough for loads of 16 bytes, and a buffer is
@@ -307,7 +311,7 @@ def _unit(*strides: int) -> int:
 
 
 @lru_cache(maxsize=1024)
-def _grid(n_rows: int, n_cols: int) -> tuple[tuple[int, int], dict[str, Any]]:
+def grid_of(n_rows: int, n_cols: int) -> tuple[tuple[int, int], dict[str, Any]]:
     """The programs, and the rows and columns of each with its launch options."""
     block = min(_TILE, power_of_2(n_cols))
     height = max(1, min(16, _TILE // block))

@@ -10,6 +10,10 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from tunebook_kernels import _launch  # noqa: E402
+from tunebook_kernels.activation import (  # noqa: E402
+    activation_backward_kernel,
+    activation_forward_kernel,
+)
 from tunebook_kernels.attention import attention_tile  # noqa: E402
 from tunebook_kernels.attention_kernels import (  # noqa: E402
     VARY,
@@ -101,6 +105,14 @@ KERNELS = {
         )
         for activation in ("silu", "gelu", "gelu_tanh")
     },
+    "quick_gelu_alone_forward": (
+        activation_forward_kernel,
+        {**OF_GATED, "ACTIVATION": "quick_gelu"},
+    ),
+    "gelu_alone_backward": (
+        activation_backward_kernel,
+        {**OF_GATED, "ACTIVATION": "gelu", "REBUILD": True},
+    ),
     "dequantize_4bit": (dequantize_4bit_kernel, {**OF_4_BIT, "NESTED": True}),
     "dequantize_8bit": (dequantize_8bit_kernel, {"ROWS": 1, "BLOCK": 4096, "UNIT": 8}),
     "cross_entropy": (

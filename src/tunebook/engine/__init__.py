@@ -19,16 +19,19 @@ from tunebook.engine.generation import (
 from tunebook.engine.graphs import StepGraphs
 from tunebook.engine.head import LossRequest, fused_head_kept, has_fused_head
 from tunebook.engine.host_embedding import place_embedding
+from tunebook.engine.image_inputs import host_inputs
 from tunebook.engine.linear_group import LAYOUT
 from tunebook.engine.locks import ModelLock, model_lock
 from tunebook.engine.memory import (
     LayerMemory,
     drops,
     fused_layers,
+    fused_vision_blocks,
     host_bytes,
     host_failure,
     release,
     spend,
+    spend_on_vision,
 )
 from tunebook.engine.modules import Report
 from tunebook.engine.parity import Parity, Tolerance, check_parity, patch_checked
@@ -55,9 +58,11 @@ __all__ = [
     "for_training",
     "fused_head_kept",
     "fused_layers",
+    "fused_vision_blocks",
     "has_fused_head",
     "host_bytes",
     "host_failure",
+    "host_inputs",
     "model_lock",
     "patch",
     "patch_checked",
@@ -66,6 +71,7 @@ __all__ = [
     "release",
     "report",
     "spend",
+    "spend_on_vision",
     "stream_chat",
     "stream_tokens",
     "unpatch",

@@ -13,15 +13,24 @@ import torch
 from torch.nn import functional
 
 Activation = Literal["silu", "gelu", "gelu_tanh"]
-_KNOWN: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
+LoneActivation = Literal["silu", "gelu", "gelu_tanh", "quick_gelu"]
+"""Of an MLP without a gate."""
+_KNOWN: dict[LoneActivation, Callable[[torch.Tensor], torch.Tensor]] = {
     "silu": functional.silu,
     "gelu": functional.gelu,
     "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
 }
 
 
-@torch.no_grad()
 def activation_of(function: Any) -> Activation | None:
+    """The name of the function that this computes, or None; for an MLP with a gate."""
+    found = lone_activation_of(function)
+    return None if found == "quick_gelu" else found
+
+
+@torch.no_grad()
+def lone_activation_of(function: Any) -> LoneActivation | None:
     """The name of the function that this computes, or None."""
     x = torch.linspace(-8, 8, 65, dtype=torch.float64)
     try:

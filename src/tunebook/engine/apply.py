@@ -29,9 +29,10 @@ from tunebook.engine.modules import (
     swapped_kind,
 )
 from tunebook.engine.norm import NORM
+from tunebook.engine.vision_block import VISION
 from tunebook_kernels import triton_runs_on
 
-KINDS: tuple[ModuleKind, ...] = (HEAD, DECODER, NORM, MLP)
+KINDS: tuple[ModuleKind, ...] = (HEAD, DECODER, VISION, NORM, MLP)
 
 _ATTENTION = "tunebook_attention_before"
 _REPORTS: WeakKeyDictionary[nn.Module, Report] = WeakKeyDictionary()

@@ -64,6 +64,7 @@ def attend(
     softcap: float | None = None,
     segments: Segments | None = None,
     mask: torch.Tensor | None = None,
+    causal: bool = True,
 ) -> torch.Tensor:
     """Softmax(q kᵀ · scale) v over earlier tokens; differentiable.
 
@@ -74,6 +75,7 @@ def attend(
         segments: keeps documents of a packed row apart (batch 1).
         mask: instead of all of causal, window and segments: (batch or 1, heads or 1, length, keys),
             True where one may look, or added to the scores.
+        causal: False looks at later tokens too, as vision towers do; without window and softcap.
 
     Returns:
         (batch, heads, length, head_dim), not necessarily contiguous.
@@ -86,9 +88,9 @@ def attend(
             return flash_attention(q, k, v, **_flash(scale, window, softcap, segments))
         return in_full(q, k, v, scale, softcap, _full_mask(q, window, segments, mask))
     if mask is None and segments is not None and _has_varlen(q):
-        return _varlen(q, k, v, scale, window, segments)
+        return _varlen(q, k, v, scale, window, segments, causal=causal)
     if mask is None and (window is not None or segments is not None):
-        mask = _full_mask(q, window, segments, None)
+        mask = _full_mask(q, window, segments, None, causal=causal)
     if mask is not None:
         k, v = repeat_heads(k, q), repeat_heads(v, q)
         return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
@@ -97,11 +99,11 @@ def attend(
     grouped = k.shape[1] != q.shape[1]
     if not q.is_cuda:
         return scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=scale, enable_gqa=grouped
+            q, k, v, is_causal=causal, scale=scale, enable_gqa=grouped
         )
     with sdpa_kernel(_order(q), set_priority=True):
         return scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=scale, enable_gqa=grouped
+            q, k, v, is_causal=causal, scale=scale, enable_gqa=grouped
         )
 
 
@@ -125,7 +127,7 @@ def attention_forward(
 
     Args:
         learns: whether the backward will be called.
-        how: `window`, `softcap`, `segments` and `mask`, as of `attend`.
+        how: `window`, `softcap`, `segments`, `mask` and `causal`, as of `attend`.
     """
     direct = direct_attention(q) if _is_plain(q, **how) else None
     if direct is not None:
@@ -153,9 +155,10 @@ def _is_plain(
     softcap: float | None = None,
     segments: Segments | None = None,
     mask: torch.Tensor | None = None,
+    causal: bool = True,
 ) -> bool:
     """Whether this is causal attention over whole rows and nothing more."""
-    if softcap is not None or segments is not None or mask is not None:
+    if not causal or softcap is not None or segments is not None or mask is not None:
         return False
     return window is None or window >= q.shape[2]
 
@@ -227,6 +230,8 @@ def _varlen(
     scale: float,
     window: int | None,
     segments: Segments,
+    *,
+    causal: bool,
 ) -> torch.Tensor:
     """Flash attention over documents end to end; (1, heads, tokens, head_dim) in and out."""
     from torch.nn.attention import varlen
@@ -242,7 +247,7 @@ def _varlen(
         segments.longest,
         segments.longest,
         scale=scale,
-        window_size=(-1 if window is None else window - 1, 0),
+        window_size=(-1 if window is None else window - 1, 0 if causal else -1),
         **({"enable_gqa": True} if grouped else {}),
     )
     return output.transpose(0, 1)[None]
@@ -261,13 +266,15 @@ def _full_mask(
     window: int | None,
     segments: Segments | None,
     mask: torch.Tensor | None,
+    *,
+    causal: bool = True,
 ) -> torch.Tensor:
     """The mask that is given, or one of causal, window and segments: True where one may look."""
     if mask is not None:
         return mask
     at = torch.arange(q.shape[2], device=q.device)
     back = at[:, None] - at[None, :]
-    allowed = back >= 0
+    allowed = back >= 0 if causal else torch.ones_like(back, dtype=torch.bool)
     if window is not None:
         allowed &= back < window
     if segments is not None:

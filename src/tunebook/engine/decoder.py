@@ -38,7 +38,11 @@ from tunebook.engine.modules import (
 )
 from tunebook.engine.norm import convention_of
 from tunebook.engine.offload import Berth, Cargo, loaded, unloaded
+from tunebook.engine.vision_layout import layout_of
 
+_DROPOUTS = ("attention_dropout", "dropout")
+_RECORDER = "transformers.utils.output_capturing"
+"""Whose hooks see what a caller asks for: attention weights, which no fused layer has."""
 _SANDWICH = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 
@@ -76,39 +80,45 @@ class FusedLayer:
         Unsupported: a part of the layer is of a kind that the blocks do not compute.
     """
 
+    keep: Keep = ALL
+    berth: Berth | None = None
+
     def __init__(self, layer: nn.Module) -> None:
         parts: Any = layer
         attention, mlp = parts.self_attn, parts.mlp
         sandwich = hasattr(layer, _SANDWICH[0])
         after_attention = parts.post_attention_layernorm
-        owner = scratch_owner(layer)
-        self.keep = ALL
-        self.berth: Berth | None = None
+        owner = owner_of(attention.config)
         self.attention = AttentionBlock(
             Entrance(
-                _norm(parts.input_layernorm),
+                norm_of(parts.input_layernorm),
                 LinearGroup(_qkv(attention), extend=True, owner=owner),
             ),
             Exit(
                 LinearGroup([attention.o_proj], extend=False, owner=owner),
-                _norm(after_attention) if sandwich else None,
+                norm_of(after_attention) if sandwich else None,
             ),
             *_head_counts(attention),
             scale=float(attention.scaling),
             window=window_of(attention),
             softcap=getattr(attention, "attn_logit_softcapping", None),
-            q_norm=_norm(attention.q_norm) if hasattr(attention, "q_norm") else None,
-            k_norm=_norm(attention.k_norm) if hasattr(attention, "k_norm") else None,
+            q_norm=norm_of(attention.q_norm) if hasattr(attention, "q_norm") else None,
+            k_norm=norm_of(attention.k_norm) if hasattr(attention, "k_norm") else None,
         )
         before_mlp = parts.pre_feedforward_layernorm if sandwich else after_attention
         self.mlp = MLPBlock(
-            Entrance(_norm(before_mlp), LinearGroup(_gate_up(mlp), extend=True, owner=owner)),
+            Entrance(norm_of(before_mlp), LinearGroup(_gate_up(mlp), extend=True, owner=owner)),
             Exit(
                 LinearGroup([mlp.down_proj], extend=False, owner=owner),
-                _norm(parts.post_feedforward_layernorm) if sandwich else None,
+                norm_of(parts.post_feedforward_layernorm) if sandwich else None,
             ),
             _activation(mlp),
         )
+        self._sections = rotary_sections(attention)
+        self._know(layer)
+
+    def _know(self, layer: nn.Module) -> None:
+        """Note what the two blocks are made of."""
         self.groups = (
             self.attention.entrance.group,
             self.attention.exit.group,
@@ -135,9 +145,18 @@ class FusedLayer:
             kwargs: of the layer's forward.
             checkpointed: whether transformers was told to recompute the layer; then nothing is kept.
         """
+        context = Context.of(hidden_states, self._with_one_table(kwargs), self.new_seed())
+        return self.run_in(context, hidden_states, checkpointed=checkpointed)
+
+    def new_seed(self) -> int:
+        """Of the dropout masks of one forward."""
+        return int(torch.randint(2**40, ())) if self.drops else 0
+
+    def run_in(
+        self, context: Context, hidden_states: torch.Tensor, *, checkpointed: bool
+    ) -> torch.Tensor:
+        """As `run`. hidden_states: (..., hidden_size), of as many rows as the context's shape."""
         self._refresh_adapters(hidden_states)
-        seed = int(torch.randint(2**40, ())) if self.drops else 0
-        context = Context.of(hidden_states, kwargs, seed)
         learns = torch.is_grad_enabled() and (hidden_states.requires_grad or bool(self.trainable))
         if learns:
             how = (NOTHING, None) if checkpointed else (self.keep, self.berth)
@@ -169,6 +188,16 @@ class FusedLayer:
         if keep.tile is None or keep.gate_up or self.drops or keep.tile >= x.shape[0]:
             return None
         return keep.tile
+
+    def _with_one_table(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Rotary tables for time, height and width (3, batch, length, dim) put into one.
+
+        So they come from transformers before 5.16, whose Qwen 2 and 2.5 VL do this in each layer.
+        """
+        tables = kwargs["position_embeddings"]
+        if self._sections is None or tables[0].dim() < 4:
+            return kwargs
+        return {**kwargs, "position_embeddings": [one_table(t, self._sections) for t in tables]}
 
     @torch.no_grad()
     def _refresh_adapters(self, like: torch.Tensor) -> None:
@@ -298,7 +327,7 @@ _OWNERS: set[int] = set()
 _FUSED: WeakKeyDictionary[nn.Module, FusedLayer] = WeakKeyDictionary()
 
 
-def fused(layer: nn.Module) -> FusedLayer:
+def fused(layer: nn.Module, make: type[FusedLayer] = FusedLayer) -> FusedLayer:
     """The fused form of a layer, made anew when its adapters changed.
 
     Raises:
@@ -307,7 +336,7 @@ def fused(layer: nn.Module) -> FusedLayer:
     known = _FUSED.get(layer)
     if known is not None and known.still_valid():
         return known
-    made = FusedLayer(layer)
+    made = make(layer)
     if known is not None:
         made.keep, made.berth = known.keep, known.berth
         for group, before in zip(made.groups, known.groups, strict=True):
@@ -317,11 +346,12 @@ def fused(layer: nn.Module) -> FusedLayer:
 
 
 def scratch_owner(layer: Any) -> int:
-    """What the layers of one model share, and those of two models do not: its config's identity.
+    """What the layers of one model share, and those of two models do not."""
+    return owner_of(layer.self_attn.config)
 
-    The scratch goes with the config.
-    """
-    config = layer.self_attn.config
+
+def owner_of(config: Any) -> int:
+    """A config's identity; the scratch goes with the config."""
     owner = id(config)
     if owner not in _OWNERS:
         _OWNERS.add(owner)
@@ -351,7 +381,9 @@ def forward(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -
     The own code serves with a key cache (generation), with attention dropout, and wherever the
     hidden states are not in the dtype that the products are computed in.
     """
-    own = args or kwargs.get("past_key_values") is not None or not _computable(self, hidden_states)
+    norm: Any = self.input_layernorm
+    computable_ = computable(self.self_attn, norm.weight.dtype, hidden_states)
+    own = args or kwargs.get("past_key_values") is not None or not computable_
     if not own:
         try:
             layer = fused(self)
@@ -363,9 +395,10 @@ def forward(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -
     return layer.run(hidden_states, kwargs, checkpointed=checkpointed)
 
 
-def _computable(layer: Any, hidden_states: torch.Tensor) -> bool:
-    attention = layer.self_attn
-    if layer.training and getattr(attention, "attention_dropout", 0.0):
+def computable(attention: Any, dtype: torch.dtype, hidden_states: torch.Tensor) -> bool:
+    """Whether fused products, in `dtype` and without attention dropout, are what the layer computes."""
+    dropouts = (getattr(attention, name, 0.0) for name in _DROPOUTS)
+    if attention.training and any(isinstance(share, float) and share > 0 for share in dropouts):
         return False
     device = hidden_states.device.type
     if (
@@ -373,7 +406,6 @@ def _computable(layer: Any, hidden_states: torch.Tensor) -> bool:
         and torch.get_autocast_dtype(device) != hidden_states.dtype
     ):
         return False
-    dtype: torch.dtype = layer.input_layernorm.weight.dtype
     return dtype == hidden_states.dtype
 
 
@@ -383,7 +415,7 @@ def _computable(layer: Any, hidden_states: torch.Tensor) -> bool:
 def examine(module: nn.Module) -> Swap | Leave | None:
     """A fused forward for a pre-norm decoder layer, a reason to leave it, or None for others."""
     parts = module._modules
-    if not {"self_attn", "mlp"} <= parts.keys():
+    if not {"self_attn", "mlp"} <= parts.keys() or layout_of(module) is not None:
         return None
     if "input_layernorm" not in parts:
         return Leave("it has no norm before its attention")
@@ -395,21 +427,22 @@ def examine(module: nn.Module) -> Swap | Leave | None:
         return Leave(str(error))
     except AttributeError as error:
         return Leave(f"it is laid out differently: {error}")
-    reason = _left_out(module) or difference(module)
+    reason = left_out(module) or difference(module)
     return Leave(reason) if reason else Swap(forward)
 
 
 DECODER = ModuleKind("decoder_layer", examine)
 
 
-def _left_out(layer: nn.Module) -> str | None:
+def left_out(layer: nn.Module) -> str | None:
     """What was added to a part of the layer, which is not called any more once it runs fused."""
     for name, part in layer.named_modules():
         if part is layer:
             continue
         if has_own_forward(part) and swapped_kind(part) is None:
             return f"the forward of its {name} was replaced by something else"
-        if part._forward_hooks or part._forward_pre_hooks or part._backward_hooks:
+        hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
+        if part._backward_hooks or any(hook.__module__ != _RECORDER for hook in hooks):
             return f"its {name} has hooks"
     return None
 
@@ -423,7 +456,25 @@ def window_of(attention: Any) -> int | None:
     return None if window is None else int(window)
 
 
-def _norm(module: nn.Module) -> Norm:
+def rotary_sections(attention: Any) -> list[int] | None:
+    """Of half a head, the numbers that turn by time, height and width; None where all do by one."""
+    parameters = getattr(attention.config, "rope_parameters", None) or {}
+    found = parameters.get("mrope_section")
+    return None if found is None else [int(section) for section in found]
+
+
+def one_table(table: torch.Tensor, sections: list[int]) -> torch.Tensor:
+    """(batch, length, dim) of one for each axis, (3, batch, length, dim)."""
+    pieces = torch.split(table, sections * 2, dim=-1)
+    return torch.cat([piece[index % 3] for index, piece in enumerate(pieces)], dim=-1)
+
+
+def norm_of(module: nn.Module) -> Norm:
+    """An RMSNorm of a known convention.
+
+    Raises:
+        Unsupported: it is none.
+    """
     found = convention_of(module)
     if found is None:
         raise Unsupported(f"its {type(module).__name__} is no RMSNorm of Llama's or Gemma's kind")
@@ -442,11 +493,12 @@ def _gate_up(mlp: Any) -> list[nn.Module]:
 
 def _head_counts(attention: Any) -> tuple[int, int, int]:
     head_dim = int(attention.head_dim)
-    heads = _width(attention.o_proj, "in_features") // head_dim
+    heads = width_of(attention.o_proj, "in_features") // head_dim
     return heads, heads // int(attention.num_key_value_groups), head_dim
 
 
-def _width(module: Any, name: str) -> int:
+def width_of(module: Any, name: str) -> int:
+    """`in_features` or `out_features` of a linear layer, wrapped or not."""
     return int(getattr(getattr(module, "base_layer", module), name))
 
 

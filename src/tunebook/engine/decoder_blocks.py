@@ -37,18 +37,20 @@ class Context:
 
     Attributes:
         shape: (batch, length).
-        cos, sin: rotary tables, (1 or batch, length, rotary_dim).
+        cos, sin: rotary tables, (1 or batch, length, rotary_dim); None turns nothing.
         mask: None for plain causal rows (or `segments`), else as `attend` takes it.
         segments: of packed rows.
         seed: of this layer's dropout masks.
+        causal: whether no token sees a later one.
     """
 
     shape: tuple[int, int]
-    cos: torch.Tensor
-    sin: torch.Tensor
+    cos: torch.Tensor | None
+    sin: torch.Tensor | None
     mask: torch.Tensor | None
     segments: Segments | None
     seed: int
+    causal: bool = True
 
     @classmethod
     def of(cls, hidden_states: torch.Tensor, kwargs: dict[str, Any], seed: int) -> Context:
@@ -79,10 +81,8 @@ class Norm:
         """The weight, if it learns."""
         return [self.weight] if self.weight.requires_grad else []
 
-    def forward(
-        self, x: torch.Tensor, out: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The normed rows, and 1 / root mean square of each for the backward."""
+    def forward(self, x: torch.Tensor, out: torch.Tensor | None = None) -> tuple[torch.Tensor, Any]:
+        """The normed rows, and statistics of each for the backward: 1 / root mean square."""
         y, _, rstd = rms_norm_forward(x, self.weight, self.eps, offset=self.offset, out=out)
         return y, rstd
 
@@ -90,7 +90,7 @@ class Norm:
         self,
         dy: torch.Tensor,
         x: torch.Tensor,
-        rstd: torch.Tensor,
+        rstd: Any,
         dresidual: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, Gradients]:
         """The input's gradient plus `dresidual`, and the gradient of the weight if it learns."""
@@ -110,7 +110,7 @@ class Norm:
 class Entered:
     """What `Entrance` keeps: the norm's statistics, its output [and x Aᵀ], and x Aᵀ."""
 
-    rstd: torch.Tensor
+    rstd: Any
     buffer: torch.Tensor | None
     low: torch.Tensor | None
 
@@ -173,7 +173,7 @@ class Entrance:
         dx, dweight = self.norm.backward(dnormed, x, kept.rstd, dresidual)
         return dx, gradients + dweight
 
-    def _normed(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _normed(self, x: torch.Tensor) -> tuple[torch.Tensor, Any]:
         buffer = self.group.input_buffer(x.shape[0], x)
         _, rstd = self.norm.forward(x, out=buffer[:, : self.group.in_features])
         return buffer, rstd
@@ -299,6 +299,7 @@ class AttentionBlock:
             softcap=self.softcap,
             segments=context.segments,
             mask=context.mask,
+            causal=context.causal,
         )
         rows = attention.output.detach().transpose(1, 2).reshape(x.shape[0], -1)
         return Attended(attention=attention, rows=rows, **from_x)
@@ -367,6 +368,8 @@ class AttentionBlock:
         self, projected: torch.Tensor, context: Context
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         cos, sin = context.cos, context.sin
+        if cos is None or sin is None:
+            return projected, None
         if self.q_norm is None or self.k_norm is None:
             rope_forward(projected, cos, sin, **self._sizes)
             return projected, None
@@ -383,6 +386,9 @@ class AttentionBlock:
         context: Context,
     ) -> Gradients:
         cos, sin = context.cos, context.sin
+        if cos is None or sin is None:
+            out.copy_(torch.cat([rows_of(part).flatten(1) for part in heads], dim=1))
+            return []
         if self.q_norm is None or self.k_norm is None:
             rope_backward(*heads, cos, sin, out)
             return []
@@ -435,7 +441,7 @@ class MLPBlock:
     def forward(self, x: torch.Tensor, context: Context) -> tuple[torch.Tensor, Gated]:
         """The block's output, and everything its backward needs. x: (T, hidden_size)."""
         projected, entered = self.entrance.forward(x, context.seed + 2)
-        hidden = gated_forward(*self._halves(projected), self.activation)
+        hidden = self.activate(projected)
         y, gone = self.exit.forward(hidden, x, context.seed + 3)
         return y, Gated(entered, projected, gone)
 
@@ -482,12 +488,8 @@ class MLPBlock:
         kept.projected = None
         dhidden, inner, g, gradients = self.exit.input_gradient(dy, gone, context.seed + 3)
         buffer = self.entrance.group.gradient_buffer(x.shape[0], x)
-        dgate, dup = self._halves(buffer)
-        # the hidden rows are rebuilt in the place of their gradient
-        gated_backward(
-            dhidden, *self._halves(projected), self.activation, dgate=dgate, dup=dup, h=dhidden
-        )
-        del projected, dgate, dup
+        self.activate_back(dhidden, projected, buffer)
+        del projected
         down = self.exit.group
         gradients += down.parameter_gradients(inner, g, dhidden, gone.low, context.seed + 3)
         del dhidden, inner
@@ -495,9 +497,27 @@ class MLPBlock:
         assert dx is not None
         return dx, gradients + more
 
+    def activate(self, projected: torch.Tensor) -> torch.Tensor:
+        """The rows that down reads."""
+        return gated_forward(*self._halves(projected), self.activation)
+
+    def activate_back(
+        self, dhidden: torch.Tensor, projected: torch.Tensor, buffer: torch.Tensor
+    ) -> None:
+        """Write the gradient of `projected` into `buffer`; `dhidden` becomes the rows themselves."""
+        dgate, dup = self._halves(buffer)
+        gated_backward(
+            dhidden, *self._halves(projected), self.activation, dgate=dgate, dup=dup, h=dhidden
+        )
+
     def _halves(self, both: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         width = self.entrance.group.out_features // 2
         return both[:, :width], both[:, width : 2 * width]
+
+
+def rows_of(heads: torch.Tensor) -> torch.Tensor:
+    """(batch, heads, length, head_dim) as (batch · length, heads, head_dim)."""
+    return heads.transpose(1, 2).flatten(0, 1)
 
 
 def _tiles(x: torch.Tensor, tile: int) -> Iterator[slice]:

@@ -23,6 +23,7 @@ from tunebook.engine.host_embedding import embedding_bytes, embedding_failure
 from tunebook.engine.linear_group import SCRATCH
 from tunebook.engine.modules import swapped_kind
 from tunebook.engine.offload import Berth, HostStore, Stows
+from tunebook.engine.vision_block import VISION, FusedVisionBlock
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,34 @@ def spend(model: nn.Module, layers: Sequence[LayerMemory]) -> None:
     _clear_scratch(found)
 
 
+def fused_vision_blocks(model: nn.Module) -> list[nn.Module]:
+    """The blocks of a vision tower that run fused, first to last."""
+    return [module for module in model.modules() if swapped_kind(module) == VISION.name]
+
+
+def spend_on_vision(model: nn.Module, keep: Keep, *, resident: bool = False) -> None:
+    """Run each block of a vision tower as told, whose patches are many and weights few."""
+    for module in fused_vision_blocks(model):
+        block = fused(module, FusedVisionBlock)
+        block.keep = keep
+        for group in block.groups:
+            if group.resident != resident:
+                group.keep_weights(resident)
+        SCRATCH.clear(block.groups[0].owner)
+
+
 def drops(model: nn.Module) -> bool:
     """Whether a fused layer uses dropout, so that a step draws random numbers on the host."""
-    return any(fused(module).drops for module in fused_layers(model))
+    if any(fused(module).drops for module in fused_layers(model)):
+        return True
+    return any(fused(block, FusedVisionBlock).drops for block in fused_vision_blocks(model))
 
 
 def release(model: nn.Module) -> None:
     """Give up copies of weights and the scratch, as for a chat after training."""
     found = fused_layers(model)
     stores = _stores(found)
-    for module in found:
+    for module in (*found, *fused_vision_blocks(model)):
         forget(module)
     for store in stores:
         store.close()

@@ -68,7 +68,9 @@ def worst_batch(recipe: Recipe, strategy: Strategy, data: DataSize | None) -> Ba
         return Batch(rows=1, length=strategy.micro_batch * limit, masked=True)
     longest = min(limit, data.max_length) if data else limit
     uneven = data is None or data.mean_length < data.max_length
-    return Batch(strategy.micro_batch, max(1, longest), masked=strategy.micro_batch > 1 and uneven)
+    patches = strategy.micro_batch * data.max_patches if data else 0
+    masked = strategy.micro_batch > 1 and uneven
+    return Batch(strategy.micro_batch, max(1, longest), masked, patches)
 
 
 def count_steps(recipe: Recipe, strategy: Strategy, data: DataSize | None) -> int | None:
@@ -106,4 +108,4 @@ def _typical_batch(recipe: Recipe, strategy: Strategy, data: DataSize | None) ->
         return worst
     mean = _mean_length(recipe, data)
     padding = 0.5 * (1 - 1 / strategy.micro_batch) * (worst.length - mean)
-    return Batch(worst.rows, max(1, round(mean + padding)), worst.masked)
+    return Batch(worst.rows, max(1, round(mean + padding)), worst.masked, worst.patches)

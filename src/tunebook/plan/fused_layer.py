@@ -7,7 +7,7 @@ none of them. Knows no other layer, no head and no budget.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tunebook.models.shape import ModelShape
@@ -71,48 +71,40 @@ class Group:
 
 def groups_of(shape: ModelShape, recipe: Recipe) -> dict[str, Group]:
     """The four groups of a layer: "qkv", "o", "gate_up", "down"."""
-    lora = recipe.lora
-    names = (
-        lora.target_modules if isinstance(lora.target_modules, str) else tuple(lora.target_modules)
-    )
-    switches = (lora.language_layers, lora.attention_modules, lora.mlp_modules)
-    packed = recipe.quantization.bits != 16
-    return _groups(shape, lora.r, names, switches, packed, lora.dropout > 0)
+    lora, packed = recipe.lora, recipe.quantization.bits != 16
+    return _groups(shape, lora.model_dump_json(), packed)
 
 
 @functools.lru_cache(maxsize=64)  # a plan is chosen among hundreds of forecasts
-def _groups(
-    shape: ModelShape,
-    r: int,
-    names: str | tuple[str, ...],
-    switches: tuple[bool, bool, bool],
-    packed: bool,
-    dropped: bool,
-) -> dict[str, Group]:
-    language, attention, mlp = switches
-    lora = LoraPart.model_validate(
-        {
-            "r": r,
-            "target_modules": names,
-            "language_layers": language,
-            "attention_modules": attention,
-            "mlp_modules": mlp,
-        }
-    )
+def _groups(shape: ModelShape, lora_json: str, packed: bool) -> dict[str, Group]:
+    lora = LoraPart.model_validate_json(lora_json)
     sizes, adapted = shape.linear_layers(), shape.adapted_layers(lora)
-    made = {}
-    for name, members in _GROUPS.items():
-        present = [sizes[member] for member in members if member in sizes]
-        rank = r * sum(member in adapted for member in members)
-        rank = -(-rank // _RANK_UNIT) * _RANK_UNIT
-        made[name] = Group(
-            size_in=present[0][0],
-            size_out=sum(size_out for _, size_out in present),
-            rank=rank,
-            packed=packed,
-            extended=packed and rank > 0 and not dropped and name in ("qkv", "gate_up"),
-        )
-    return made
+    return {
+        name: group_of(name, members, sizes, adapted, lora, packed=packed)
+        for name, members in _GROUPS.items()
+    }
+
+
+def group_of(
+    name: str,
+    members: Iterable[str],
+    sizes: Mapping[str, tuple[int, int]],
+    adapted: Mapping[str, tuple[int, int]],
+    lora: LoraPart,
+    *,
+    packed: bool,
+) -> Group:
+    """One of the four groups, of those of its members that there are."""
+    present = [sizes[member] for member in members if member in sizes]
+    rank = lora.r * sum(member in adapted for member in members)
+    rank = -(-rank // _RANK_UNIT) * _RANK_UNIT
+    return Group(
+        size_in=present[0][0],
+        size_out=sum(size_out for _, size_out in present),
+        rank=rank,
+        packed=packed,
+        extended=packed and rank > 0 and not lora.dropout and name in ("qkv", "gate_up"),
+    )
 
 
 def by_hand(kernel: str, shape: ModelShape) -> bool:
@@ -144,6 +136,7 @@ class LayerBytes:
         self.query = self._rows(shape.query_size)
         self.qkv = self._rows(shape.query_size + 2 * shape.key_size)
         self.wide = self._rows(shape.intermediate_size)
+        self.projected = 2 * self.wide  # gate and up
         self._statistics = _STATISTIC * batch.tokens
 
     # ------------------------------------------------------------------ what stays
@@ -159,7 +152,7 @@ class LayerBytes:
         if level >= Level.ATTENTION:
             total += self._inputs()
         if level >= Level.GATE_UP:
-            total += self._entered("gate_up") + 2 * self.wide
+            total += self._entered("gate_up") + self.projected
         if level >= Level.ALL:
             total += self._normed("qkv") + self._normed("gate_up")
         return total
@@ -219,7 +212,7 @@ class LayerBytes:
             attended += self._attention_kept()
         middle = hidden if level < Level.RESIDUAL else 0
         attended += self._gone("o") if level < Level.RESIDUAL else 0
-        projected = 2 * self.wide
+        projected = self.projected
         entered = 0
         if level < Level.GATE_UP:
             entered = self._entered("gate_up") + self._normed("gate_up")
@@ -272,7 +265,7 @@ class LayerBytes:
         start = 2 * hidden + attended + gradients + self._adapter_gradients("o")
         start += self._gone("o") if level == Level.RESIDUAL else 0
         if level >= Level.GATE_UP:  # what the MLP kept is gone
-            start -= self._entered("gate_up") + 2 * self.wide
+            start -= self._entered("gate_up") + self.projected
         if level >= Level.ALL:
             start -= self._normed("gate_up")
         if level == Level.RESIDUAL:  # made again here: what its forward holds for a moment, too

@@ -14,6 +14,7 @@ from tunebook.plan.fused_layer import LayerBytes, groups_of
 from tunebook.plan.memory import BYTES, Batch, resident_parts
 from tunebook.plan.nouns import PARTS, Strategy
 from tunebook.plan.optimizers import makes_a_copy, state_bytes
+from tunebook.plan.vision_memory import tower_activations, tower_adapters
 from tunebook.recipe import Recipe
 
 _FLAT_UNIT = 256
@@ -38,16 +39,19 @@ def fused_parts(
     """
     step = _Step(shape, recipe, strategy, batch)
     kept, head = step.layers_kept(), step.head
+    tower = step.tower
     moments = [
-        (kept + step.after_layers(), head.forward(), 0),
-        (kept + step.after_layers(), head.backward(), 0),
+        (kept + step.after_layers() + tower.kept, head.forward(), 0),
+        (kept + step.after_layers() + tower.kept, head.backward(), 0),
         (step.tables(), 0, step.update()),
-        *((before + step.tables(), 0, inside) for before, inside in step.backwards()),
+        *((at + step.tables() + tower.kept, 0, inside) for at, inside in step.backwards()),
+        (step.tables() + step.merged() + tower.kept, 0, tower.inside),
+        (0, 0, tower.forward),
     ]
     activations, logits, scratch = max(moments, key=sum)
     parts = fused_resident_parts(shape, recipe, strategy, device)
-    parts |= {"activations": activations, "logits": logits}
-    parts["scratch"] = scratch + step.scratch()
+    parts |= {"activations": activations + tower.pixels, "logits": logits}
+    parts["scratch"] = scratch + step.scratch() + tower.scratch
     if device == "cuda":
         parts["scratch"] += _CUBLAS_WORKSPACES
         parts["scratch"] += int(sum(parts.values()) * _UNSPLIT)
@@ -66,8 +70,9 @@ def fused_resident_parts(
     unpacked = strategy.resident_layers
     flat, states = _flat(shape, recipe, strategy)
     parts["weights"] += unpacked * copied
+    parts["adapters"] = tower_activations(shape, recipe, strategy, 0).copies
     parts["embeddings"] -= strategy.host_embedding * shape.vocab_size * shape.hidden_size * width
-    parts["adapters"] = flat + (shape.num_hidden_layers - unpacked) * adapters
+    parts["adapters"] += flat + (shape.num_hidden_layers - unpacked) * adapters
     parts["gradients"] = flat
     parts["optimizer"] = states
     return parts
@@ -76,7 +81,7 @@ def fused_resident_parts(
 def kept_bytes(shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Batch) -> int:
     """What stays alive for the backward when the forward of the whole model has ended."""
     step = _Step(shape, recipe, strategy, batch)
-    return step.layers_kept() + step.after_layers() + step.head.kept()
+    return step.layers_kept() + step.after_layers() + step.head.kept() + step.tower.kept
 
 
 def host_bytes(shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Batch) -> int:
@@ -110,7 +115,10 @@ def _flat(shape: ModelShape, recipe: Recipe, strategy: Strategy) -> tuple[int, i
             values += -(-r * size // _FLAT_UNIT) * _FLAT_UNIT
             states += state_bytes(strategy.optimizer, r, size, width, unit=_FLAT_UNIT)
     layers = shape.num_hidden_layers
-    return layers * values * width, layers * states
+    tower = (0, 0)
+    if shape.vision is not None:
+        tower = tower_adapters(shape.vision, recipe, strategy)
+    return layers * values * width + tower[0], layers * states + tower[1]
 
 
 class _Head:
@@ -146,6 +154,7 @@ class _Step:
         self.width = BYTES[strategy.dtype]
         self.recipe = recipe
         self.head = _Head(shape, strategy, batch)
+        self.tower = tower_activations(shape, recipe, strategy, batch.patches)
         kinds = [LayerBytes(shape, recipe, strategy, batch, local=local) for local in (True, False)]
         local = shape.local_layers  # which of them is not known here, and changes no sum
         counts: dict[tuple[int, int], tuple[int, int, int]] = {}
@@ -172,6 +181,11 @@ class _Step:
         """Rotary tables, which all layers share; Gemma 3 has one for each kind of layer."""
         kinds = 2 if self.shape.architecture in ("gemma3", "gemma3_text") else 1
         return kinds * 2 * self.batch.length * self.shape.head_dim * self.width
+
+    def merged(self) -> int:
+        """The gradient of the embeddings, and of the image features in them, for a tower that learns."""
+        learns = self.tower.inside > 0
+        return learns * 2 * self.batch.tokens * self.shape.hidden_size * self.width
 
     def after_layers(self) -> int:
         """The final norm's input and statistics."""

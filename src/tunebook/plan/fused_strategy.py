@@ -26,7 +26,10 @@ ARCHITECTURES = frozenset(
         "mistral",
         "phi3",
         "qwen2",
+        "qwen2_5_vl_text",
+        "qwen2_vl_text",
         "qwen3",
+        "qwen3_vl_text",
         "smollm3",
     }
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunebook.models.shape import ModelShape
+from tunebook.models.vision_shape import VisionShape
 from tunebook.plan.nouns import PARTS, Strategy
 from tunebook.plan.optimizers import state_bytes
 from tunebook.recipe import LoraPart, Recipe
@@ -40,11 +41,13 @@ class Batch:
         length: tokens of a row, padding included.
         masked: whether an attention mask is made (padding or packed documents); plain causal rows
             need none.
+        patches: of all its images, that go into the vision tower.
     """
 
     rows: int
     length: int
     masked: bool
+    patches: int = 0
 
     @property
     def tokens(self) -> int:
@@ -84,8 +87,8 @@ def resident_parts(
     width = BYTES[strategy.dtype]
     lora = shape.lora_parameters(recipe.lora)
     adapter_width = BYTES[strategy.adapter_dtype]
-    tower = shape.vision.parameters if shape.vision else 0
-    small = (shape.small_parameters() + shape.extra_parameters + tower) * width
+    small = (shape.small_parameters() + shape.extra_parameters) * width
+    small += _tower_bytes(shape.vision, recipe, width) if shape.vision else 0
     return {
         "weights": _linear_bytes(shape, recipe, width) + small,
         "embeddings": shape.embedding_parameters() * width,
@@ -101,21 +104,30 @@ def _linear_bytes(shape: ModelShape, recipe: Recipe, width: int) -> int:
     4 bit: N/2 of codes and N/64 scales, of 4 bytes, or of 1 byte with 4 bytes for each 256 of them
     when quantized too; a book of 16 codes a matrix (and of 256 for the scales).
     """
-    total = 0
-    for size_in, size_out in shape.linear_layers().values():
-        weights = size_in * size_out
-        if recipe.quantization.bits == 16:
-            total += weights * width
-        elif recipe.quantization.bits == 8:
-            total += weights + 4 * size_out
-        else:
-            scales = -(-weights // _NF4_BLOCK)
-            total += weights // 2 + 16 * 4
-            if recipe.quantization.double_quant:
-                total += scales + 4 * -(-scales // _NESTED_BLOCK) + 256 * 4 + 4
-            else:
-                total += 4 * scales
-    return total * shape.num_hidden_layers
+    layer = (matrix_bytes(*size, recipe, width) for size in shape.linear_layers().values())
+    return sum(layer) * shape.num_hidden_layers
+
+
+def matrix_bytes(size_in: int, size_out: int, recipe: Recipe, width: int) -> int:
+    """Of one frozen matrix; see `_linear_bytes`."""
+    weights = size_in * size_out
+    if recipe.quantization.bits == 16:
+        return weights * width
+    if recipe.quantization.bits == 8:
+        return weights + 4 * size_out
+    scales = -(-weights // _NF4_BLOCK)
+    total = weights // 2 + 16 * 4
+    if recipe.quantization.double_quant:
+        return total + scales + 4 * -(-scales // _NESTED_BLOCK) + 256 * 4 + 4
+    return total + 4 * scales
+
+
+def _tower_bytes(vision: VisionShape, recipe: Recipe, width: int) -> int:
+    """Of a vision tower and its projector: linear layers as they are packed, the rest in 16 bit."""
+    layer = sum(matrix_bytes(*size, recipe, width) for size in vision.linear_layers().values())
+    between = sum(matrix_bytes(*size, recipe, width) for size in vision.projector)
+    rest = vision.parameters - vision.linear_parameters()
+    return layer * vision.num_hidden_layers + between + rest * width
 
 
 def _optimizer_bytes(shape: ModelShape, lora: LoraPart, strategy: Strategy) -> int:

@@ -38,6 +38,9 @@ class DataSize(BaseModel):
     rows: int = Field(ge=1)
     mean_length: float = Field(gt=0)
     max_length: int = Field(ge=1, description="Of the longest row.")
+    max_patches: int = Field(
+        default=0, ge=0, description="Into the vision tower, of the row whose images have most."
+    )
 
 
 class Level(IntEnum):
@@ -114,6 +117,15 @@ class Strategy(BaseModel):
         default=False,
         description="Whether the input embedding lies in the host's memory and is read over the link.",
     )
+
+    @property
+    def vision_level(self) -> Level:
+        """What blocks of a vision tower keep: as much as the decoder layer that keeps least.
+
+        Their attention, which is not causal, is a graph: its output is not kept without its inputs.
+        """
+        least = min(self.levels, default=Level.ALL)
+        return Level.RESIDUAL if least == Level.OUTPUT else least
 
     @property
     def effective_batch(self) -> int:

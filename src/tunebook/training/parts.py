@@ -12,10 +12,13 @@ import torch
 
 
 def split_batch(inputs: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:
-    """A batch as batches of fewer rows, or of fewer documents where it is packed in one row."""
+    """A batch as batches of fewer rows, or of fewer documents where it is packed in one row.
+
+    One with images stays whole.
+    """
     rows = inputs["input_ids"].shape[0]
     whole = {key: value for key, value in inputs.items() if key != "loss_rows"}
-    if parts == 1:
+    if parts == 1 or "pixel_values" in whole:  # which patches are whose is the model's business
         yield inputs
     elif rows > 1:
         yield from _by_rows(whole, rows, parts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tunebook.engine import LayerMemory, fused_layers, place_embedding, spend
+from tunebook.engine import LayerMemory, fused_layers, place_embedding, spend, spend_on_vision
 from tunebook.engine.decoder import ALL, NOTHING, Keep
 from tunebook.plan import Level, Strategy
 
@@ -50,5 +50,6 @@ def apply_strategy(model: nn.Module, strategy: Strategy) -> bool:
     if len(fused_layers(model)) != len(wanted):
         return False
     spend(model, wanted)
+    spend_on_vision(model, KEEP[strategy.vision_level])
     place_embedding(model, on_host=strategy.host_embedding)
     return True

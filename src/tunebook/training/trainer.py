@@ -27,6 +27,7 @@ from tunebook.engine import (
     fused_head_kept,
     fused_layers,
     has_fused_head,
+    host_inputs,
 )
 from tunebook.training.flat import FlatOptimizer, flat_optimizer
 from tunebook.training.meter import MemoryMeter
@@ -98,8 +99,8 @@ class SFTTrainer(TrlSFTTrainer):
         self._fused = has_fused_head(self.model)
         self._maskless = bool(fused_layers(self.model))
         if self._fused:
-            collate = self.data_collator
-            self.data_collator = lambda rows: lean_batch(collate(rows))
+            collate, prepare = self.data_collator, host_inputs(self.model)
+            self.data_collator = lambda rows: lean_batch(prepare(collate(rows)))
 
     def use_graphs(self) -> None:
         """From now on replay steps of a shape that was seen before as one CUDA graph.
@@ -274,7 +275,8 @@ class SFTTrainer(TrlSFTTrainer):
         given = {key: value for key, value in inputs.items() if key not in (*_OURS, "labels")}
         rows = inputs.get("loss_rows")
         request = LossRequest(inputs["labels"], num_items_in_batch, rows, self.loss_chunk)
-        if self._maskless and given.get("attention_mask") is None:
+        sees_ahead = "token_type_ids" in given  # Gemma 3 makes its mask, open within an image
+        if self._maskless and given.get("attention_mask") is None and not sees_ahead:
             given["attention_mask"] = CAUSAL
         loss: torch.Tensor = model(**given, use_cache=False, fused_loss=request).loss
         result = request.result
