@@ -183,10 +183,10 @@ def tiny_vision(
     words = tiny_tokenizer(family, tokenizer)
     torch.manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(tiny_config(family, words, **more), dtype=dtype)
-    if family == "mllama":  # gates that are shut at first would hide the pictures
-        for name, parameter in model.named_parameters():
-            if "gate" in name and parameter.numel() == 1:
-                parameter.data.fill_(0.5)
+    for name, parameter in model.named_parameters():
+        # made as zeros, which would hide the pictures: Llama's gates, Gemma's projection
+        if ("gate" in name and parameter.numel() == 1) or name.endswith("input_projection_weight"):
+            torch.nn.init.normal_(parameter, 0.5 if parameter.numel() == 1 else 0.0, 0.1)
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     (folder / "chat_template.jinja").write_text(_template(family), encoding="utf-8")

@@ -17,6 +17,7 @@ from tunebook.errors import ModelInvalid, ModelMissing, TokenizerMissing
 from tunebook.models import catalog
 from tunebook.models.quiet import quiet
 from tunebook.models.shape import ModelShape
+from tunebook.models.vision import is_vision
 from tunebook.recipe import ModelPart, QuantizationPart
 
 if TYPE_CHECKING:
@@ -64,8 +65,12 @@ def resolve_model(name: str) -> ResolvedModel:
     raise _missing(name, "it is no folder, no name of the catalogue and no hub id (owner/name).")
 
 
-def load_config(part: ModelPart) -> dict[str, Any]:
+def load_config(part: ModelPart, *, token: str | None = None) -> dict[str, Any]:
     """The model's `config.json` as plain data; from the hub only that one file is fetched.
+
+    Args:
+        part: which model.
+        token: for private hub models; used here and kept nowhere.
 
     Raises:
         ModelMissing: the hub has no such model, or cannot be reached.
@@ -74,7 +79,7 @@ def load_config(part: ModelPart) -> dict[str, Any]:
     resolved = resolve_model(part.name)
     path = Path(resolved.location) / "config.json"
     if resolved.source == "hub":
-        path = Path(_from_hub(part, resolved.location, "config.json"))
+        path = Path(_from_hub(part, resolved.location, "config.json", token))
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -107,10 +112,7 @@ def load_tokenizer(part: ModelPart, *, token: str | None = None) -> PreTrainedTo
     """
     from transformers import AutoTokenizer
 
-    folder = Path(part.name).expanduser()
-    # an adapter's folder holds a tokenizer too, without being a model
-    own = ResolvedModel(str(folder), "folder") if folder.is_dir() else None
-    resolved = own or resolve_model(part.name)
+    resolved = resolve_words(part.name)
     if resolved.source != "hub":
         folder = Path(resolved.location)
         if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
@@ -134,6 +136,17 @@ def load_tokenizer(part: ModelPart, *, token: str | None = None) -> PreTrainedTo
     return tokenizer
 
 
+def resolve_words(name: str) -> ResolvedModel:
+    """Where a model's tokenizer and processor are; an adapter's folder has its own.
+
+    Raises:
+        ModelMissing, ModelInvalid: see `resolve_model`.
+    """
+    folder = Path(name).expanduser()
+    own = ResolvedModel(str(folder), "folder") if name.strip() and folder.is_dir() else None
+    return own or resolve_model(name)
+
+
 def load_model(
     part: ModelPart,
     quantization: QuantizationPart,
@@ -152,10 +165,14 @@ def load_model(
     Raises:
         ModelMissing, ModelInvalid: see `resolve_model`; also when the weights do not load.
     """
+    import transformers
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
     resolved = resolve_model(part.name)
+    sees = is_vision(load_config(part, token=token))
+    kind: Any = (
+        transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+    )
     device = device or default_device()
     dtype = compute_dtype(part, device)
     arguments: dict[str, Any] = {
@@ -170,7 +187,7 @@ def load_model(
         arguments["quantization_config"] = _bitsandbytes(quantization, dtype)
     try:
         with quiet():
-            model: Any = AutoModelForCausalLM.from_pretrained(resolved.location, **arguments)
+            model: Any = kind.from_pretrained(resolved.location, **arguments)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         if resolved.source == "hub" and isinstance(error, OSError):
             raise _hub_error(part, error) from error
@@ -247,12 +264,12 @@ def _keep_trainable(model: PreTrainedModel) -> None:
             module.__dict__["support_avx512bf16_for_cpu"] = False
 
 
-def _from_hub(part: ModelPart, location: str, file: str) -> str:
+def _from_hub(part: ModelPart, location: str, file: str, token: str | None) -> str:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        path: str = hf_hub_download(location, file, revision=part.revision)
+        path: str = hf_hub_download(location, file, revision=part.revision, token=token)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise _hub_error(part, error) from error
     return path
