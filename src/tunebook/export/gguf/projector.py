@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TYPES = ("F32", "F16", "BF16", "Q8_0")
 """Of the matrices of a projector file."""
-_LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
+_LAYER = re.compile(r"(layers|blocks|merger_list)\.(\d+)\.")
 _BREAK = "[IMG_BREAK]"
 
 
@@ -187,7 +187,7 @@ def _placed(
     if rest.startswith(family.dropped):
         return
     number = _LAYER.search(rest)
-    key = _LAYER.sub("{n}", rest, count=1)
+    key = _LAYER.sub(r"\1.{n}.", rest)
     module, _, ending = key.rpartition(".")
     whole = key in family.names
     place = family.names.get(key if whole else module)
@@ -197,7 +197,7 @@ def _placed(
             f"llama.cpp's {family.projector!r} has no place for its tensor {weight.name}.",
             "export 'merged_16bit', and serve that with vLLM or transformers.",
         )
-    layer = int(number[0]) if number else 0
+    layer = int(number[2]) if number else 0
     if "{n}" in key and "deepstack" not in key and layer >= layers:
         return  # behind the last layer that is looked at
     deep = getattr(config.vision_config, "deepstack_visual_indexes", None) or [0] * (layer + 1)

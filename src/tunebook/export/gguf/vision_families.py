@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import ModelInvalid
+from tunebook.export.gguf.picture_template import Place
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +50,7 @@ class VisionFamily:
         activations: of the vision tower, that it computes.
         turns: by the end of a module's name, how its tensors are turned.
         tokens: that llama.cpp writes around a picture, so that the vocabulary has to have them.
+        place: how chat templates write a picture.
         language: metadata of the file with the language tower.
         pixels: fewest and most pixels of a picture for llama.cpp, from the picture processor.
         notes: sentences on what llama.cpp does otherwise.
@@ -63,6 +65,7 @@ class VisionFamily:
     activations: tuple[str, ...] = ("gelu_pytorch_tanh", "gelu")
     turns: Mapping[str, Turn] = field(default_factory=dict)
     tokens: tuple[str, ...] = ()
+    place: Place = Place("<image>")
     language: Callable[[Any], Values] = lambda _config: {}
     pixels: Callable[[Any, Any], tuple[int, int] | None] = lambda _config, _pictures: None
     notes: tuple[str, ...] = ()
@@ -149,7 +152,6 @@ def _qwen25_stated(config: Any, pictures: Any) -> Values:
         "vision.attention.layer_norm_epsilon": 1e-6,
         "vision.spatial_merge_size": vision.spatial_merge_size,
         "vision.n_wa_pattern": pattern,
-        "vision.window_size": vision.window_size,
     }
 
 
@@ -222,7 +224,9 @@ def feature_layers(config: Any) -> list[int]:
     return layers
 
 
+_QWEN_SETTINGS = {"vision_config.spatial_merge_size": 2, "vision_config.temporal_patch_size": 2}
 _QWEN_TOKENS = ("<|vision_start|>", "<|vision_end|>")
+_QWEN_PLACE = Place("<|vision_start|><|image_pad|><|vision_end|>")
 _QWEN_NOTE = (
     "llama.cpp keeps a picture's proportions where the model stretches it: sides that are no multiple "
     "of {unit} pixels get a black border of a few pixels.",
@@ -272,6 +276,7 @@ _PIXTRAL = VisionFamily(
     activations=("silu", "gelu"),
     turns={"attention.q_proj": _paired, "attention.k_proj": _paired},
     tokens=("[IMG_END]", "[IMG_BREAK]"),
+    place=Place("[IMG]"),
     pixels=_pixtral_pixels,
     notes=_QWEN_NOTE,
 )
@@ -295,9 +300,10 @@ VISION_FAMILIES: dict[str, VisionFamily] = {  # by `model_type`
             "blocks.{n}.mlp.fc2": "v.blk.{n}.ffn_down",
         },
         stated=_qwen2_stated,
-        settings={"vision_config.spatial_merge_size": 2, "vision_config.temporal_patch_size": 2},
+        settings=_QWEN_SETTINGS,
         activations=("quick_gelu",),
         tokens=_QWEN_TOKENS,
+        place=_QWEN_PLACE,
         pixels=_qwen_pixels,
         notes=_QWEN_NOTE,
     ),
@@ -306,9 +312,10 @@ VISION_FAMILIES: dict[str, VisionFamily] = {  # by `model_type`
         parts=("model.visual.",),
         names={**_QWEN_2, **_QWEN_2_5},
         stated=_qwen25_stated,
-        settings={"vision_config.spatial_merge_size": 2, "vision_config.temporal_patch_size": 2},
+        settings={**_QWEN_SETTINGS, "vision_config.window_size": 112},
         activations=("silu",),
         tokens=_QWEN_TOKENS,
+        place=_QWEN_PLACE,
         pixels=_qwen_pixels,
         notes=_QWEN_NOTE,
     ),
@@ -330,9 +337,10 @@ VISION_FAMILIES: dict[str, VisionFamily] = {  # by `model_type`
             "deepstack_merger_list.{n}.linear_fc2": "v.deepstack.{deep}.fc2",
         },
         stated=_qwen3_stated,
-        settings={"vision_config.spatial_merge_size": 2, "vision_config.temporal_patch_size": 2},
+        settings=_QWEN_SETTINGS,
         activations=("gelu_pytorch_tanh",),
         tokens=_QWEN_TOKENS,
+        place=_QWEN_PLACE,
         language=lambda config: {
             "n_deepstack_layers": len(config.vision_config.deepstack_visual_indexes)
         },
@@ -352,6 +360,7 @@ VISION_FAMILIES: dict[str, VisionFamily] = {  # by `model_type`
         activations=("gelu_pytorch_tanh",),
         turns={"mm_soft_emb_norm": _plus_one},
         tokens=("<start_of_image>", "<end_of_image>"),
+        place=Place("<start_of_image>", "\n\n", "\n\n"),
         notes=(
             "llama.cpp gives a picture that is not square a black border where the model stretches "
             "it; a processor with pan and scan also shows the model parts of it, llama.cpp none.",

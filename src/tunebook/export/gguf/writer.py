@@ -26,13 +26,15 @@ from tunebook.export.gguf.choosing import Asked, choose_mixes
 from tunebook.export.gguf.metadata import write_metadata
 from tunebook.export.gguf.mixes import Mix, tensor_bytes, tensor_type
 from tunebook.export.gguf.one_file import add_values, write_file
+from tunebook.export.gguf.picture_template import with_pictures
 from tunebook.export.gguf.projector import Projector, projector_mix, projector_of
 from tunebook.export.gguf.tensors import FileTensor, file_tensors
-from tunebook.export.gguf.vision_families import vision_family
+from tunebook.export.gguf.vision_families import VisionFamily, vision_family
 from tunebook.export.gguf.vocabulary import Vocabulary, add_vocabulary, vocabulary_of
 from tunebook.export.ollama import write_modelfile
 from tunebook.export.progress import Progress
 from tunebook.models.loading import portable_name
+from tunebook.models.vision import has_towers
 from tunebook.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -221,14 +223,17 @@ class Content:
 def content_of(model: Any, tokenizer: Any, *, recipe: Recipe | None = None) -> Content:
     """What the files of a model hold; arguments and errors are those of `save_gguf`."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
-    sees = getattr(base.config, "vision_config", None) is not None
+    sees = has_towers(base)
     if sees:
         vision_family(base.config)  # whose error tells more than that of its language tower
     architecture, text = architecture_of(base.config)
     projector = projector_of(base, tokenizer) if sees else None
     tensors = list(file_tensors(base, architecture, text))
     rows = next(tensor.shape[0] for tensor in tensors if tensor.name == "token_embd.weight")
-    vocabulary = vocabulary_of(words_of(tokenizer), rows)
+    words = words_of(tokenizer)
+    vocabulary = vocabulary_of(words, rows)
+    if projector is not None:
+        vocabulary = _seeing(vocabulary, projector.family, words)
     return Content(
         name=_name(model, recipe),
         architecture=architecture,
@@ -237,6 +242,19 @@ def content_of(model: Any, tokenizer: Any, *, recipe: Recipe | None = None) -> C
         vocabulary=vocabulary,
         projector=projector,
     )
+
+
+def _seeing(vocabulary: Vocabulary, family: VisionFamily, words: Any) -> Vocabulary:
+    """With a chat template that writes llama.cpp's pictures as the model learnt them."""
+    template = vocabulary.chat_template
+    if template is None:
+        return vocabulary
+    made = with_pictures(template, family.place, dict(words.special_tokens_map))
+    if made is None:
+        note = "The chat template writes no pictures; llama.cpp puts them where a message has them."
+        return dataclasses.replace(vocabulary, notes=(*vocabulary.notes, note))
+    templates = {**vocabulary.chat_templates, "default": made}
+    return dataclasses.replace(vocabulary, chat_templates=templates)
 
 
 def words_of(tokenizer: Any) -> Any:
