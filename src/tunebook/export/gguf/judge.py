@@ -41,7 +41,6 @@ class LlamaServer:
         context: tokens of a prompt and its answer together.
         threads: for computing.
         projector: the file with the vision tower of a model that sees.
-        picture_tokens: fewest and most of a picture; None takes llama.cpp's own limits.
 
     Raises:
         ExtraMissing: xllamacpp is not installed.
@@ -55,7 +54,6 @@ class LlamaServer:
         context: int = 512,
         threads: int = 2,
         projector: Path | str | None = None,
-        picture_tokens: tuple[int, int] | None = None,
     ) -> None:
         if not can_judge():
             raise ExtraMissing(
@@ -64,8 +62,7 @@ class LlamaServer:
                 "run `pip install xllamacpp`, or try the file in llama.cpp or Ollama.",
             )
         script = Path(__file__).with_name("judge_process.py")
-        limits = picture_tokens or (-1, -1)
-        asked = [str(part) for part in (path, context, threads, projector or "", *limits)]
+        asked = [str(part) for part in (path, context, threads, projector or "")]
         command = [sys.executable, "-P", str(script), *asked]
         with tempfile.TemporaryFile() as log:
             self._process = subprocess.Popen(

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 
-def main(path: str, context: str, threads: str, projector: str, fewest: str, most: str) -> None:
+def main(path: str, context: str, threads: str, projector: str) -> None:
     """Load a GGUF file, and a projector file if one is named, and serve it on a free port."""
     import xllamacpp
 
@@ -21,7 +21,6 @@ def main(path: str, context: str, threads: str, projector: str, fewest: str, mos
     if projector:
         parameters.mmproj.path = projector
         parameters.mmproj_use_gpu = False
-        parameters.image_min_tokens, parameters.image_max_tokens = int(fewest), int(most)
     parameters.n_gpu_layers = 0
     parameters.n_parallel = 1
     parameters.cpuparams.n_threads = int(threads)

@@ -6,6 +6,7 @@ stands in `vision_families`. Knows models and picture processors; writes no file
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -115,10 +116,25 @@ def projector_type(name: str, shape: tuple[int, ...], wanted: str) -> str:
     if len(shape) < 2 or added or wanted == "F32":
         return "F32"
     if name.startswith("v.patch_embd"):  # a convolution
-        return "F16" if wanted == "F16" else "F32"
+        return "F32" if wanted == "BF16" else "F16"
     if name == "mm.input_projection.weight":  # is turned round before each use
         return "F16"
     return "F16" if wanted == "Q8_0" and shape[-1] % 32 else wanted
+
+
+def plain_size(metadata: dict[str, Any]) -> tuple[int, int]:
+    """(width, height) of a small picture that neither llama.cpp nor the processor resizes or borders."""
+    size, unit = metadata["clip.vision.image_size"], pictures_unit(metadata)
+    if (longest := metadata.get("clip.vision.preproc_image_size")) is not None:
+        return longest, size
+    if (fewest := metadata.get("clip.vision.image_min_pixels")) is None:
+        return size, size
+    most = metadata["clip.vision.image_max_pixels"]
+    high = max(5, math.isqrt(fewest) // unit + 1)
+    wide = high + 1
+    while high * wide * unit**2 > most or wide * unit > math.isqrt(most):
+        high, wide = high - 1, wide - 1
+    return wide * unit, high * unit
 
 
 def pictures_unit(metadata: dict[str, Any]) -> int:

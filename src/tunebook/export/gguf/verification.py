@@ -6,19 +6,22 @@ Knows the live model and files; `tunebook.export.verify` calls it.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook.export.gguf.checking import differences
+from tunebook.export.commands import is_projector
 from tunebook.export.gguf.judge import LlamaServer, can_judge, other_ids
-from tunebook.export.gguf.writer import content_of
+from tunebook.export.gguf.mixes import MIXES
+from tunebook.export.gguf.projector import TYPES
+from tunebook.export.gguf.showing import ANSWER, TOP, Place, Shown
+from tunebook.export.gguf.writer import Content, content_of
 from tunebook.export.gguf_header import read_gguf
+from tunebook.export.processors import words_of
 from tunebook.export.verification import Verification, logits
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
 
 # Mean divergence in nats and share of same choices that trained models keep at each type, with room:
 # Llama 3 8B has 0.03 at Q4_K_M and 0.45 at Q2_K (llama.cpp's tools/perplexity/README.md).
@@ -39,62 +42,88 @@ _READ: tuple[str, ...] = (
     "chat template",
 )
 _RUN = ("token ids of a battery of texts", "the prompt", "the next token and its probabilities")
-_TOP = 100  # tokens of each place whose probabilities are compared
-
 
 def verify_files(
     files: Sequence[Path],
     model: Any,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Any,
     conversations: Sequence[tuple[torch.Tensor, int]],
 ) -> Verification:
     """Compare GGUF files with the live model; of several the worst outcome.
 
     Args:
-        files: of this model, in any types.
+        files: of this model, in any types; of a model that sees, with its projector file.
+        tokenizer: of a model that sees, its processor.
         conversations: ids, (1, length), and where the first compared logits are.
 
     Raises:
         FileInvalid: one is no GGUF file, damaged or cut off.
     """
-    outcomes = [_verified(file, model, tokenizer, conversations) for file in files]
+    eyes, rest = [], []
+    for file in files:
+        (eyes if is_projector(file.name) else rest).append(file)
+    seeing = eyes[0] if eyes else None
+    outcomes = [_verified(file, seeing, model, tokenizer, conversations) for file in rest]
     worst = min(outcomes, key=lambda outcome: (outcome.ok, -outcome.divergence))
-    if worst.tokens and len(files) > 1:
-        judge = f"{worst.judge}, the furthest of {len(files)} files"
+    if worst.tokens and len(rest) > 1:
+        judge = f"{worst.judge}, the furthest of {len(rest)} files"
         return worst.model_copy(update={"judge": judge})
     return worst
 
 
 def _verified(
-    file: Path, model: Any, tokenizer: Any, conversations: Sequence[tuple[torch.Tensor, int]]
+    file: Path,
+    eyes: Path | None,
+    model: Any,
+    tokenizer: Any,
+    conversations: Sequence[tuple[torch.Tensor, int]],
 ) -> Verification:
     content = content_of(model, tokenizer)
     kinds = {tensor.name: tensor.type for tensor in read_gguf(file).tensors}
     # any type that is written will do; another one stands out as one that should be F32
     stored = [kind if (kind := kinds.get(t.name)) in _LIMITS else "F32" for t in content.tensors]
-    wrong = differences(file, content.tensors, stored, content.vocabulary)
+    wrong = [f"in {file.name} {problem}" for problem in content.differences(file, stored)]
+    wrong += _eye_differences(content, eyes)
     least = max((_LIMITS[kind] for kind in stored), key=lambda limit: limit[0])
     limits: dict[str, Any] = {"largest_divergence": least[0], "least_agreement": least[1]}
-    numbers: dict[str, Any] = {
-        "tokens": 0,
-        "same_choice": 0,
-        "max_difference": 0.0,
-        "divergence": 0.0,
-    }
+    numbers = _numbers([])
     judge, compared = "Read again", _READ
     if can_judge() and not wrong:
         judge, compared = "Run by llama.cpp", (*_READ, *_RUN)
         longest = max(ids.shape[1] for ids, _ in conversations)
+        shown = Shown.of(content, tokenizer) if content.projector is not None else None
+        room = max(512, longest + 1, shown.tokens + ANSWER if shown else 0)
         threads = os.cpu_count() or 1
-        with LlamaServer(file, context=max(512, longest + 1), threads=threads) as server:
-            wrong = _text_differences(server, tokenizer)
-            numbers = _compared(server, model, conversations)
-    problems = tuple(f"in {file.name} {problem}" for problem in wrong)
-    return Verification(**numbers, **limits, problems=problems, judge=judge, compared=compared)
+        with LlamaServer(file, context=room, threads=threads, projector=eyes) as server:
+            wrong = [f"in {file.name} {it}" for it in _text_differences(server, tokenizer)]
+            places = list(_places(server, model, conversations))
+            if shown is not None:
+                compared = (*compared, "a picture")
+                places += shown.places(server, model)
+            numbers = _numbers(places)
+    return Verification(
+        **numbers, **limits, problems=tuple(wrong), judge=judge, compared=compared
+    )
 
 
-def _text_differences(server: LlamaServer, tokenizer: Any) -> list[str]:
+def _eye_differences(content: Content, eyes: Path | None) -> list[str]:
+    """What is wrong with the projector file of a model that sees."""
+    if content.projector is None:
+        return []
+    if eyes is None:
+        return ["the file with the vision tower is missing"]
+    kinds = {tensor.name: tensor.type for tensor in read_gguf(eyes).tensors}
+    stored = {mix: content.projector.kinds(MIXES[mix]) for mix in TYPES}
+    named = [tensor.name for tensor in content.projector.tensors]
+    written = [kinds.get(name) for name in named]
+    mix = next((mix for mix, wanted in stored.items() if wanted == written), TYPES[0])
+    found = content.projector.differences(eyes, MIXES[mix])
+    return [f"in {eyes.name} {problem}" for problem in found]
+
+
+def _text_differences(server: LlamaServer, processor: Any) -> list[str]:
     """Texts of the battery that llama.cpp gives other ids, and whether its prompt is another."""
+    tokenizer = words_of(processor)
     wrong = [f"llama.cpp gives {case.text!r} other ids" for case, _ in other_ids(server, tokenizer)]
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": "Hello!"}]
@@ -105,24 +134,29 @@ def _text_differences(server: LlamaServer, tokenizer: Any) -> list[str]:
     return wrong
 
 
-def _compared(
+def _places(
     server: LlamaServer, model: Any, conversations: Sequence[tuple[torch.Tensor, int]]
-) -> dict[str, Any]:
+) -> Iterator[Place]:
     """Both models at every token of what the live one said."""
-    import torch
-
-    same, divergences, largest = 0, [], 0.0
     for ids, start in conversations:
         live = logits(model, ids, start).log_softmax(-1)
         said = ids[0].tolist()
         for place, true in enumerate(live, start + 1):
-            told = server.next_token(said[:place], top=_TOP)
-            there = torch.tensor(list(told))
-            theirs = torch.tensor(list(told.values()))
-            same += int(true.argmax()) == int(there[theirs.argmax()])
-            gap = true[there] - theirs
-            divergences.append(float((true[there].exp() * gap).sum()))
-            largest = max(largest, float(gap[theirs > theirs.max() - 5].abs().max()))
+            yield true, server.next_token(said[:place], top=TOP)
+
+
+def _numbers(places: Sequence[Place]) -> dict[str, Any]:
+    """Over all places."""
+    import torch
+
+    same, divergences, largest = 0, [], 0.0
+    for true, told in places:
+        there = torch.tensor(list(told))
+        theirs = torch.tensor(list(told.values()))
+        same += int(true.argmax()) == int(there[theirs.argmax()])
+        gap = true[there] - theirs
+        divergences.append(float((true[there].exp() * gap).sum()))
+        largest = max(largest, float(gap[theirs > theirs.max() - 5].abs().max()))
     mean = sum(divergences) / max(1, len(divergences))
     return {
         "tokens": len(divergences),

@@ -6,7 +6,6 @@ files; what each family and each mix wants stands in tables beside this module.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -32,6 +31,7 @@ from tunebook.export.gguf.tensors import FileTensor, file_tensors
 from tunebook.export.gguf.vision_families import VisionFamily, vision_family
 from tunebook.export.gguf.vocabulary import Vocabulary, add_vocabulary, vocabulary_of
 from tunebook.export.ollama import write_modelfile
+from tunebook.export.processors import words_of
 from tunebook.export.progress import Progress
 from tunebook.models.loading import portable_name
 from tunebook.models.vision import has_towers
@@ -255,18 +255,6 @@ def _seeing(vocabulary: Vocabulary, family: VisionFamily, words: Any) -> Vocabul
         return dataclasses.replace(vocabulary, notes=(*vocabulary.notes, note))
     templates = {**vocabulary.chat_templates, "default": made}
     return dataclasses.replace(vocabulary, chat_templates=templates)
-
-
-def words_of(tokenizer: Any) -> Any:
-    """The tokenizer itself, or the one in a processor, with the processor's chat template."""
-    words = getattr(tokenizer, "tokenizer", None)
-    if words is None:
-        return tokenizer
-    template = getattr(tokenizer, "chat_template", None)
-    if template and words.chat_template != template:
-        words = copy.copy(words)  # the one in the processor is left as it is
-        words.chat_template = template
-    return words
 
 
 def _name(model: Any, recipe: Recipe | None) -> str:
