@@ -38,6 +38,8 @@ _NAMES = {
     "TryPanel": "widgets",
     "TakeAwayPanel": "widgets",
     "FastLanguageModel": "compat",
+    "FastModel": "compat",
+    "FastVisionModel": "compat",
     "SFTConfig": "compat",
     "SFTTrainer": "compat",
     "TrainingArguments": "compat",
@@ -63,6 +65,8 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from tunebook.compat import (
         FastLanguageModel as FastLanguageModel,
+        FastModel as FastModel,
+        FastVisionModel as FastVisionModel,
         SFTConfig as SFTConfig,
         SFTTrainer as SFTTrainer,
         TrainingArguments as TrainingArguments,

@@ -13,18 +13,14 @@ from typing import Any
 import transformers
 from trl.trainer.sft_config import SFTConfig as TrlSFTConfig
 
-from tunebook import engine
 from tunebook.data.tokenizers import tokenize_texts
 from tunebook.errors import RecipeInvalid
-from tunebook.models.adapters import add_lora, load_adapter
-from tunebook.models.loading import (
-    adapter_base,
-    default_device,
-    load_model,
-    load_tokenizer,
+from tunebook.fast_models import (
+    FastLanguageModel as FastLanguageModel,
+    FastModel as FastModel,
+    FastVisionModel as FastVisionModel,
 )
-from tunebook.recipe import ALL_LINEAR, Recipe
-from tunebook.saving import remember, with_saving
+from tunebook.saving import remember
 from tunebook.training import trainer
 from tunebook.training.by_hand import plan_by_hand
 
@@ -59,137 +55,6 @@ def is_bfloat16_supported() -> bool:
 
 
 is_bf16_supported = is_bfloat16_supported
-
-
-class FastLanguageModel:
-    """Load a language model, put LoRA on it, switch it between training and answering."""
-
-    @staticmethod
-    def from_pretrained(
-        model_name: str = "tunebook-tiny",
-        max_seq_length: int = 2048,
-        dtype: Any = None,
-        load_in_4bit: bool = True,
-        load_in_8bit: bool = False,
-        load_in_16bit: bool = False,
-        token: str | None = None,
-        trust_remote_code: bool = False,
-        revision: str | None = None,
-        **ignored: Any,
-    ) -> tuple[Any, Any]:
-        """A model and its tokenizer, by catalogue name, hub id, model folder or adapter folder.
-
-        Args:
-            model_name: what to load. An adapter folder gets its base model under it.
-            max_seq_length: longest row in training; the trainer takes it as its default.
-            dtype: of the arithmetic, a torch dtype or its name; None chooses by the hardware.
-            load_in_4bit: NF4 with double quantization.
-            load_in_8bit: LLM.int8 instead.
-            load_in_16bit: no quantization.
-            token: for private hub models; used here and kept nowhere.
-            trust_remote_code: run Python code that comes with the model.
-            revision: branch, tag or commit on the hub.
-            ignored: arguments of other libraries that mean nothing here; logged.
-
-        Raises:
-            ModelMissing, ModelInvalid, TokenizerMissing: what is wrong with the name or folder.
-        """
-        _log_ignored("from_pretrained", ignored)
-        base = adapter_base(model_name)
-        asked = Recipe().with_values(
-            {
-                "model.name": base or model_name,
-                "model.revision": None if base else revision,
-                "model.max_seq_length": max_seq_length,
-                "model.dtype": _dtype_name(dtype),
-                "model.trust_remote_code": trust_remote_code,
-                "quantization.bits": _bits(load_in_4bit, load_in_8bit, load_in_16bit),
-            }
-        )
-        part = asked.model
-        model: Any = load_model(part, asked.quantization, device=default_device(), token=token)
-        tokenizer_part = part.model_copy(update={"name": model_name}) if base else part
-        tokenizer = load_tokenizer(tokenizer_part, token=token)
-        if base:
-            model = load_adapter(model, model_name, trainable=True)
-        model.max_seq_length = max_seq_length
-        return with_saving(model), tokenizer
-
-    @staticmethod
-    def get_peft_model(
-        model: Any,
-        r: int = 16,
-        target_modules: list[str] | str = ALL_LINEAR,
-        lora_alpha: int = 16,
-        lora_dropout: float = 0.0,
-        bias: str = "none",
-        layers_to_transform: list[int] | int | None = None,
-        layers_pattern: str | None = None,
-        use_gradient_checkpointing: bool | str = "unsloth",
-        random_state: int = 3407,
-        max_seq_length: int | None = None,
-        memory_budget: str = "auto",
-        use_rslora: bool = False,
-        modules_to_save: list[str] | None = None,
-        init_lora_weights: bool | str = True,
-        loftq_config: dict[str, Any] | None = None,
-        **ignored: Any,
-    ) -> Any:
-        """The model with LoRA matrices on its linear layers.
-
-        Args:
-            model: from `from_pretrained`.
-            r, lora_alpha, lora_dropout, bias, use_rslora, target_modules: as in the recipe's `lora`.
-            layers_to_transform, layers_pattern, modules_to_save, init_lora_weights, loftq_config:
-                as in `peft.LoraConfig`.
-            use_gradient_checkpointing: "auto" or "unsloth" keeps as much of the activations as memory
-                allows, True nothing that can be computed again, False everything. With all but False
-                the inputs of layers are offloaded to the host's memory where it is short even so.
-            memory_budget: as in the recipe, such as "6.5GiB"; "auto" is what is free.
-            random_state: seed of the new matrices.
-            max_seq_length: replaces the one given at loading.
-            ignored: arguments of other libraries that mean nothing here; logged.
-
-        Raises:
-            TargetsMissing: no layer has such a name.
-        """
-        _log_ignored("get_peft_model", ignored)
-        asked = Recipe().with_values(
-            {
-                "lora.r": r,
-                "lora.alpha": lora_alpha,
-                "lora.dropout": lora_dropout,
-                "lora.target_modules": target_modules,
-                "lora.bias": bias,
-                "lora.use_rslora": use_rslora,
-            }
-        )
-        more = {
-            "layers_to_transform": layers_to_transform,
-            "layers_pattern": layers_pattern,
-            "modules_to_save": modules_to_save,
-            "init_lora_weights": init_lora_weights,
-            "loftq_config": loftq_config or {},
-        }
-        length = max_seq_length or getattr(model, "max_seq_length", None)
-        adapted: Any = add_lora(model, asked.lora, seed=random_state, **more)
-        adapted.max_seq_length = length
-        adapted.tunebook_checkpointing = use_gradient_checkpointing
-        adapted.tunebook_budget = memory_budget
-        return with_saving(adapted)
-
-    @staticmethod
-    def for_inference(model: Any) -> Any:
-        """Ready the model to answer; returns it."""
-        engine.for_inference(model)
-        return model
-
-    @staticmethod
-    def for_training(model: Any, use_gradient_checkpointing: bool | str = True) -> Any:
-        """Ready the model to learn; returns it."""
-        engine.for_training(model)
-        model.tunebook_checkpointing = use_gradient_checkpointing
-        return model
 
 
 class TrainingArguments(transformers.TrainingArguments):
@@ -313,18 +178,3 @@ def _is_changed(args: Any, name: str) -> bool:
 
 def _init_names(cls: type) -> set[str]:
     return {field.name for field in dataclasses.fields(cls) if field.init}
-
-
-def _bits(load_in_4bit: bool, load_in_8bit: bool, load_in_16bit: bool) -> int:
-    if load_in_16bit or not (load_in_8bit or load_in_4bit):
-        return 16
-    return 8 if load_in_8bit else 4
-
-
-def _dtype_name(dtype: Any) -> str:
-    return "auto" if dtype is None else str(dtype).removeprefix("torch.")
-
-
-def _log_ignored(where: str, arguments: dict[str, Any]) -> None:
-    if arguments:
-        logger.warning("%s: ignored %s", where, ", ".join(sorted(arguments)))

@@ -227,6 +227,29 @@ class LoraPart(Part):
         description="The layers that get an adapter. All seven learns best; only q and v is smallest.",
         link=f"{_DOCS}/peft/developer_guides/lora",
     )
+    vision_layers: bool = knob(
+        True,
+        title="Vision tower",
+        description="Adapters on the layers that look at pictures, and on what hands them to the "
+        "language model. Off: it learns to speak about what it sees already. Of models that see.",
+    )
+    language_layers: bool = knob(
+        True,
+        title="Language tower",
+        description="Adapters on the layers that read and write text. Of models that see.",
+    )
+    attention_modules: bool = knob(
+        True,
+        title="Attention",
+        description="Adapters on queries, keys, values and outputs, where the target modules name them.",
+        advanced=True,
+    )
+    mlp_modules: bool = knob(
+        True,
+        title="MLPs",
+        description="Adapters on gate, up and down, where the target modules name them.",
+        advanced=True,
+    )
     adapter_dtype: Literal["auto", "float32", "bfloat16"] = knob(
         "auto",
         title="Adapter dtype",
@@ -252,6 +275,10 @@ class LoraPart(Part):
     def _has_targets(self) -> LoraPart:
         if not self.target_modules:
             raise ValueError("target_modules must name at least one layer")
+        if not (self.attention_modules or self.mlp_modules):
+            raise ValueError("attention_modules and mlp_modules cannot both be off")
+        if not (self.vision_layers or self.language_layers):
+            raise ValueError("vision_layers and language_layers cannot both be off")
         return self
 
 

@@ -13,8 +13,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunebook.compat import FastLanguageModel
 from tunebook.errors import TargetsMissing
-from tunebook.models.adapters import add_lora, linear_names
+from tunebook.models.adapters import add_lora
 from tunebook.models.shape import ModelShape
+from tunebook.models.targets import linear_names
 from tunebook.recipe import ALL_LINEAR, LoraPart
 
 
@@ -49,7 +50,7 @@ def test_parts_of_a_fused_layer_mean_that_layer(wanted, expected, caplog):
     part = LoraPart(r=4, target_modules=wanted)
     base = tiny("phi3")
     shape = ModelShape.from_config(base.config.to_dict())
-    with caplog.at_level(logging.INFO, "tunebook.models.adapters"):
+    with caplog.at_level(logging.INFO, "tunebook.models.targets"):
         model = add_lora(base, part, seed=0)
     assert adapted(model).keys() == expected
     assert shape.adapted_layers(part) == adapted(model)
@@ -60,7 +61,7 @@ def test_parts_of_a_fused_layer_mean_that_layer(wanted, expected, caplog):
 
 
 def test_what_became_of_the_names_is_said_and_saved(tmp_path: Path, caplog):
-    with caplog.at_level(logging.INFO, "tunebook.models.adapters"):
+    with caplog.at_level(logging.INFO, "tunebook.models.targets"):
         add_lora(tiny("phi3"), LoraPart(), seed=0).save_pretrained(tmp_path)
     (line,) = [record.getMessage() for record in caplog.records]
     assert "on qkv_proj, gate_up_proj instead of q_proj, k_proj, v_proj, gate_proj, up_proj" in line
@@ -74,7 +75,7 @@ def test_a_tutorial_s_seven_names_reach_all_of_phi():
 
 
 def test_names_that_a_model_has_stay(caplog):
-    with caplog.at_level(logging.INFO, "tunebook.models.adapters"):
+    with caplog.at_level(logging.INFO, "tunebook.models.targets"):
         model = add_lora(tiny("llama"), LoraPart(), seed=0)
     assert adapted(model).keys() == set(ALL_LINEAR)
     assert not caplog.records

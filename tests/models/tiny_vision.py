@@ -195,6 +195,48 @@ def tiny_vision(
     return folder
 
 
+def tiny_batch(
+    processor: Any, *, text: str = "A cat.", rows: int = 1, seed: int = 0
+) -> dict[str, Any]:
+    """What a model of `tiny_vision` learns from: a noisy picture each, asked about; the answer's labels.
+
+    Args:
+        processor: the model's own.
+        text: the answer of every row.
+        rows: conversations, each with a picture of its own and of another size.
+        seed: of the pictures.
+    """
+    import numpy as np
+    from PIL import Image
+
+    noise = np.random.default_rng(seed)
+    sizes = [(90 + 20 * row, 60) for row in range(rows)]
+    pictures = [
+        Image.fromarray(noise.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        for width, height in sizes
+    ]
+    asked = {
+        "role": "user",
+        "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}],
+    }
+    told = {"role": "assistant", "content": [{"type": "text", "text": text}]}
+    whole = processor.apply_chat_template([asked, told], tokenize=False)
+    processor.tokenizer.padding_side = "right"
+    batch = processor(
+        text=[whole] * rows,
+        images=[[picture] for picture in pictures],
+        return_tensors="pt",
+        padding=True,
+    )
+    end = processor.tokenizer(text + processor.tokenizer.eos_token, add_special_tokens=False)
+    labels = torch.full_like(batch["input_ids"], -100)
+    for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
+        # the answer and its end token, and what a template may put behind it
+        start = length - len(end["input_ids"]) - (1 if whole.endswith("\n") else 0)
+        labels[row, start:length] = batch["input_ids"][row, start:length]
+    return {**batch, "labels": labels}
+
+
 def tiny_tokenizer(family: str, folder: Path | None = None) -> PreTrainedTokenizerFast:
     """One token a byte and the family's special tokens behind them, or a real one with these added."""
     if folder is None:

@@ -5,14 +5,12 @@ This module knows nothing of how the model was loaded or of what it will learn.
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook.errors import ModelInvalid, TargetsMissing
-from tunebook.models.shape import fused_names
+from tunebook.errors import ModelInvalid
+from tunebook.models.targets import lora_targets
+from tunebook.models.vision import has_towers
 from tunebook.recipe import LoraPart
 
 if TYPE_CHECKING:
@@ -21,28 +19,27 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-logger = logging.getLogger(__name__)
-
 
 def add_lora(model: PreTrainedModel, part: LoraPart, *, seed: int, **more: Any) -> PeftModel:
     """Wrap a model with fresh LoRA matrices: A random, B zero, so that nothing changes at first.
 
     Args:
-        model: a loaded causal language model, quantized or not.
-        part: rank, strength, targets and dtype.
+        model: a loaded language or vision-language model, quantized or not.
+        part: rank, strength, targets, kinds and towers, and dtype.
         seed: of A's random values.
         more: further arguments of `peft.LoraConfig`.
 
     Raises:
-        TargetsMissing: no linear layer is named so; the message lists the names that there are.
+        TargetsMissing: no layer is named so, or none of those is switched on; see `lora_targets`.
     """
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
-    targets = part.target_modules
-    if targets != "all-linear":
-        targets = targets_of(model, targets)
+    layers = None
+    if has_towers(model):  # PEFT would take the choice of layers with plain names only
+        layers, _ = more.pop("layers_to_transform", None), more.pop("layers_pattern", None)
+    targets = lora_targets(model, part, layers=layers)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=part.r,
@@ -58,29 +55,6 @@ def add_lora(model: PreTrainedModel, part: LoraPart, *, seed: int, **more: Any) 
     if part.adapter_dtype == "bfloat16":
         cast_adapter(wrapped, torch.bfloat16)
     return wrapped
-
-
-def targets_of(model: nn.Module, wanted: Sequence[str]) -> list[str]:
-    """The names as this model has them: parts that it stores fused become the fused layer's.
-
-    Raises:
-        TargetsMissing: no linear layer is named so; the message lists the names that there are.
-    """
-    paths = linear_paths(model)
-    found = fused_names(wanted, lambda name: any(_matches(path, name) for path in paths))
-    if not any(_matches(path, name) for path in paths for name in found):
-        raise TargetsMissing(
-            "The LoRA target modules match no layer of this model.",
-            f"asked for {', '.join(sorted(wanted))}; the model has {', '.join(linear_names(model))}.",
-            "set `lora.target_modules` to names that it has, or to 'all-linear'.",
-        )
-    if parts := [name for name in wanted if name not in found]:
-        logger.info(
-            "The model stores some of the layers asked for as one: LoRA goes on %s instead of %s.",
-            ", ".join(name for name in found if name not in wanted),
-            ", ".join(parts),
-        )
-    return found
 
 
 def cast_adapter(model: nn.Module, dtype: torch.dtype) -> None:
@@ -128,26 +102,3 @@ def _fit_vocabulary(model: PreTrainedModel, weights: Path) -> None:
         rows = {file.get_slice(key).get_shape()[0] for key in names}
     if rows and rows != {embeddings.weight.shape[0]}:
         model.resize_token_embeddings(rows.pop(), mean_resizing=False)
-
-
-def linear_paths(model: nn.Module) -> list[str]:
-    """Full names of the layers that can carry LoRA: linear ones, without the output head."""
-    from torch import nn
-
-    head_of: Any = getattr(model, "get_output_embeddings", None)
-    head = head_of() if head_of is not None else None
-    return [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
-    ]
-
-
-def linear_names(model: nn.Module) -> list[str]:
-    """The last parts of those names, most frequent first: `q_proj`, `down_proj`, ..."""
-    counts = Counter(name.rsplit(".", 1)[-1] for name in linear_paths(model))
-    return [name for name, _ in counts.most_common()]
-
-
-def _matches(path: str, name: str) -> bool:
-    return path == name or path.endswith(f".{name}")

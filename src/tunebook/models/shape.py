@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunebook.errors import ModelInvalid
+from tunebook.models.vision_shape import VisionShape
 from tunebook.recipe import LoraPart
 
 _REQUIRED = (
@@ -22,9 +23,10 @@ _REQUIRED = (
 )
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _FOUR_NORMS = ("gemma2", "gemma3", "gemma3_text", "glm4")
-_HEAD_NORMS = ("qwen3", "gemma3", "gemma3_text")
+_HEAD_NORMS = ("qwen3", "qwen3_vl_text", "gemma3", "gemma3_text")
 _FULL_NORMS = ("olmo2", "olmo3")
-_BIASED_QKV = ("qwen2",)
+_BIASED_QKV = ("qwen2", "qwen2_vl_text", "qwen2_5_vl_text")
+_TIED_INSIDE = ("qwen2_vl", "qwen2_5_vl", "llava", "llava_next")
 _TIED_BY_DEFAULT = ("gemma", "gemma2", "gemma3", "gemma3_text", "cohere", "cohere2")
 _FUSED = ("phi3",)
 _PARTS_OF = {
@@ -32,6 +34,35 @@ _PARTS_OF = {
     "gate_up_proj": ("gate_proj", "up_proj"),
 }
 _WITHOUT_NORM_WEIGHTS = ("olmo",)
+_FLAT = ("qwen2_vl", "qwen2_5_vl")  # published with the text part's sizes beside the vision config
+# what transformers takes where a nested text config leaves a size out
+_LEFT_OUT: dict[str, dict[str, Any]] = {
+    "gemma3_text": {
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "vocab_size": 262_208,
+        "max_position_embeddings": 131_072,
+    },
+    "mistral": {
+        "hidden_size": 4096,
+        "intermediate_size": 14_336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 32_000,
+        "max_position_embeddings": 131_072,
+    },
+    "llama": {
+        "hidden_size": 4096,
+        "intermediate_size": 11_008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "vocab_size": 32_000,
+        "max_position_embeddings": 2048,
+    },
+}
+_IMAGE_ROWS = 8  # that Llama's vision models have in the embedding beyond the vocabulary
 
 
 class ModelShape(BaseModel):
@@ -66,23 +97,27 @@ class ModelShape(BaseModel):
         default=False, description="Scores pass a tanh, which few attention kernels know."
     )
     logit_softcap: bool = Field(default=False, description="Logits pass a tanh.")
-    extra_parameters: int = Field(
-        default=0, description="Frozen 16-bit rest, such as a vision tower."
-    )
+    extra_parameters: int = Field(default=0, description="Frozen 16-bit rest of the text part.")
+    vision: VisionShape | None = Field(default=None, description="Of models that take pictures.")
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
+    def from_config(
+        cls, config: Mapping[str, Any], pictures: Mapping[str, Any] | None = None
+    ) -> ModelShape:
         """The shape in a Hugging Face `config.json`; a nested `text_config` is followed.
+
+        Args:
+            pictures: the `preprocessor_config.json` of a model that takes pictures, where it is known.
 
         Raises:
             ModelInvalid: it is not a dense decoder with a gated MLP, so it cannot be counted.
         """
-        text = {**config, **(config.get("text_config") or {})}
+        text = _text_config(config)
         kind = str(text.get("model_type") or "unknown")
         _refuse_what_cannot_be_counted(config, text, kind)
         heads = int(text["num_attention_heads"])
         bias = bool(text.get("attention_bias", kind in _BIASED_QKV))
-        tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+        tied = _tied(config, text)
         window, local = _sliding(text, kind)
         return cls(
             architecture=kind,
@@ -106,6 +141,8 @@ class ModelShape(BaseModel):
             fused_projections=kind in _FUSED,
             attention_softcap=bool(text.get("attn_logit_softcapping")),
             logit_softcap=bool(text.get("final_logit_softcapping")),
+            extra_parameters=_cross_attention(text) if kind == "mllama_text_model" else 0,
+            vision=VisionShape.from_config(config, pictures),
         )
 
     @property
@@ -165,13 +202,15 @@ class ModelShape(BaseModel):
             + self.embedding_parameters()
             + self.small_parameters()
             + self.extra_parameters
+            + (self.vision.parameters if self.vision else 0)
         )
 
     def adapted_layers(self, lora: LoraPart) -> dict[str, tuple[int, int]]:
         """The modules of one decoder layer that `lora` targets: name to (in, out).
 
-        Where projections are stored fused, `qkv_proj` and `gate_up_proj` are the modules, with one
-        adapter each, and the name of any of their parts means them.
+        Those of a vision tower are told by `vision.adapted_layers`. Where projections are stored
+        fused, `qkv_proj` and `gate_up_proj` are the modules, with one adapter each, and the name of
+        any of their parts means them.
         """
         layers = self.linear_layers()
         if self.fused_projections:
@@ -181,6 +220,10 @@ class ModelShape(BaseModel):
                 "gate_up_proj": (self.hidden_size, 2 * self.intermediate_size),
                 "down_proj": layers["down_proj"],
             }
+        if self.vision is not None and not lora.language_layers:
+            return {}
+        switched = {"attention": lora.attention_modules, "mlp": lora.mlp_modules}
+        layers = {name: size for name, size in layers.items() if switched[_kind(name)]}
         if lora.target_modules == "all-linear":
             return layers
         wanted = fused_names(
@@ -189,9 +232,10 @@ class ModelShape(BaseModel):
         return {name: size for name, size in layers.items() if name in wanted}
 
     def lora_parameters(self, lora: LoraPart) -> int:
-        """Weights of the adapters: rank times (in + out) of every targeted layer."""
+        """Weights of the adapters, a vision tower's too: rank times (in + out) of every layer."""
         sizes = self.adapted_layers(lora).values()
-        return self.num_hidden_layers * lora.r * sum(i + o for i, o in sizes)
+        language = self.num_hidden_layers * lora.r * sum(i + o for i, o in sizes)
+        return language + (self.vision.lora_parameters(lora) if self.vision else 0)
 
 
 def parts_of_fused(name: str) -> tuple[str, ...]:
@@ -213,6 +257,48 @@ def fused_names(wanted: Iterable[str], exists: Callable[[str], bool]) -> list[st
         whole = f"{path}{dot}{fused}"
         found[whole if exists(whole) and not exists(name) else name] = True
     return list(found)
+
+
+def _kind(name: str) -> str:
+    return "attention" if name in ("qkv_proj", "q_proj", "k_proj", "v_proj", "o_proj") else "mlp"
+
+
+def _text_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the text part, with those that a nested config leaves out."""
+    nested = config.get("text_config")
+    if nested:
+        kind = nested.get("model_type") or ("llama" if "vision_config" in config else "")
+        return {
+            **config,
+            **_LEFT_OUT.get(kind, {}),
+            **nested,
+            "model_type": kind or config["model_type"],
+        }
+    kind = config.get("model_type")
+    return {**config, "model_type": f"{kind}_text"} if kind in _FLAT else dict(config)
+
+
+def _tied(config: Mapping[str, Any], text: Mapping[str, Any]) -> bool | None:
+    """Whether head and embedding are one matrix; None where the config leaves it to the family.
+
+    Of nested configs the outer one decides since transformers 5; older files say it inside.
+    """
+    if config.get("model_type") == "mllama":  # its embedding has more rows than its head
+        return False
+    outer = config.get("tie_word_embeddings")
+    inner = text.get("tie_word_embeddings")
+    if "vision_config" in config and outer is not None:
+        return bool(outer) or (bool(inner) and config.get("model_type") in _TIED_INSIDE)
+    found: bool | None = inner if inner is not None else outer
+    return found
+
+
+def _cross_attention(text: Mapping[str, Any]) -> int:
+    """What layers that look at pictures have more: norms of heads and two gates; and image tokens' rows."""
+    heads = int(text["num_attention_heads"])
+    head = text.get("head_dim") or int(text["hidden_size"]) // heads
+    layers = len(text.get("cross_attention_layers") or (3, 8, 13, 18, 23, 28, 33, 38))
+    return layers * (2 * head + 2) + _IMAGE_ROWS * int(text["hidden_size"])
 
 
 def _refuse_what_cannot_be_counted(

@@ -33,6 +33,8 @@ class Towers:
 
     def of(self, path: str) -> str | None:
         """`vision`, `language` or `projector`: the part that a module belongs to; None of no part."""
+        if path.startswith(f"{self.vision}.deepstack_merger_list."):  # more of them, in Qwen3-VL
+            return "projector"
         for part in ("projector", "vision", "language"):
             prefix = getattr(self, part)
             if prefix is not None and (path == prefix or path.startswith(f"{prefix}.")):
@@ -52,7 +54,7 @@ def towers(model: nn.Module) -> Towers:
         ModelInvalid: the model has no such parts.
     """
     wrapped: Any = model
-    base = wrapped.get_base_model() if hasattr(wrapped, "peft_config") else model
+    base = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else model
     inner = getattr(base, "model", base)
     prefix = "" if inner is base else "model."
     names = {name for name, _ in inner.named_modules()}

@@ -84,7 +84,8 @@ def resident_parts(
     width = BYTES[strategy.dtype]
     lora = shape.lora_parameters(recipe.lora)
     adapter_width = BYTES[strategy.adapter_dtype]
-    small = (shape.small_parameters() + shape.extra_parameters) * width
+    tower = shape.vision.parameters if shape.vision else 0
+    small = (shape.small_parameters() + shape.extra_parameters + tower) * width
     return {
         "weights": _linear_bytes(shape, recipe, width) + small,
         "embeddings": shape.embedding_parameters() * width,

@@ -13,6 +13,7 @@ from peft import PeftModel
 
 from tunebook.errors import ModelInvalid
 from tunebook.models.shape import ModelShape
+from tunebook.models.targets import recipe_values
 from tunebook.plan import Plan, make_plan
 from tunebook.recipe import Recipe, TrainingPart
 from tunebook.training.optimizers import name_of
@@ -64,7 +65,6 @@ def plan_by_hand(
 def recipe_by_hand(model: Any, config: SFTConfig) -> Recipe:
     """What a plan has to know of model and trainer."""
     lora = model.peft_config[model.active_adapter]
-    targets = lora.target_modules
     chosen = getattr(model, "tunebook_checkpointing", config.gradient_checkpointing)
     optimizer = name_of(config)
     return Recipe().with_values(
@@ -74,7 +74,7 @@ def recipe_by_hand(model: Any, config: SFTConfig) -> Recipe:
             "lora.r": lora.r,
             "lora.dropout": lora.lora_dropout,
             "lora.adapter_dtype": _adapter_dtype(model),
-            "lora.target_modules": targets if isinstance(targets, str) else sorted(targets),
+            **{f"lora.{name}": value for name, value in recipe_values(model).items()},
             "training.batch_size": config.per_device_train_batch_size,
             "training.gradient_accumulation_steps": config.gradient_accumulation_steps,
             "training.packing": config.packing,
