@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import ModelInvalid
@@ -288,6 +288,19 @@ _LLAVA = VisionFamily(
     stated=_llava_stated,
     settings={"projector_hidden_act": "gelu"},
     activations=("quick_gelu", "gelu", "gelu_pytorch_tanh"),
+    notes=(
+        "llama.cpp gives a picture that is not square a border.",
+        "llama.cpp puts the class token of a CLIP tower behind the patches, not before them, so that "
+        "each patch has its neighbour's place: it sees worse than the model.",
+    ),
+)
+_LLAVA_NEXT = replace(
+    _LLAVA,
+    notes=(
+        *_LLAVA.notes,
+        "llama.cpp shows a LLaVA-NeXT model one view of the whole picture, without the tiles and the "
+        "marks between their rows that it was trained with.",
+    ),
 )
 
 VISION_FAMILIES: dict[str, VisionFamily] = {  # by `model_type`
@@ -371,7 +384,7 @@ VISION_FAMILIES: dict[str, VisionFamily] = {  # by `model_type`
     "mistral3": _PIXTRAL,
     "pixtral": _PIXTRAL,
     "llava": _LLAVA,
-    "llava_next": _LLAVA,
+    "llava_next": _LLAVA_NEXT,
 }
 SEEING = tuple(sorted({part for family in VISION_FAMILIES.values() for part in family.parts}))
 """Prefixes of what is not in the file with the language tower."""
