@@ -243,7 +243,8 @@ def test_what_is_beside_the_files_names_both(tmp_path: Path) -> None:
     on_the_hub = dict(usage("gguf", "owner/name", Recipe(), files=[projector.name, *names]))
     assert "owner/name:Q8_0" in on_the_hub["llama.cpp, as a server"]
     told = str(inspect_file(projector))
-    assert "Architecture: clip" in told and "Layers: 2" in told
+    assert "Architecture: clip" in told
+    assert "Layers: 2" in told
     save_gguf(model, processor, folder, quantization="q8_0", projector="f32", replace=True)
     assert [file.name for file in folder.glob("mmproj-*")] == [f"mmproj-{_stem(language)}-F32.gguf"]
 

@@ -111,7 +111,10 @@ def _gguf(place: str) -> Lines:
     sees = f" --mmproj {shlex.quote(str(eyes))}" if eyes is not None else ""
     lines = [
         ("llama.cpp, as a server", f"llama-server -m {quoted}{sees} --jinja --port {_LLAMA_CPP}"),
-        ("llama.cpp, in the terminal", f"llama-cli -m {quoted}{sees} --jinja{_SHOWN if sees else ''}"),
+        (
+            "llama.cpp, in the terminal",
+            f"llama-cli -m {quoted}{sees} --jinja{_SHOWN if sees else ''}",
+        ),
     ]
     recipe = file.parent / "Modelfile"
     if recipe.is_file():

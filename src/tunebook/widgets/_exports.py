@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunebook.events import ExportEvent
-from tunebook.export.commands import usage
+from tunebook.export.commands import is_projector, usage
 from tunebook.export.formats import FORMATS
 from tunebook.export.gguf.quality import QUALITIES, choices
 from tunebook.models.shape import ModelShape
@@ -54,7 +54,10 @@ def written_form(form: str, path: Path, run: Any, quantization: Sequence[str]) -
             (file, name.upper())
             for name in quantization
             for file in sorted(path.glob(f"{_ENDINGS.get(name, f'*-{name.upper()}')}.gguf"))
+            if not is_projector(file.name)
         ]
+        eyes = [file for file in sorted(path.glob("*.gguf")) if is_projector(file.name)]
+        found += [(file, f"Vision tower, {file.stem.rpartition('-')[2]}") for file in eyes]
         parts = found or parts
     events = [event for event in run.log.of(ExportEvent) if event.format == form]
     return {

@@ -20,7 +20,8 @@ _BEFORE = """\
 {%- set pictures = namespace(marker='', messages=[]) -%}
 {%- for message in messages -%}
 {%- set turn = namespace(parts=[], seen=false) -%}
-{%- for part in ([{'type': 'text', 'text': message.content}] if message.content is string else message.content or []) -%}
+{%- set alone = [{'type': 'text', 'text': message.content}] -%}
+{%- for part in (alone if message.content is string else message.content or []) -%}
 {%- if part.type == 'text' and 'MARKER' in part.text -%}
 {%- set turn.seen = true -%}
 {%- for piece in part.text.split('MARKER') -%}
@@ -37,7 +38,8 @@ _BEFORE = """\
 {%- set turn.parts = turn.parts + [part] -%}
 {%- endif -%}
 {%- endfor -%}
-{%- set pictures.messages = pictures.messages + [{'role': message.role, 'content': turn.parts} if turn.seen else message] -%}
+{%- set shown = {'role': message.role, 'content': turn.parts} if turn.seen else message -%}
+{%- set pictures.messages = pictures.messages + [shown] -%}
 {%- endfor -%}
 {%- set messages = pictures.messages -%}
 {%- set rendered %}""".replace("MARKER", _MARKER)

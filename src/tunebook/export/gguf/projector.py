@@ -20,6 +20,7 @@ from tunebook.export.gguf.mixes import MIXES, Mix
 from tunebook.export.gguf.tensors import FileTensor, shape_of
 from tunebook.export.gguf.vision_families import (
     Split,
+    Turn,
     VisionFamily,
     activation_of,
     vision_family,
@@ -187,13 +188,9 @@ def _tensors(
         if part is not None and not weight.buffer:
             yield from _placed(weight, weight.name.removeprefix(part), family, layers, base.config)
         elif _BREAK in family.tokens and weight.name.endswith("embed_tokens.weight"):
-            row = tokenizer.convert_tokens_to_ids(_BREAK)
             shape = (shape_of(weight)[-1],)
-            yield FileTensor(
-                "v.token_embd.img_break",
-                shape,
-                lambda weight=weight: weight.value()[row].float(),  # type: ignore[misc]
-            )
+            row = tokenizer.convert_tokens_to_ids(_BREAK)
+            yield FileTensor("v.token_embd.img_break", shape, partial(_row, weight, row))
 
 
 def _placed(
@@ -221,17 +218,22 @@ def _placed(
     for index, name in enumerate(split.names if split else (str(place),)):
         full = name if whole else f"{name}.{ending}"
         full = full.format(n=layer, deep=deep[layer] if "{deep}" in full else 0)
-        turn = partial(_turned, module=module, family=family, vision=config.vision_config)
-        cut = partial(_cut, split=split, index=index)
-        yield FileTensor(
-            full,
-            _cut_shape(shape_of(weight), split),
-            lambda cut=cut, turn=turn: turn(cut(weight.value())).float().contiguous(),  # type: ignore[misc]
-        )
+        turn = next((turn for end, turn in family.turns.items() if module.endswith(end)), None)
+        load = partial(_loaded, weight, split, index, turn, config.vision_config)
+        yield FileTensor(full, _cut_shape(shape_of(weight), split), load)
 
 
-def _cut(tensor: torch.Tensor, *, split: Split | None, index: int) -> torch.Tensor:
-    return tensor if split is None else split.cut(tensor)[index]
+def _loaded(
+    weight: Weight, split: Split | None, index: int, turn: Turn | None, vision: Any
+) -> torch.Tensor:
+    value = weight.value()
+    value = value if split is None else split.cut(value)[index]
+    value = value if turn is None else turn(value, vision)
+    return value.float().contiguous()
+
+
+def _row(weight: Weight, row: int) -> torch.Tensor:
+    return weight.value()[row].float()
 
 
 def _cut_shape(shape: tuple[int, ...], split: Split | None) -> tuple[int, ...]:
@@ -240,8 +242,3 @@ def _cut_shape(shape: tuple[int, ...], split: Split | None) -> tuple[int, ...]:
     if split is None:
         return shape
     return tuple(split.cut(torch.empty(shape, device="meta"))[0].shape)
-
-
-def _turned(tensor: torch.Tensor, *, module: str, family: VisionFamily, vision: Any) -> torch.Tensor:
-    found = next((turn for end, turn in family.turns.items() if module.endswith(end)), None)
-    return tensor if found is None else found(tensor, vision)

@@ -43,6 +43,7 @@ _READ: tuple[str, ...] = (
 )
 _RUN = ("token ids of a battery of texts", "the prompt", "the next token and its probabilities")
 
+
 def verify_files(
     files: Sequence[Path],
     model: Any,
@@ -59,11 +60,9 @@ def verify_files(
     Raises:
         FileInvalid: one is no GGUF file, damaged or cut off.
     """
-    eyes, rest = [], []
-    for file in files:
-        (eyes if is_projector(file.name) else rest).append(file)
-    seeing = eyes[0] if eyes else None
-    outcomes = [_verified(file, seeing, model, tokenizer, conversations) for file in rest]
+    eyes = next((file for file in files if is_projector(file.name)), None)
+    rest = [file for file in files if not is_projector(file.name)]
+    outcomes = [_verified(file, eyes, model, tokenizer, conversations) for file in rest]
     worst = min(outcomes, key=lambda outcome: (outcome.ok, -outcome.divergence))
     if worst.tokens and len(rest) > 1:
         judge = f"{worst.judge}, the furthest of {len(rest)} files"
@@ -101,9 +100,7 @@ def _verified(
                 compared = (*compared, "a picture")
                 places += shown.places(server, model)
             numbers = _numbers(places)
-    return Verification(
-        **numbers, **limits, problems=tuple(wrong), judge=judge, compared=compared
-    )
+    return Verification(**numbers, **limits, problems=tuple(wrong), judge=judge, compared=compared)
 
 
 def _eye_differences(content: Content, eyes: Path | None) -> list[str]:

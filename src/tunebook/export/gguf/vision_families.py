@@ -23,6 +23,9 @@ Turn = Callable[["torch.Tensor", Any], "torch.Tensor"]
 Values = dict[str, Any]
 
 
+_IMAGE = Place("<image>")
+
+
 @dataclass(frozen=True)
 class Split:
     """A tensor of the model that is several of the file.
@@ -65,7 +68,7 @@ class VisionFamily:
     activations: tuple[str, ...] = ("gelu_pytorch_tanh", "gelu")
     turns: Mapping[str, Turn] = field(default_factory=dict)
     tokens: tuple[str, ...] = ()
-    place: Place = Place("<image>")
+    place: Place = _IMAGE
     language: Callable[[Any], Values] = lambda _config: {}
     pixels: Callable[[Any, Any], tuple[int, int] | None] = lambda _config, _pictures: None
     notes: tuple[str, ...] = ()
@@ -92,13 +95,13 @@ def _plus_one(tensor: torch.Tensor, vision: Any) -> torch.Tensor:
 
 
 _PATCHES_OF_TWO_FRAMES = Split(("v.patch_embd.weight", "v.patch_embd.weight.1"), _frames)
-_QWEN = {
+_QWEN: dict[str, str | Split] = {
     "patch_embed.proj.weight": _PATCHES_OF_TWO_FRAMES,
     "blocks.{n}.norm1": "v.blk.{n}.ln1",
     "blocks.{n}.norm2": "v.blk.{n}.ln2",
     "blocks.{n}.attn.proj": "v.blk.{n}.attn_out",
 }
-_QWEN_2 = {
+_QWEN_2: dict[str, str | Split] = {
     **_QWEN,
     "blocks.{n}.attn.qkv": Split(
         ("v.blk.{n}.attn_q", "v.blk.{n}.attn_k", "v.blk.{n}.attn_v"), _thirds
@@ -231,9 +234,7 @@ _QWEN_NOTE = (
     "llama.cpp keeps a picture's proportions where the model stretches it: sides that are no multiple "
     "of {unit} pixels get a black border of a few pixels.",
 )
-_QWEN_2_5 = {
-    f"blocks.{{n}}.mlp.{name}": f"v.blk.{{n}}.{theirs}" for name, theirs in _GATED.items()
-}
+_QWEN_2_5 = {f"blocks.{{n}}.mlp.{name}": f"v.blk.{{n}}.{theirs}" for name, theirs in _GATED.items()}
 _IDEFICS = VisionFamily(
     projector="idefics3",
     parts=("model.vision_model.", "model.connector."),

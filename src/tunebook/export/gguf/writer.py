@@ -128,7 +128,9 @@ def save_gguf(
             needed + _SPARE * len(mixes),
             purpose="the GGUF file",
             replace=replace,
-            stale=(projector_name("*"),),  # a folder with two of them would leave it open which is meant
+            stale=(
+                projector_name("*"),
+            ),  # a folder with two of them would leave it open which is meant
         ) as temporary,
     ):
         for note in content.notes:
