@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from tiny_seeing import tiny_seeing
 
 from tunebook.errors import ModelInvalid, RecipeInvalid, TokenizerUnsupported, VerificationFailed
-from tunebook.export import Progress, save_gguf, verify
+from tunebook.export import Progress, predicted_sizes, save_gguf, verify
 from tunebook.export.commands import usage
 from tunebook.export.gguf import blocks
 from tunebook.export.gguf.judge import LlamaServer, picture_part
@@ -20,7 +21,11 @@ from tunebook.export.gguf.writer import content_of
 from tunebook.export.gguf_header import read_gguf
 from tunebook.export.inspect import inspect_file
 from tunebook.models.adapters import add_lora
-from tunebook.recipe import LoraPart, Recipe
+from tunebook.models.loading import load_model
+from tunebook.models.shape import ModelShape
+from tunebook.models.vision import load_processor
+from tunebook.recipe import LoraPart, ModelPart, QuantizationPart, Recipe
+from tunebook.widgets._exports import written_form
 
 SAME = 0.005
 """Largest difference of two log-probabilities, which spread by 0.8; of a file in 32 bit."""
@@ -282,7 +287,8 @@ def test_a_variant_that_llama_cpp_computes_otherwise_is_refused(
 
 def test_what_is_missing_is_said_before_anything_is_written(tmp_path: Path) -> None:
     model, processor = tiny_seeing("smolvlm", tmp_path)
-    with pytest.raises(ModelInvalid, match="processor"):
+    model.name_or_path = str(tmp_path / "elsewhere")
+    with pytest.raises(ModelInvalid, match="give the model's processor"):
         save_gguf(model, processor.tokenizer, tmp_path / "gguf")
     with pytest.raises(RecipeInvalid, match="q4_k_m"):
         save_gguf(model, processor, tmp_path / "gguf", projector="q4_k_m")
@@ -292,6 +298,46 @@ def test_what_is_missing_is_said_before_anything_is_written(tmp_path: Path) -> N
     with pytest.raises(TokenizerUnsupported, match=r"'\\n\\n'"):
         save_gguf(model, processor, tmp_path / "gguf")
     assert not (tmp_path / "gguf").exists()
+
+
+def test_of_a_tokenizer_alone_the_processor_beside_the_model_is_taken(tmp_path: Path) -> None:
+    model, processor = tiny_seeing("qwen2_vl", tmp_path)
+    both = written(model, processor, tmp_path / "both", "q8_0")
+    alone = written(model, processor.tokenizer, tmp_path / "alone", "q8_0")
+    assert [file.read_bytes() for file in alone] == [file.read_bytes() for file in both]
+
+
+def test_a_model_in_4_bit_is_written_from_its_own_weights(tmp_path: Path) -> None:
+    tiny_seeing("qwen2_5_vl", tmp_path)
+    part = ModelPart(name=str(tmp_path / "model"))
+    model = adapted(load_model(part, QuantizationPart(bits=4)))
+    processor = load_processor(part)
+    files = written(model, processor, tmp_path / "gguf")
+    assert max(differences(model, processor, files, 1)) < SAME
+
+
+def test_importance_is_measured_on_the_language_tower(tmp_path: Path) -> None:
+    model, processor = tiny_seeing("qwen2_vl", tmp_path, text_config={"intermediate_size": 256})
+    rows = [[20 + n % 200 for n in range(40)]] * 4
+    language, _ = written(
+        model, processor, tmp_path / "gguf", "q4_k_m", importance="auto", calibration=rows
+    )
+    header = read_gguf(language)
+    assert header.values["quantize.imatrix.entries_count"] > 10
+    assert "Q4_K" in {tensor.type for tensor in header.tensors}
+
+
+def test_the_panel_lists_both_files_and_knows_their_size(tmp_path: Path) -> None:
+    model, processor = tiny_seeing("qwen2_5_vl", tmp_path)
+    recipe = Recipe().with_values({"export.gguf_quantization": ["f16", "q8_0"]})
+    folder = save_gguf(model, processor, tmp_path / "gguf", recipe=recipe)
+    run = SimpleNamespace(recipe=recipe, log=SimpleNamespace(of=lambda _kind: []))
+    form = written_form("gguf", folder, run, ["f16", "q8_0"])
+    assert [part["title"] for part in form["parts"]] == ["F16", "Q8_0", "Vision tower, F16"]
+    assert all("--mmproj" in part["usage"][0][1] for part in form["parts"])
+    shape = ModelShape.from_config(model.config.to_dict())
+    stored = sum(tensor.bytes for file in folder.glob("*.gguf") for tensor in read_gguf(file).tensors)
+    assert predicted_sizes(recipe, shape)["gguf"] == pytest.approx(stored, rel=0.03)
 
 
 def test_the_table_has_every_family_that_the_documentation_names(project_root: Path) -> None:

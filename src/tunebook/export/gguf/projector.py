@@ -73,18 +73,12 @@ def projector_of(base: PreTrainedModel, processor: Any) -> Projector:
         processor: with the tokenizer and what makes pixels of pictures.
 
     Raises:
-        ModelInvalid: a family or variant that llama.cpp does not know, or no processor was given.
+        ModelInvalid: a family or variant that llama.cpp does not know.
         TokenizerUnsupported: tokens are missing that llama.cpp writes around a picture.
     """
     config = base.config
     family = vision_family(config)
-    pictures = getattr(processor, "image_processor", None)
-    if pictures is None:
-        raise ModelInvalid(
-            "The vision tower cannot be written without the picture processor.",
-            f"a {type(processor).__name__} was given, which does not say how pixels are scaled.",
-            "give the model's processor in place of its tokenizer.",
-        )
+    pictures = processor.image_processor
     _require_tokens(family, processor.tokenizer)
     metadata = {f"clip.{key}": value for key, value in _metadata(family, config, pictures).items()}
     layers = metadata["clip.vision.block_count"]

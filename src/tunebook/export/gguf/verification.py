@@ -17,8 +17,9 @@ from tunebook.export.gguf.projector import TYPES
 from tunebook.export.gguf.showing import ANSWER, TOP, Place, Shown
 from tunebook.export.gguf.writer import Content, content_of
 from tunebook.export.gguf_header import read_gguf
-from tunebook.export.processors import words_of
+from tunebook.export.processors import processor_of, words_of
 from tunebook.export.verification import Verification, logits
+from tunebook.models.vision import has_towers
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +61,8 @@ def verify_files(
     Raises:
         FileInvalid: one is no GGUF file, damaged or cut off.
     """
+    if has_towers(base := model.get_base_model() if hasattr(model, "peft_config") else model):
+        tokenizer = processor_of(base, tokenizer)
     eyes = next((file for file in files if is_projector(file.name)), None)
     rest = [file for file in files if not is_projector(file.name)]
     outcomes = [_verified(file, eyes, model, tokenizer, conversations) for file in rest]

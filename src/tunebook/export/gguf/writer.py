@@ -31,7 +31,7 @@ from tunebook.export.gguf.tensors import FileTensor, file_tensors
 from tunebook.export.gguf.vision_families import VisionFamily, vision_family
 from tunebook.export.gguf.vocabulary import Vocabulary, add_vocabulary, vocabulary_of
 from tunebook.export.ollama import write_modelfile
-from tunebook.export.processors import words_of
+from tunebook.export.processors import processor_of, words_of
 from tunebook.export.progress import Progress
 from tunebook.models.loading import portable_name
 from tunebook.models.vision import has_towers
@@ -71,7 +71,8 @@ def save_gguf(
     Args:
         model: a PEFT model, or a plain one; it is not changed.
         tokenizer: written into the file, chat template included, and into a Modelfile for Ollama,
-            which names the first quantization. Of a model that sees, its processor.
+            which names the first quantization. Of a model that sees, its processor; of a tokenizer
+            alone the processor beside the model's weights is taken.
         folder: must not exist, or be empty, unless `replace`. Files are named after the model and
             the quantization, such as `tunebook-tiny-Q4_K_M.gguf`.
         quantization: names of `MIXES` or `ALIASES`; None takes the recipe's, or "q4_k_m". "dynamic"
@@ -225,9 +226,9 @@ class Content:
 def content_of(model: Any, tokenizer: Any, *, recipe: Recipe | None = None) -> Content:
     """What the files of a model hold; arguments and errors are those of `save_gguf`."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
-    sees = has_towers(base)
-    if sees:
+    if sees := has_towers(base):
         vision_family(base.config)  # whose error tells more than that of its language tower
+        tokenizer = processor_of(base, tokenizer, recipe)
     architecture, text = architecture_of(base.config)
     projector = projector_of(base, tokenizer) if sees else None
     tensors = list(file_tensors(base, architecture, text))
