@@ -4,6 +4,7 @@ Needs torch and, where it exists, triton; knows no model, no trainer and no `tun
 """
 
 from tunebook_kernels._launch import can_launch, triton_runs_on
+from tunebook_kernels.ahead import compile_ahead, start_up
 from tunebook_kernels.attention import (
     flash_attention,
     flash_attention_backward,
@@ -64,6 +65,7 @@ __all__ = [
     "apply_rope",
     "apply_rope_reference",
     "can_launch",
+    "compile_ahead",
     "dequantize_4bit",
     "dequantize_8bit",
     "flash_attention",
@@ -94,6 +96,7 @@ __all__ = [
     "rms_norm_reference",
     "rope_backward",
     "rope_forward",
+    "start_up",
     "swiglu",
     "swiglu_reference",
     "takes_attention",

@@ -20,6 +20,7 @@ except ImportError:  # platforms without triton: the references serve
     tl = None
 
 __all__ = [
+    "FUNCTIONS",
     "INTERPRETED",
     "as_rows",
     "can_launch",
@@ -33,6 +34,7 @@ __all__ = [
     "takes_rows",
     "tile_of_rows",
     "tl",
+    "triton",
     "triton_runs_on",
 ]
 
@@ -47,9 +49,17 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 INTERPRETED = triton is not None and bool(triton.knobs.runtime.interpret)
 
 
+FUNCTIONS: list[Any] = []
+"""All that `jit` made."""
+
+
 def jit(function: Callable[..., Any], **options: Any) -> Any:
     """`triton.jit`, or the function unchanged where there is no triton."""
-    return function if triton is None else triton.jit(function, **options)
+    if triton is None:
+        return function
+    made = triton.jit(function, **options)
+    FUNCTIONS.append(made)
+    return made
 
 
 def triton_runs_on(device: torch.device) -> bool:

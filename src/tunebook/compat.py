@@ -133,6 +133,8 @@ def _config(args: Any, moved: dict[str, Any], model: Any) -> TrlSFTConfig:
     chosen = getattr(model, "tunebook_checkpointing", None)
     if chosen is not None:
         config.gradient_checkpointing = bool(chosen)
+    if config.dataloader_pin_memory and not config.use_cpu:  # no batch waits for the step before it
+        config.accelerator_config.non_blocking = True  # type: ignore[union-attr]
     return config
 
 

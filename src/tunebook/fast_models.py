@@ -219,7 +219,7 @@ class FastLanguageModel(_Face):
                 as in `peft.LoraConfig`.
             use_gradient_checkpointing: "auto" or "unsloth" keeps as much of the activations as memory
                 allows, True nothing that can be computed again, False everything. With all but False
-                the inputs of layers are offloaded to the host's memory where it is short even so.
+                what layers keep is offloaded to the host's memory where it is short even so.
                 None takes the one given at loading.
             memory_budget: as in the recipe, such as "6.5GiB"; "auto" is what is free.
             random_state: seed of the new matrices.

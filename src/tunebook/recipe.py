@@ -232,11 +232,13 @@ class LoraPart(Part):
         title="Vision tower",
         description="Adapters on the layers that look at pictures, and on what hands them to the "
         "language model. Off: it learns to speak about what it sees already. Of models that see.",
+        advanced=True,
     )
     language_layers: bool = knob(
         True,
         title="Language tower",
         description="Adapters on the layers that read and write text. Of models that see.",
+        advanced=True,
     )
     attention_modules: bool = knob(
         True,
@@ -399,7 +401,7 @@ class TrainingPart(Part):
         "auto",
         title="Recompute activations",
         description="Saves memory by computing activations twice. Auto keeps as many as fit, layer by "
-        "layer on a GPU; on keeps none, off keeps all. Unless it is off, inputs of layers may wait "
+        "layer on a GPU; on keeps none, off keeps all. Unless it is off, what layers keep may wait "
         "in the computer's own memory where the device's is short.",
     )
     memory_budget: str = knob(

@@ -106,3 +106,29 @@ def test_without_learning_no_graph_is_made():
     q, k, v = states(torch.float32, 4, rows=1)
     made = attention_forward(q, k, v, learns=False, scale=0.1)
     assert not made.output.requires_grad
+
+
+@pytest.mark.parametrize("head_dim", [16, 64, 128])
+@pytest.mark.parametrize("heads", [2, 6], ids=["one to one", "grouped"])
+def test_by_hand_it_gives_what_sdpa_gives_and_takes_inputs_made_again(heads, head_dim):
+    """On a CPU to the last bit."""
+    dtype = torch.float32 if DEVICE == "cpu" else torch.bfloat16
+    q, k, v = (x[..., :1].repeat(1, 1, 1, head_dim) for x in states(dtype, heads, rows=2))
+    q = q * torch.linspace(-1, 1, head_dim, device=DEVICE, dtype=dtype)
+    made = attention_forward(q, k, v, learns=True, scale=0.1)
+    assert made.by_hand
+    upstream = torch.randn(q.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE, dtype)
+    without = made.with_inputs(None, None, None)
+    again = without.with_inputs(*(x.clone() for x in (q, k, v)))
+    leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+    output = attend(*leaves, scale=0.1)
+    wanted = [output, *torch.autograd.grad(output, leaves, upstream)]
+    for ours, theirs in zip([again.output, *again.backward(upstream)], wanted, strict=True):
+        share = 0.0 if DEVICE == "cpu" else TOLERANCE[dtype]
+        assert float((ours - theirs).norm()) <= share * float(theirs.norm())
+
+
+def test_what_a_graph_holds_is_not_by_hand():
+    q, k, v = states(torch.float32, 4, rows=1)
+    for how in ({"window": 5}, {"segments": segments()}):
+        assert not attention_forward(q, k, v, learns=True, scale=0.1, **how).by_hand

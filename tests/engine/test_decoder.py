@@ -15,7 +15,8 @@ from families import DEVICE
 from steps import Batch, Step, assert_same, distance, error, random_batch, take_step
 
 from tunebook.engine import LayerMemory, fused_layers, patch, spend, unpatch
-from tunebook.engine.decoder import ALL, NOTHING, FusedLayer, scratch_owner
+from tunebook.engine.attention import attention_forward
+from tunebook.engine.decoder import ALL, NOTHING, FusedLayer, Keep, scratch_owner
 from tunebook.engine.decoder_blocks import MLPBlock
 from tunebook.engine.linear_group import SCRATCH
 from tunebook.training.memory import measure_step_memory
@@ -90,6 +91,37 @@ def test_scratch_goes_with_its_model_and_stays_with_others(
     del model, second, models
     gc.collect()
     assert owner not in {key[0] for key in SCRATCH._buffers}
+
+
+@pytest.mark.parametrize("kind", ["plain", "padded left"])
+@pytest.mark.parametrize("lora", [{}, {"lora_dropout": 0.3}], ids=["", "dropout"])
+@pytest.mark.parametrize("family", ["llama", "gemma", "gemma2", "gemma3_text", "qwen3", "phi3"])
+def test_q_k_and_v_are_made_again_without_their_attention(
+    tiny_model, with_lora, monkeypatch, family, lora, kind
+):
+    """The same step to the last bit, whether attention is by hand or a graph holds q, k and v."""
+    model = with_lora(tiny_model(family), tuned=True, **lora).train()
+    patch(model, device="any")
+    batch = random_batch(kind, DEVICE)
+    made: list[Any] = []
+
+    def noted(*args: Any, **how: Any) -> Any:
+        made.append(attention_forward(*args, **how))
+        return made[-1]
+
+    monkeypatch.setattr("tunebook.engine.decoder_blocks.attention_forward", noted)
+    spend(model, [LayerMemory(ALL)] * 2)
+    expected = take_step(model, batch, seed=5)
+    made.clear()
+    spend(model, [LayerMemory(Keep(attention=False, gate_up=False, normed=False))] * 2)
+    ours = take_step(model, batch, seed=5)
+    by_graph = sum(not one.by_hand for one in made[:2])
+    assert len(made) == 2 + by_graph  # what a graph made is made again
+    if DEVICE == "cpu" and kind == "plain" and family in ("llama", "qwen3"):
+        assert not by_graph
+    for name, gradient in ours.gradients.items():
+        same = torch.equal(gradient, expected.gradients[name])
+        assert same or (DEVICE == "cuda" and distance(gradient, expected.gradients[name]) < 1e-5)
 
 
 @pytest.mark.parametrize("memory", [ALL, NOTHING], ids=["all kept", "nothing kept"])

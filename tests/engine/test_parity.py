@@ -12,6 +12,8 @@ from tunebook.engine import (
     unpatch,
 )
 from tunebook.engine.modules import swap_forward, swapped_kind
+from tunebook.models.loading import load_model, load_tokenizer
+from tunebook.recipe import Recipe
 
 FAMILIES = ["llama", "qwen2", "qwen3", "mistral", "gemma2", "phi3"]
 PARTS = 10  # of a Llama of two layers: its head, 2 layers, 2 MLPs and 5 norms
@@ -42,6 +44,16 @@ def test_patched_four_bit_layers_are_the_same_function(tiny_model, with_lora, in
     model = with_lora(model, tuned=True)
     assert type(model.model.model.layers[0].mlp.gate_proj.base_layer).__name__ == "Linear4bit"
     assert len(patch(model, device="any").swapped) == PARTS
+    parity = check_parity(model, input_ids)
+    assert parity.ok, str(parity)
+
+
+def test_rounding_of_a_model_that_is_surprised_is_no_other_function(with_lora):
+    recipe = Recipe().with_values({"model.dtype": "bfloat16"})
+    model = with_lora(load_model(recipe.model, recipe.quantization, device="cpu"))
+    words = load_tokenizer(recipe.model)("The cat sat on the mat and then it went home.")
+    input_ids = torch.tensor([words["input_ids"]])  # few tokens, each at 8 to 9 nats
+    patch(model, device="any")
     parity = check_parity(model, input_ids)
     assert parity.ok, str(parity)
 

@@ -123,6 +123,20 @@ def test_what_a_folder_holds(tmp_path: Path, model: Any, tokenizer: Any) -> None
     assert form_of(tmp_path) == "merged_16bit"
 
 
+def test_what_takes_pictures_is_loaded_with_its_processor(tmp_path: Path) -> None:
+    (tmp_path / "processor_config.json").write_text("{}")
+    recipe = Recipe().with_values({"model.name": "Qwen/Qwen2.5-VL-7B-Instruct"})
+    lines = dict(usage("adapter", str(tmp_path), recipe))
+    assert "model, processor = FastVisionModel.from_pretrained" in lines["Tunebook"]
+    assert 'AutoModelForImageTextToText.from_pretrained("Qwen/Qwen2.5-VL-7B' in lines["PEFT"]
+    lines = dict(
+        usage("merged_16bit", "me/x", recipe, files=["config.json", "processor_config.json"])
+    )
+    assert "processor = AutoProcessor.from_pretrained" in lines["transformers"]
+    lines = dict(usage("merged_16bit", "me/x", recipe, files=["config.json"]))
+    assert "tokenizer = AutoTokenizer.from_pretrained" in lines["transformers"]
+
+
 def test_lines_that_would_not_work_are_not_shown() -> None:
     titles = [title for title, _ in usage("adapter", "runs/x/export/adapter", Recipe())]
     assert titles == ["Tunebook"]  # nothing else finds the model that ships inside

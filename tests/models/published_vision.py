@@ -67,7 +67,9 @@ _LARGE_SIGLIP = {
 }
 
 
-def _text(width: int, wide: int, layers: int, heads: int, keys: int, vocabulary: int, **more: Any) -> Any:
+def _text(
+    width: int, wide: int, layers: int, heads: int, keys: int, vocabulary: int, **more: Any
+) -> Any:
     return {
         "hidden_size": width,
         "intermediate_size": wide,
@@ -84,7 +86,12 @@ def _qwen2(kind: str, text: dict[str, Any], tower: dict[str, Any], tied: bool) -
 
 
 def _qwen3(text: dict[str, Any], tower: dict[str, Any], tied: bool) -> dict[str, Any]:
-    text = {**text, "model_type": "qwen3_vl_text", "head_dim": 128, "max_position_embeddings": 262144}
+    text = {
+        **text,
+        "model_type": "qwen3_vl_text",
+        "head_dim": 128,
+        "max_position_embeddings": 262144,
+    }
     tower = {**tower, "model_type": "qwen3_vl"}
     return {
         "model_type": "qwen3_vl",
@@ -220,7 +227,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "sliding_window": None,
             "vocab_size": 131072,
         },
-        "vision_config": {"model_type": "pixtral", "head_dim": 64, "image_size": 1024, "patch_size": 16},
+        "vision_config": {
+            "model_type": "pixtral",
+            "head_dim": 64,
+            "image_size": 1024,
+            "patch_size": 16,
+        },
     },
     "Mistral-Small-3.1-24B-Instruct-2503": {
         "model_type": "mistral3",
@@ -269,7 +281,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vision_feature_layer": -2,
         "vision_feature_select_strategy": "default",
         "tie_word_embeddings": False,
-        "text_config": {"model_type": "llama", "max_position_embeddings": 4096, "vocab_size": 32064},
+        "text_config": {
+            "model_type": "llama",
+            "max_position_embeddings": 4096,
+            "vocab_size": 32064,
+        },
         "vision_config": _CLIP_336,
     },
     "SmolVLM-256M-Instruct": _smol(

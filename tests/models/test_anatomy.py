@@ -8,7 +8,7 @@ from tunebook.errors import RecipeInvalid
 from tunebook.models.anatomy import SHORTCUTS, layer_anatomy, toggled
 from tunebook.models.catalog import find
 from tunebook.models.shape import ModelShape
-from tunebook.recipe import LoraPart
+from tunebook.recipe import ALL_LINEAR, LoraPart
 
 TINY = {
     "vocab_size": 96,
@@ -108,3 +108,21 @@ def test_the_last_adapter_stays_and_unknown_names_are_told():
         toggled(entry.shape, LoraPart(), "wqkv")
     odd = layer_anatomy(entry.shape, LoraPart(target_modules=["q_proj", "lm_head"]))
     assert odd.unknown == ["lm_head"]
+
+
+def test_a_model_that_sees_trains_its_tower_too_and_shows_what_is_switched_off():
+    entry = find("Qwen2.5-VL-7B-Instruct")
+    assert entry is not None
+    for values in (
+        {},
+        {"vision_layers": False},
+        {"language_layers": False},
+        {"mlp_modules": False},
+    ):
+        lora = LoraPart(r=8, **values)
+        anatomy = layer_anatomy(entry.shape, lora)
+        assert anatomy.trainable == entry.shape.lora_parameters(lora)
+        assert [part.name for part in anatomy.parts] == ALL_LINEAR
+    assert not any(
+        part.adapted for part in layer_anatomy(entry.shape, LoraPart(language_layers=False)).parts
+    )

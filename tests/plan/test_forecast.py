@@ -11,7 +11,7 @@ from tunebook.plan import DataSize, Hardware, Strategy, make_forecast, make_plan
 from tunebook.plan.forecast import count_steps, worst_batch
 from tunebook.plan.fused_timing import device_seconds
 from tunebook.plan.memory import Batch, memory_parts
-from tunebook.plan.nouns import PARTS
+from tunebook.plan.nouns import PARTS, Level
 from tunebook.recipe import Recipe
 
 GIB = 2**30
@@ -225,7 +225,7 @@ def test_time_of_a_fused_step_agrees_with_an_h100(name, rows, length, measured):
     layers = shape.num_hidden_layers
     batch = Batch(rows, length, masked=False)
     for (level, resident), milliseconds in zip(
-        ((4, layers), (4, 0), (0, 0)), measured, strict=True
+        ((Level.ALL, layers), (Level.ALL, 0), (Level.NOTHING, 0)), measured, strict=True
     ):
         fused = {"engine": "fused", "attention": "cudnn", "resident_layers": resident}
         how = strategy(rows, recompute=False, levels=(level,) * layers, **fused)
@@ -235,7 +235,7 @@ def test_time_of_a_fused_step_agrees_with_an_h100(name, rows, length, measured):
 
 def test_the_host_counts_unless_steps_are_replayed():
     shape = shape_of("Llama-3.2-1B-Instruct")
-    how = strategy(1, recompute=False, engine="fused", attention="cudnn", levels=(4,) * 16)
+    how = strategy(1, recompute=False, engine="fused", attention="cudnn", levels=(Level.ALL,) * 16)
     h100 = Hardware.of("H100")
 
     def seconds(mean: float, **changes) -> float:

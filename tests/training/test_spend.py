@@ -56,7 +56,7 @@ def test_each_level_keeps_what_the_one_below_keeps_and_more():
         {name for name, value in vars(memory.keep).items() if value}
         for memory in layer_memory(strategy(tuple(Level)))
     ]
-    assert [len(names) for names in kept] == [0, 1, 2, 3, 4]
+    assert [len(names) for names in kept] == [0, 1, 2, 3, 4, 5]
     assert all(less < more for less, more in itertools.pairwise(kept))
 
 
@@ -83,7 +83,11 @@ def test_a_model_that_is_not_patched_as_planned_is_told_from_one_that_is(model):
 def test_the_first_layers_inputs_go_to_the_host(model):
     assert apply_strategy(model, strategy((Level.NOTHING,) * 4, offloaded_layers=2))
     berths = [berth_of(layer) for layer in fused_layers(model)]
-    assert [berth and berth.stows for berth in berths] == [True, True, False, None]
+    assert [berth and berth.stows for berth in berths] == ["inputs", "inputs", "nothing", None]
+    how = strategy((Level.OUTPUT,) * 4, offloaded_layers=1, offloaded="output")
+    assert apply_strategy(model, how)
+    berths = [berth_of(layer) for layer in fused_layers(model)]
+    assert [berth and berth.stows for berth in berths] == ["output", "nothing", None, None]
     assert apply_strategy(model, strategy((Level.NOTHING,) * 4))
     assert [berth_of(layer) for layer in fused_layers(model)] == [None] * 4
 
@@ -98,7 +102,7 @@ def test_running_out_of_memory_takes_smaller_plans_until_nothing_is_left(model):
         keeps = [fused(layer).keep for layer in fused_layers(model)]
         assert keeps == [memory.keep for memory in layer_memory(plan.strategy)]
         berths = [berth_of(layer) for layer in fused_layers(model)]
-        stowing = sum(berth is not None and berth.stows for berth in berths)
+        stowing = sum(berth is not None and berth.stows != "nothing" for berth in berths)
         assert stowing == plan.strategy.offloaded_layers
         assert plan.strategy.effective_batch == recipe.effective_batch
         taken.append(plan)

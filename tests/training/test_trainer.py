@@ -30,6 +30,7 @@ from tunebook.engine import (
     unpatch,
 )
 from tunebook.engine.decoder import NOTHING, berth_of
+from tunebook.engine.offload import Stows
 from tunebook.events import EventLog, StepEvent, WarningEvent
 from tunebook.recipe import Recipe
 from tunebook.training import Run, train
@@ -122,6 +123,38 @@ def test_batch_and_accumulation_are_the_same_step_in_other_pieces(tmp_path, pack
         for name in ("loss", "grad_norm", "entropy"):
             same = pytest.approx(column(curves[0], name), rel=ROUNDING)
             assert column(other, name) == same
+
+
+class Unwaiting(TrainerCallback):
+    """While it lasts, whoever waits for the device inside of a step fails."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.modes = {first: "error", last: "default"}
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step in self.modes:
+            torch.cuda.set_sync_debug_mode(self.modes.pop(state.global_step))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
+def test_no_step_waits_for_the_device(tmp_path, packing):
+    sizes = {"training.packing": packing, "model.dtype": "auto", "training.save_steps": 1000}
+    recipe, prepared = demo(14, 4, 1, **sizes)
+    batch = probe(prepared.data, prepared.model)
+    patch_checked(prepared.model, batch["input_ids"], batch["labels"])
+    unwaiting = Unwaiting(6, 12)
+    trainer = make_trainer(
+        recipe, prepared.plan.strategy, prepared.model, prepared.tokenizer, prepared.data.train,
+        None, output_dir=tmp_path, callbacks=[unwaiting],
+    )  # fmt: skip
+    try:
+        log = logged(trainer)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert not unwaiting.modes
+    assert column(log, "step") == list(range(1, 15))
 
 
 # ----------------------------------------------------------------------- small models, row by row
@@ -302,7 +335,8 @@ def test_offloaded_inputs_train_to_the_same_numbers(tmp_path, monkeypatch, full_
     monkeypatch.setattr(SFTTrainer, "step_down", lambda self: 1)
     for offloaded in (0, 2):
         model = patched(small_model(num_hidden_layers=4))
-        spend(model, [LayerMemory(NOTHING, offload=index < offloaded) for index in range(4)])
+        wanted: list[Stows] = ["inputs"] * offloaded + ["nothing"] * (4 - offloaded)
+        spend(model, [LayerMemory(NOTHING, offload=one) for one in wanted])
         calls: list[int] = []
 
         def full_once(self: SFTTrainer, model: Any, inputs: Any, calls: list[int] = calls) -> Any:
@@ -326,7 +360,7 @@ def test_offloaded_inputs_train_to_the_same_numbers(tmp_path, monkeypatch, full_
 
 def test_a_host_without_room_is_told_once(tmp_path):
     model = patched(small_model(num_hidden_layers=4))
-    spend(model, [LayerMemory(NOTHING, offload=True)] * 4)
+    spend(model, [LayerMemory(NOTHING, offload="inputs")] * 4)
     trainer, _ = small_run(tmp_path, model, max_steps=1)
     log = EventLog(tmp_path / "events.jsonl")
     callback = EventCallback(log, model, lambda: False)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from tunebook.engine.direct_attention import Attention, direct_attention, generation
 from tunebook.engine.softcap import in_full, repeat_heads, with_key_cache
 from tunebook_kernels import (
     flash_attention,
@@ -91,7 +92,7 @@ def attend(
     if mask is not None:
         k, v = repeat_heads(k, q), repeat_heads(v, q)
         return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-    if q.is_cuda and _generation(q.device) < 8:  # its kernels take no groups of heads
+    if q.is_cuda and generation(q.device) < 8:  # its kernels take no groups of heads
         k, v = repeat_heads(k, q), repeat_heads(v, q)
     grouped = k.shape[1] != q.shape[1]
     if not q.is_cuda:
@@ -104,51 +105,6 @@ def attend(
         )
 
 
-@dataclass(frozen=True)
-class Attention:
-    """One attention and what its backward needs.
-
-    Attributes:
-        output: (batch, heads, length, head_dim).
-        q, k, v: leaves of a small autograd graph that ends in `output`, or plain tensors.
-        saved: of cuDNN: log-sum-exp, then its philox state and lengths; None for a graph.
-    """
-
-    output: torch.Tensor
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    scale: float
-    saved: tuple[Any, ...] | None = None
-
-    def backward(self, upstream: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Gradients of q, k and v. upstream: in the shape of `output`."""
-        if self.saved is None:
-            return torch.autograd.grad(self.output, (self.q, self.k, self.v), upstream)
-        lse, starts_q, starts_k, longest_q, longest_k, seed, offset = self.saved
-        gradients: tuple[torch.Tensor, ...] = (
-            torch.ops.aten._scaled_dot_product_cudnn_attention_backward(
-                upstream,
-                self.q,
-                self.k,
-                self.v,
-                self.output,
-                lse,
-                seed,
-                offset,
-                None,
-                starts_q,
-                starts_k,
-                longest_q,
-                longest_k,
-                0.0,
-                True,
-                scale=self.scale,
-            )
-        )
-        return gradients
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Capped(Attention):
     """One by the kernel for softcaps: its rows' sums, and what else it was told."""
@@ -156,10 +112,10 @@ class _Capped(Attention):
     lse: torch.Tensor
     how: dict[str, Any]
 
+    by_hand: ClassVar[bool] = True
+
     def backward(self, upstream: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return flash_attention_backward(
-            upstream, self.q, self.k, self.v, self.output, self.lse, **self.how
-        )
+        return flash_attention_backward(upstream, *self.inputs, self.output, self.lse, **self.how)
 
 
 def attention_forward(
@@ -171,11 +127,9 @@ def attention_forward(
         learns: whether the backward will be called.
         how: `window`, `softcap`, `segments` and `mask`, as of `attend`.
     """
-    if _is_plain(q, **how) and _direct_cudnn(q):
-        made = torch.ops.aten._scaled_dot_product_cudnn_attention(
-            q, k, v, None, learns, 0.0, True, False, scale=scale
-        )
-        return Attention(made[0], q, k, v, scale, tuple(made[1:8]))
+    direct = direct_attention(q) if _is_plain(q, **how) else None
+    if direct is not None:
+        return direct.run(q, k, v, scale, learns=learns)
     if how.get("softcap") is not None and how.get("mask") is None and takes_attention(q, k, v):
         flash = _flash(scale, how.get("window"), how["softcap"], how.get("segments"))
         output, lse = flash_attention_forward(q, k, v, **flash)
@@ -204,47 +158,6 @@ def _is_plain(
     if softcap is not None or segments is not None or mask is not None:
         return False
     return window is None or window >= q.shape[2]
-
-
-def _direct_cudnn(q: torch.Tensor) -> bool:
-    """Whether cuDNN may be called by hand, which spares the host half of the time of a call."""
-    return (
-        q.is_cuda
-        and q.dtype in (torch.float16, torch.bfloat16)
-        and q.shape[-1] in (64, 128)
-        and q.shape[2] > 1
-        and _generation(q.device) >= 9
-        and _cudnn_agrees(q.device)
-    )
-
-
-@functools.cache
-@torch.no_grad()
-def _cudnn_agrees(device: torch.device) -> bool:
-    """Whether these operations of PyTorch exist in the form used here and give what SDPA gives.
-
-    They are not public; where they change, SDPA serves.
-    """
-    generator = torch.Generator(device).manual_seed(0)
-    shape = (1, 4, 64, 64)
-    q, k, v, upstream = (
-        torch.randn(shape, device=device, generator=generator).to(torch.bfloat16) for _ in range(4)
-    )
-    k, v = k[:, :2], v[:, :2]
-    try:
-        made = torch.ops.aten._scaled_dot_product_cudnn_attention(
-            q, k, v, None, True, 0.0, True, False, scale=0.125
-        )
-        ours = Attention(made[0], q, k, v, 0.125, tuple(made[1:8])).backward(upstream)
-    except Exception:  # another signature, no such kernel, no library: then it is not used
-        return False
-    with torch.enable_grad():
-        leaves = [states.float().requires_grad_() for states in (q, k, v)]
-        sdpa: Any = scaled_dot_product_attention
-        output = sdpa(*leaves, is_causal=True, scale=0.125, enable_gqa=True)
-        theirs = torch.autograd.grad(output, leaves, upstream.float())
-    pairs = zip((made[0], *ours), (output, *theirs), strict=True)
-    return all(bool((a.float() - b).norm() <= 0.03 * b.norm()) for a, b in pairs)
 
 
 def registered_attention(
@@ -295,19 +208,14 @@ def register() -> None:
 def _order(q: torch.Tensor) -> list[SDPBackend]:
     """Fastest first. cuDNN's plans pay from Hopper on; measured, see benchmarks/NOTES.md."""
     flash = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    return [SDPBackend.CUDNN_ATTENTION, *flash] if _generation(q.device) >= 9 else flash
-
-
-@functools.cache
-def _generation(device: torch.device) -> int:
-    return torch.cuda.get_device_capability(device)[0]
+    return [SDPBackend.CUDNN_ATTENTION, *flash] if generation(q.device) >= 9 else flash
 
 
 def _has_varlen(q: torch.Tensor) -> bool:
     return (
         q.is_cuda
         and q.dtype in (torch.float16, torch.bfloat16)
-        and _generation(q.device) >= 8
+        and generation(q.device) >= 8
         and q.shape[-1] <= 256
     )
 

@@ -37,7 +37,7 @@ from tunebook.engine.modules import (
     swapped_kind,
 )
 from tunebook.engine.norm import convention_of
-from tunebook.engine.offload import Berth, Stowed
+from tunebook.engine.offload import Berth, Cargo, loaded, unloaded
 
 _SANDWICH = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 
@@ -48,6 +48,8 @@ class Keep:
 
     Attributes:
         attention: q, k, v and the attention's output.
+        output: the attention's output alone, or with its log-sum-exp where that is all the backward
+            needs beside q, k and v (which are repeated). Where a graph holds them, it is not followed.
         residual: the sum after the attention (without it o's product is repeated).
         gate_up: gate and up.
         normed: the outputs of the two norms.
@@ -56,6 +58,7 @@ class Keep:
     """
 
     attention: bool = True
+    output: bool = True
     residual: bool = True
     gate_up: bool = True
     normed: bool = True
@@ -63,7 +66,7 @@ class Keep:
 
 
 ALL = Keep()
-NOTHING = Keep(False, False, False, False)
+NOTHING = Keep(False, False, False, False, False)
 
 
 class FusedLayer:
@@ -148,6 +151,19 @@ class FusedLayer:
             )
             return self.mlp.forward(middle, context)[0].view(hidden_states.shape)
 
+    @torch.no_grad()
+    def rehearse(self, hidden_states: torch.Tensor, kwargs: dict[str, Any]) -> None:
+        """Call all kernels of a forward and backward in this thread, for their own sake."""
+        self._refresh_adapters(hidden_states)
+        context = Context.of(hidden_states, kwargs, 0)
+        with no_autocast(hidden_states):
+            x = hidden_states.reshape(-1, hidden_states.shape[-1])
+            attended = self.attention.start(x, context)
+            middle = self.attention.finish(x, attended, context)
+            y, gated = self.mlp.forward(middle, context)
+            dmiddle, _ = self.mlp.backward(y, middle, gated, context)
+            self.attention.backward(dmiddle, x, attended, context, needed=True)
+
     def tile_of(self, keep: Keep, x: torch.Tensor) -> int | None:
         """Rows that the MLP works on at a time, None for all at once."""
         if keep.tile is None or keep.gate_up or self.drops or keep.tile >= x.shape[0]:
@@ -185,17 +201,26 @@ class _Layer(torch.autograd.Function):
         hidden_states: torch.Tensor,
         *trainable: torch.Tensor,
     ) -> torch.Tensor:
-        stowed: Stowed | None = None
+        cargo: Cargo | None = None
         ctx.before = None
         with no_autocast(hidden_states):
             x = hidden_states.reshape(-1, hidden_states.shape[-1])
             if berth is not None:
-                stowed, ctx.before = berth.enter(x)
+                cargo, ctx.before = berth.enter()
+            held: tuple[Any, ...] = (x if cargo is None else cargo.load(x),)
             attended = layer.attention.start(x, context)
             middle = layer.attention.finish(x, attended, context)
-            # before the MLP, which needs room of its own
+            # before the MLP, which needs room of its own, and which copies may run beside
             ctx.attended = _trim_attended(layer, attended, keep)
             del attended
+            sum_: Any = middle if keep.residual else None
+            if cargo is not None and berth is not None:
+                if sum_ is not None and berth.sums:
+                    sum_ = cargo.load(sum_)
+                if ctx.attended is not None and ctx.attended.attention.by_hand:
+                    ctx.attended = loaded(ctx.attended, cargo, berth.attended)
+                cargo.seal()
+            held = (*held, sum_)
             tile = layer.tile_of(keep, x)
             if tile:
                 y, gated = layer.mlp.forward_in_tiles(middle, context, tile)
@@ -204,22 +229,29 @@ class _Layer(torch.autograd.Function):
         ctx.tile = tile
         ctx.layer, ctx.context = layer, context
         ctx.gated = _trim_gated(layer, gated, keep)
-        ctx.save_for_backward(None if stowed else x, middle if keep.residual else None)
-        ctx.stowed = stowed
-        if stowed is not None:
-            stowed.settle()
+        # tickets cannot be saved as tensors are
+        ctx.held = tuple(None if isinstance(one, torch.Tensor) else one for one in held)
+        ctx.save_for_backward(*(one if isinstance(one, torch.Tensor) else None for one in held))
+        ctx.cargo = cargo
+        if berth is not None:
+            berth.leave(cargo, ctx.before)
         return y.view(hidden_states.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
         layer, context = ctx.layer, ctx.context
-        x, middle = ctx.saved_tensors
-        if x is None:
-            x = ctx.stowed.take()
+        attended: Attended | None = ctx.attended
+        x, middle = (
+            one if ticket is None else ticket
+            for one, ticket in zip(ctx.saved_tensors, ctx.held, strict=True)
+        )
+        if ctx.cargo is not None:
+            arrived = ctx.cargo.take()
+            x, middle, attended = (unloaded(one, arrived) for one in (x, middle, attended))
+            del arrived
         if ctx.before is not None:
             ctx.before.send_for()
-        attended: Attended | None = ctx.attended
         gated: Gated = ctx.gated or Gated(None, None, None)  # None: a graph that is run twice
         ctx.attended = ctx.gated = None
         shape = dy.shape
@@ -246,8 +278,8 @@ class _Layer(torch.autograd.Function):
 
 def _trim_attended(layer: FusedLayer, kept: Attended, keep: Keep) -> Attended | None:
     if not keep.attention:
-        return None
-    if not keep.normed:
+        return layer.attention.forget_inputs(kept) if keep.output else None
+    if not keep.normed and kept.entered is not None:
         layer.attention.entrance.forget(kept.entered)
     return kept
 

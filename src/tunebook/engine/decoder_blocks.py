@@ -7,14 +7,15 @@ is made again. Knows no autograd function, no model, and not who decides what is
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from tunebook.engine.activation import Activation
-from tunebook.engine.attention import CAUSAL, Attention, Segments, attention_forward
+from tunebook.engine.attention import CAUSAL, Segments, attention_forward
+from tunebook.engine.direct_attention import Attention
 from tunebook.engine.linear_group import LinearGroup
 from tunebook_kernels import (
     gated_backward,
@@ -245,14 +246,14 @@ class Attended:
     """What an attention block keeps.
 
     Attributes:
-        entered: of q|k|v.
+        entered: of q|k|v; None where they are to be made again.
         attention: with its own backward.
         rows: the attention's output, (T, heads · head_dim).
         projected, head_rstd: q|k|v before their norm, and its statistics, where there is one.
         gone: of o; None until it was computed.
     """
 
-    entered: Entered
+    entered: Entered | None
     attention: Attention
     rows: torch.Tensor
     projected: torch.Tensor | None
@@ -287,15 +288,11 @@ class AttentionBlock:
 
     def start(self, x: torch.Tensor, context: Context, *, learns: bool = True) -> Attended:
         """Everything up to the attention's output. x: (T, hidden_size)."""
-        projected, entered = self.entrance.forward(x, context.seed)
-        rotated, head_rstd = self._rotate(projected, context)
-        batch, length = context.shape
-        heads = rotated.view(batch, length, -1, self.head_dim).transpose(1, 2)
-        first, last = self.heads, self.heads + self.key_heads
+        q, k, v, from_x = self._heads(x, context)
         attention = attention_forward(
-            heads[:, :first],
-            heads[:, first:last],
-            heads[:, last:],
+            q,
+            k,
+            v,
             learns=learns,
             scale=self.scale,
             window=self.window,
@@ -303,9 +300,18 @@ class AttentionBlock:
             segments=context.segments,
             mask=context.mask,
         )
-        rows = attention.output.detach().transpose(1, 2).reshape(batch * length, -1)
-        before = None if head_rstd is None else projected
-        return Attended(entered, attention, rows, before, head_rstd)
+        rows = attention.output.detach().transpose(1, 2).reshape(x.shape[0], -1)
+        return Attended(attention=attention, rows=rows, **from_x)
+
+    def forget_inputs(self, kept: Attended) -> Attended | None:
+        """All but q, k, v and what led to them, which the backward makes again; None for a graph.
+
+        A graph holds q, k and v, so that all of it would have to be made again.
+        """
+        if not kept.attention.by_hand:
+            return None
+        attention = kept.attention.with_inputs(None, None, None)
+        return Attended(None, attention, kept.rows, None, None, kept.gone)
 
     def finish(self, x: torch.Tensor, kept: Attended, context: Context) -> torch.Tensor:
         """The block's output."""
@@ -323,6 +329,9 @@ class AttentionBlock:
         o = self.exit.group
         gradients += o.parameter_gradients(inner, g, kept.rows, gone.low, context.seed + 1)
         upstream = drows.view(*context.shape, self.heads, self.head_dim).transpose(1, 2)
+        if kept.entered is None:
+            kept = self._with_inputs_again(x, kept, context)
+        assert kept.entered is not None
         dq, dk, dv = kept.attention.backward(upstream)
         del drows, upstream, inner
         qkv = self.entrance.group
@@ -331,6 +340,23 @@ class AttentionBlock:
         del dq, dk, dv
         dx, more = self.entrance.backward(buffer, x, kept.entered, dy, context.seed, needed=needed)
         return dx, gradients + more
+
+    def _heads(
+        self, x: torch.Tensor, context: Context
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """q, k and v, (batch, heads, length, head_dim), and what `Attended` keeps of the way there."""
+        projected, entered = self.entrance.forward(x, context.seed)
+        rotated, head_rstd = self._rotate(projected, context)
+        heads = rotated.view(*context.shape, -1, self.head_dim).transpose(1, 2)
+        first, last = self.heads, self.heads + self.key_heads
+        before = None if head_rstd is None else projected
+        from_x = {"entered": entered, "projected": before, "head_rstd": head_rstd}
+        return heads[:, :first], heads[:, first:last], heads[:, last:], from_x
+
+    def _with_inputs_again(self, x: torch.Tensor, kept: Attended, context: Context) -> Attended:
+        """What `forget_inputs` left, and q, k and v."""
+        q, k, v, from_x = self._heads(x, context)
+        return replace(kept, attention=kept.attention.with_inputs(q, k, v), **from_x)
 
     def _gone_again(self, x: torch.Tensor, kept: Attended, context: Context) -> Gone:
         if self.exit.norm is None:

@@ -55,18 +55,23 @@ def forward(self: Any, *args: Any, fused_loss: LossRequest | None = None, **kwar
     if fused_loss is None:
         return type(self).forward(self, *args, **kwargs)
     hidden_states = self.get_decoder()(*args, **kwargs).last_hidden_state
-    head = self.get_output_embeddings()
-    fused_loss.result = linear_cross_entropy(
+    return CausalLMOutputWithPast(loss=loss_of(self, hidden_states, fused_loss))
+
+
+def loss_of(model: Any, hidden_states: torch.Tensor, request: LossRequest) -> torch.Tensor:
+    """The loss of what the decoder returned, (batch, length, n), by the model's own head."""
+    head = model.get_output_embeddings()
+    request.result = linear_cross_entropy(
         hidden_states,
         head.weight,
-        shifted(fused_loss.labels),
+        shifted(request.labels),
         bias=head.bias,
-        softcap=getattr(self.config.get_text_config(), "final_logit_softcapping", None),
-        divisor=fused_loss.divisor,
-        keep=fused_loss.rows,
-        chunk=fused_loss.chunk,
+        softcap=getattr(model.config.get_text_config(), "final_logit_softcapping", None),
+        divisor=request.divisor,
+        keep=request.rows,
+        chunk=request.chunk,
     )
-    return CausalLMOutputWithPast(loss=fused_loss.result.loss)
+    return request.result.loss
 
 
 def examine(module: nn.Module) -> Swap | Leave | None:

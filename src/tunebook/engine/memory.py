@@ -22,7 +22,7 @@ from tunebook.engine.decoder import (
 from tunebook.engine.host_embedding import embedding_bytes, embedding_failure
 from tunebook.engine.linear_group import SCRATCH
 from tunebook.engine.modules import swapped_kind
-from tunebook.engine.offload import Berth, HostStore
+from tunebook.engine.offload import Berth, HostStore, Stows
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class LayerMemory:
     Attributes:
         keep: what of its activations stays for the backward.
         resident: whether its weights stay in the compute dtype beside their 4-bit form.
-        offload: whether its input waits for the backward in the host's memory. It comes back while
-            the layer behind runs backward, so the last ones gain nothing by it.
+        offload: what of it waits for the backward in the host's memory, as far as it is kept. It
+            comes back while the layer behind runs backward, so the last ones gain nothing by it.
     """
 
     keep: Keep = ALL
     resident: bool = False
-    offload: bool = False
+    offload: Stows = "nothing"
 
 
 def fused_layers(model: nn.Module) -> list[nn.Module]:
@@ -85,7 +85,7 @@ def release(model: nn.Module) -> None:
 
 
 def host_bytes(model: nn.Module) -> int:
-    """Bytes of host memory that inputs of layers are kept in, so far, and that the embedding takes."""
+    """Bytes of host memory that what layers keep waits in, so far, and that the embedding takes."""
     inputs = sum(store.nbytes for store in _stores(fused_layers(model)))
     return inputs + embedding_bytes(model)
 
@@ -96,15 +96,17 @@ def host_failure(model: nn.Module) -> str | None:
     return next((failure for failure in failures if failure), embedding_failure(model))
 
 
-def _offload(found: Sequence[nn.Module], wanted: Sequence[bool]) -> None:
+def _offload(found: Sequence[nn.Module], wanted: Sequence[Stows]) -> None:
     """Give each layer its place; all share one store, which goes when none is wanted."""
     stores = _stores(found)
-    if any(wanted) and not stores:
+    stows = [one != "nothing" for one in wanted]
+    if any(stows) and not stores:
         stores = [HostStore(next(found[0].parameters()).device)]
     for index, module in enumerate(found):
-        concerned = wanted[index] or (index > 0 and wanted[index - 1])
-        fused(module).berth = Berth(stores[0], index, wanted[index]) if concerned else None
-    if not any(wanted):
+        concerned = stows[index] or (index > 0 and stows[index - 1])
+        last = index == len(found) - 1
+        fused(module).berth = Berth(stores[0], index, wanted[index], last) if concerned else None
+    if not any(stows):
         for store in stores:
             store.close()
 

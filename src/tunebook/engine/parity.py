@@ -6,6 +6,7 @@ are taken as what they stand for (see `eight_bits`).
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,12 +19,15 @@ from tunebook.engine.apply import patch, plain_forwards, remember, unpatch
 from tunebook.engine.eight_bits import exact_eight_bits
 from tunebook.engine.locks import model_lock, unwrapped
 from tunebook.engine.modules import UNDONE, Report
+from tunebook.engine.rehearsal import rehearse
 from tunebook.engine.state import own_randomness, same_gradients, same_modes, without_dropout
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest differences that rounding explains: absolute for the loss, relative for the rest."""
+    """Largest relative differences that rounding explains; a loss below 1 nat counts as 1."""
 
     loss: float
     logits: float
@@ -55,7 +59,8 @@ class Parity:
     """How far the patched model is from the unpatched one.
 
     Attributes:
-        loss_difference: |loss - loss|, nats.
+        loss_difference: |loss - loss| over the loss, or over 1 nat if it is less: logits, and with them
+            what rounding does to them, are large where a model is surprised.
         logits_difference: largest |difference| over the largest |logit|.
         gradient_difference: norm of the difference over the norm, of all trainable tensors
             together; None if nothing is trainable.
@@ -119,6 +124,7 @@ def patch_checked(
     """`patch`, then `check_parity`; a kind that fails is undone and stands in `left` with why."""
     with model_lock(model):
         done = patch(model, device=device)
+        _rehearse(model, input_ids)
         kinds = {kind for _, kind in done.swapped}
         if not kinds or _failure(model, input_ids, labels) is None:
             return done
@@ -129,6 +135,14 @@ def patch_checked(
             failures = {kind: failures[kind] or together for kind in kinds}
             good = set()
         return _keep_only(good, model, done, failures, device)
+
+
+def _rehearse(model: nn.Module, input_ids: torch.Tensor) -> None:
+    """Compile ahead; whatever is wrong is met again by the check, which undoes what it must."""
+    try:
+        rehearse(model, input_ids)
+    except Exception as error:
+        logger.info("Kernels were not compiled ahead: %s: %s", type(error).__name__, error)
 
 
 _Step = tuple[float, torch.Tensor, list[torch.Tensor] | None]
@@ -176,7 +190,7 @@ def _compare(patched: _Step, plain: _Step, layers: int) -> Parity:
         norm = math.hypot(*(float(b.double().norm()) for _, b in pairs))
         gradients = difference / norm if norm else difference
     return Parity(
-        loss_difference=abs(patched[0] - plain[0]),
+        loss_difference=abs(patched[0] - plain[0]) / max(1.0, abs(plain[0])),
         logits_difference=float((logits - other).abs().max()) / scale,
         gradient_difference=gradients,
         dtype=str(dtype).removeprefix("torch."),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from tunebook.models.catalog import find
@@ -30,10 +31,20 @@ def usage(form: str, place: str, recipe: Recipe, *, files: list[str] | None = No
         files: the names of the files there, if it is on the hub; None looks into the folder.
     """
     if form == "adapter":
-        return _adapter(place, recipe)
+        return _adapter(place, recipe, takes_pictures(place, files))
     if "gguf" in form or place.endswith(".gguf"):
         return _gguf(place) if files is None else _gguf_on_the_hub(place, files)
-    return _whole(place)
+    return _whole(place, takes_pictures(place, files))
+
+
+def takes_pictures(place: str, files: Iterable[str] | None = None) -> bool:
+    """Whether what was saved takes pictures: its processor lies beside it.
+
+    Args:
+        files: of a repository; None looks into the folder.
+    """
+    names = [file.name for file in Path(place).glob("*")] if files is None else list(files)
+    return any(name in names for name in ("processor_config.json", "preprocessor_config.json"))
 
 
 def form_of(folder: Path) -> str:
@@ -54,13 +65,14 @@ def is_projector(name: str) -> bool:
     return name.startswith("mmproj-") and name.endswith(".gguf")
 
 
-def _adapter(place: str, recipe: Recipe) -> Lines:
+def _adapter(place: str, recipe: Recipe, seeing: bool) -> Lines:
     quoted = json.dumps(place, ensure_ascii=False)
+    face = "FastVisionModel" if seeing else "FastLanguageModel"
+    words = "processor" if seeing else "tokenizer"
     lines = [
         (
             "Tunebook",
-            "from tunebook import FastLanguageModel\n\n"
-            f"model, tokenizer = FastLanguageModel.from_pretrained({quoted})",
+            f"from tunebook import {face}\n\nmodel, {words} = {face}.from_pretrained({quoted})",
         )
     ]
     base = _base(recipe)
@@ -71,6 +83,14 @@ def _adapter(place: str, recipe: Recipe) -> Lines:
         f"model = AutoPeftModelForCausalLM.from_pretrained({quoted})\n"
         f"tokenizer = AutoTokenizer.from_pretrained({quoted})"
     )
+    if seeing:
+        peft = (
+            "from peft import PeftModel\n"
+            "from transformers import AutoModelForImageTextToText, AutoProcessor\n\n"
+            f"model = AutoModelForImageTextToText.from_pretrained({json.dumps(base)})\n"
+            f"model = PeftModel.from_pretrained(model, {quoted})\n"
+            f"processor = AutoProcessor.from_pretrained({quoted})"
+        )
     lines.append(("PEFT", peft))
     if rank := next((size for size in _RANKS if size >= recipe.lora.r), None):
         name = Path(place).parent.parent.name or "tuned"
@@ -82,14 +102,16 @@ def _adapter(place: str, recipe: Recipe) -> Lines:
     return lines
 
 
-def _whole(place: str) -> Lines:
+def _whole(place: str, seeing: bool) -> Lines:
     quoted = json.dumps(place, ensure_ascii=False)
+    face = "AutoModelForImageTextToText" if seeing else "AutoModelForCausalLM"
+    words = "AutoProcessor" if seeing else "AutoTokenizer"
     return [
         (
             "transformers",
-            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f"model = AutoModelForCausalLM.from_pretrained({quoted})\n"
-            f"tokenizer = AutoTokenizer.from_pretrained({quoted})",
+            f"from transformers import {face}, {words}\n\n"
+            f"model = {face}.from_pretrained({quoted})\n"
+            f"{'processor' if seeing else 'tokenizer'} = {words}.from_pretrained({quoted})",
         ),
         ("vLLM, as a server", f"vllm serve {shlex.quote(place)}"),
         _open_webui(_VLLM),

@@ -6,7 +6,7 @@ Pure arithmetic on a model's shape; knows no picture and loads nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -45,6 +45,14 @@ _NORMS_OF = {
 }
 
 
+_EVERYTHING: dict[str, Any] = {
+    "target_modules": "all-linear",
+    "language_layers": True,
+    "attention_modules": True,
+    "mlp_modules": True,
+}
+
+
 class LayerPart(BaseModel):
     """One linear module of a decoder layer."""
 
@@ -76,7 +84,7 @@ class Anatomy(BaseModel):
     parallel: bool = Field(description="Attention and MLP read the same input.")
     parts: list[LayerPart]
     bias: int = Field(description="Bias terms that are trained too.")
-    trainable: int
+    trainable: int = Field(description="Of a vision tower too.")
     total: int = Field(description="Weights of the base model.")
     unknown: list[str] = Field(description="Targets that no module of this layer is called.")
 
@@ -88,7 +96,7 @@ class Anatomy(BaseModel):
 
 def layer_anatomy(shape: ModelShape, lora: LoraPart) -> Anatomy:
     """The parts of one layer of this model, and what `lora` trains of them."""
-    modules = shape.adapted_layers(lora.model_copy(update={"target_modules": "all-linear"}))
+    modules = shape.adapted_layers(lora.model_copy(update=_EVERYTHING))
     adapted = shape.adapted_layers(lora)
     parts = []
     for name, (size_in, size_out) in modules.items():
@@ -105,6 +113,7 @@ def layer_anatomy(shape: ModelShape, lora: LoraPart) -> Anatomy:
             )
         )
     bias = shape.num_hidden_layers * _trained_biases(shape, lora, adapted)
+    tower = shape.vision.lora_parameters(lora) if shape.vision else 0
     return Anatomy(
         architecture=shape.architecture,
         layers=shape.num_hidden_layers,
@@ -116,7 +125,7 @@ def layer_anatomy(shape: ModelShape, lora: LoraPart) -> Anatomy:
         parallel=shape.norms_per_layer == 1,
         parts=parts,
         bias=bias,
-        trainable=sum(part.trainable for part in parts) + bias,
+        trainable=sum(part.trainable for part in parts) + tower + bias,
         total=shape.total_parameters(),
         unknown=_unknown(modules, lora),
     )
@@ -130,7 +139,7 @@ def toggled(shape: ModelShape, lora: LoraPart, name: str) -> list[str]:
     Raises:
         RecipeInvalid: no such module, or it is the last one.
     """
-    modules = shape.adapted_layers(lora.model_copy(update={"target_modules": "all-linear"}))
+    modules = shape.adapted_layers(lora.model_copy(update=_EVERYTHING))
     if name not in modules:
         raise RecipeInvalid(
             f"This model has no layer `{name}`.",

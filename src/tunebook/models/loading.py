@@ -96,7 +96,20 @@ def load_shape(part: ModelPart) -> ModelShape:
     entry = catalog.find(part.name)
     if entry is not None and not Path(part.name).is_dir():
         return entry.shape
-    return ModelShape.from_config(load_config(part))
+    config = load_config(part)
+    return ModelShape.from_config(config, _picture_settings(part) if is_vision(config) else None)
+
+
+def _picture_settings(part: ModelPart) -> dict[str, Any]:
+    """A local model's settings of its pictures' processor; of the hub's models the published ones serve."""
+    resolved = resolve_model(part.name)
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        file = Path(resolved.location) / name
+        if resolved.source == "folder" and file.is_file():
+            settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            if found := settings.get("image_processor", settings if "size" in settings else None):
+                return dict(found)
+    return {}
 
 
 def load_tokenizer(part: ModelPart, *, token: str | None = None) -> PreTrainedTokenizerBase:
@@ -165,15 +178,20 @@ def load_model(
     Raises:
         ModelMissing, ModelInvalid: see `resolve_model`; also when the weights do not load.
     """
+    import torch
     import transformers
     from safetensors import SafetensorError
 
+    from tunebook_kernels import start_up
+
     resolved = resolve_model(part.name)
-    sees = is_vision(load_config(part, token=token))
+    config = load_config(part, token=token)
+    sees = is_vision(config)
     kind: Any = (
         transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
     )
     device = device or default_device()
+    start_up(torch.device(device))  # while weights are read
     dtype = compute_dtype(part, device)
     arguments: dict[str, Any] = {
         "dtype": dtype,
@@ -184,7 +202,7 @@ def load_model(
         "token": token,
     }
     if quantization.bits != 16:
-        arguments["quantization_config"] = _bitsandbytes(quantization, dtype)
+        arguments["quantization_config"] = _bitsandbytes(quantization, dtype, config)
     try:
         with quiet():
             model: Any = kind.from_pretrained(resolved.location, **arguments)
@@ -197,6 +215,7 @@ def load_model(
             "check that the folder holds safetensors weights that belong to its config.json.",
         ) from error
     _keep_trainable(model)
+    _in_one_dtype(model, dtype)
     if getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None:
         model.set_attn_implementation("eager")  # transformers up to 5.17 drops it in all others
     model.eval()
@@ -238,12 +257,18 @@ def compute_dtype(part: ModelPart, device: str) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
 
 
-def _bitsandbytes(quantization: QuantizationPart, dtype: torch.dtype) -> Any:
+def _bitsandbytes(
+    quantization: QuantizationPart, dtype: torch.dtype, config: dict[str, Any]
+) -> Any:
     from transformers import BitsAndBytesConfig as Config
 
     configure: Any = Config
     if quantization.bits == 8:
-        return configure(load_in_8bit=True)
+        # LLM.int8 takes no input of five dimensions, as Llama's projector has, on a CPU
+        kept = (
+            ["lm_head", "multi_modal_projector"] if config.get("model_type") == "mllama" else None
+        )
+        return configure(load_in_8bit=True, llm_int8_skip_modules=kept)
     return configure(
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization.quant_type,
@@ -262,6 +287,19 @@ def _keep_trainable(model: PreTrainedModel) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.__dict__["support_avx512bf16_for_cpu"] = False
+
+
+def _in_one_dtype(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Give weights of the other 16-bit format, or of 16 bits in a float32 model, the model's own.
+
+    Of a checkpoint that is stored in 4 bit, transformers leaves matrices and norms as they are stored
+    and only casts biases; layers that want both alike, as those of vision towers, would fail.
+    """
+    import torch
+
+    for parameter in model.parameters():
+        if parameter.dtype in (torch.bfloat16, torch.float16) and parameter.dtype != dtype:
+            parameter.data = parameter.data.to(dtype)
 
 
 def _from_hub(part: ModelPart, location: str, file: str, token: str | None) -> str:

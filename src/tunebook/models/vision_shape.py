@@ -187,6 +187,8 @@ class VisionShape(BaseModel):
         ratio = max(height / longest, width / longest)
         if ratio > 1:
             height, width = math.floor(height / ratio), math.floor(width / ratio)
+        if not min(width, height):
+            raise ValueError("the shorter side would shrink to nothing")
         return self._whole(
             ((width - 1) // unit + 1) * unit,
             ((height - 1) // unit + 1) * unit,

@@ -49,7 +49,7 @@ def make_forecast(
         total=total,
         budget=budget,
         fits=total <= budget,
-        host=host_bytes(shape, strategy, worst) if fused else 0,
+        host=host_bytes(shape, recipe, strategy, worst) if fused else 0,
         sequence_length=worst.length // (strategy.micro_batch if recipe.training.packing else 1),
         tokens_per_step=round(_mean_length(recipe, data) * strategy.effective_batch),
         seconds_per_step=seconds,

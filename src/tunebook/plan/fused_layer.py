@@ -6,15 +6,17 @@ none of them. Knows no other layer, no head and no budget.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tunebook.models.shape import ModelShape
 from tunebook.plan.memory import BYTES, Batch
 from tunebook.plan.nouns import Level, Strategy
-from tunebook.recipe import Recipe
+from tunebook.recipe import LoraPart, Recipe
 
 _RANK_UNIT = 16
+_WIDEST = 128  # head_dim that PyTorch's operations are called with by hand
 _STATISTIC = 4  # bytes of one float32 number a row
 _GROUPS = {
     "qkv": ("q_proj", "k_proj", "v_proj", "qkv_proj"),
@@ -69,12 +71,39 @@ class Group:
 
 def groups_of(shape: ModelShape, recipe: Recipe) -> dict[str, Group]:
     """The four groups of a layer: "qkv", "o", "gate_up", "down"."""
-    sizes, adapted = shape.linear_layers(), shape.adapted_layers(recipe.lora)
-    packed, dropped = recipe.quantization.bits != 16, recipe.lora.dropout > 0
+    lora = recipe.lora
+    names = (
+        lora.target_modules if isinstance(lora.target_modules, str) else tuple(lora.target_modules)
+    )
+    switches = (lora.language_layers, lora.attention_modules, lora.mlp_modules)
+    packed = recipe.quantization.bits != 16
+    return _groups(shape, lora.r, names, switches, packed, lora.dropout > 0)
+
+
+@functools.lru_cache(maxsize=64)  # a plan is chosen among hundreds of forecasts
+def _groups(
+    shape: ModelShape,
+    r: int,
+    names: str | tuple[str, ...],
+    switches: tuple[bool, bool, bool],
+    packed: bool,
+    dropped: bool,
+) -> dict[str, Group]:
+    language, attention, mlp = switches
+    lora = LoraPart.model_validate(
+        {
+            "r": r,
+            "target_modules": names,
+            "language_layers": language,
+            "attention_modules": attention,
+            "mlp_modules": mlp,
+        }
+    )
+    sizes, adapted = shape.linear_layers(), shape.adapted_layers(lora)
     made = {}
     for name, members in _GROUPS.items():
         present = [sizes[member] for member in members if member in sizes]
-        rank = recipe.lora.r * sum(member in adapted for member in members)
+        rank = r * sum(member in adapted for member in members)
         rank = -(-rank // _RANK_UNIT) * _RANK_UNIT
         made[name] = Group(
             size_in=present[0][0],
@@ -84,6 +113,16 @@ def groups_of(shape: ModelShape, recipe: Recipe) -> dict[str, Group]:
             extended=packed and rank > 0 and not dropped and name in ("qkv", "gate_up"),
         )
     return made
+
+
+def by_hand(kernel: str, shape: ModelShape) -> bool:
+    """Whether the engine calls an attention's backward itself, so that q, k and v are in no graph.
+
+    As `engine.direct_attention` and the kernel for softcaps do; in float32 none does on a GPU.
+    """
+    if kernel == "capped":
+        return True
+    return kernel in ("cudnn", "flash") and shape.head_dim % 8 == 0 and shape.head_dim <= _WIDEST
 
 
 class LayerBytes:
@@ -100,6 +139,7 @@ class LayerBytes:
         self.dropped = recipe.lora.dropout > 0
         self.grouped = shape.num_key_value_heads != shape.num_attention_heads
         self.kernel = self._kernel(packed_rows=recipe.training.packing, local=local)
+        self.by_hand = by_hand(self.kernel, shape)
         self.hidden = self._rows(shape.hidden_size)
         self.query = self._rows(shape.query_size)
         self.qkv = self._rows(shape.query_size + 2 * shape.key_size)
@@ -110,20 +150,39 @@ class LayerBytes:
 
     def kept(self, level: int) -> int:
         """After the forward: the input, and what `level` keeps."""
+        level = self.reached(level)
         total = self.hidden + self._gone("down")
         if level >= Level.RESIDUAL:
             total += self.hidden
+        if level >= Level.OUTPUT:
+            total += self._attention_kept() + self._gone("o")
         if level >= Level.ATTENTION:
-            total += self._attended() + self._gone("o")
+            total += self._inputs()
         if level >= Level.GATE_UP:
             total += self._entered("gate_up") + 2 * self.wide
         if level >= Level.ALL:
             total += self._normed("qkv") + self._normed("gate_up")
         return total
 
-    def _attended(self) -> int:
-        """Statistics of the norm, q|k|v after the rotation, and what the attention keeps."""
-        total = self._entered("qkv") + self.qkv + self._attention_kept()
+    def pieces(self, level: int) -> list[int]:
+        """Of what `level` keeps that which the strategy stows of an offloaded layer, input first."""
+        what, stowed = self.strategy.offloaded, [self.hidden]
+        if level >= Level.RESIDUAL and what != "inputs":
+            stowed.append(self.hidden)
+        # where it is not by hand, q, k, v and the output belong to a graph and stay
+        if level >= Level.OUTPUT and what in ("output", "attention") and self.by_hand:
+            stowed += [self.query, self.hidden] if self.sandwich else [self.query]
+        if level >= Level.ATTENTION and what == "attention" and self.by_hand:
+            stowed += [self.qkv] * (1 + (self.shape.qk_norm != "none"))
+        return stowed
+
+    def reached(self, level: int) -> int:
+        """The level as far as it goes here: a graph's output cannot be kept without q, k and v."""
+        return Level.RESIDUAL if level == Level.OUTPUT and not self.by_hand else level
+
+    def _inputs(self) -> int:
+        """Statistics of the norm, and q|k|v after the rotation, and before it where there is a norm."""
+        total = self._entered("qkv") + self.qkv
         if self.shape.qk_norm != "none":
             heads = self.shape.num_attention_heads + self.shape.num_key_value_heads
             total += self.qkv + heads * self._statistics
@@ -148,14 +207,16 @@ class LayerBytes:
 
         What was kept is released on the way, so that a part of this may be negative.
         """
-        return max(self._moments(level))
+        return max(self._moments(self.reached(level)))
 
     def _moments(self, level: int) -> Iterator[int]:
         """In the order of `_Layer.backward`; the incoming gradient stays alive to the end."""
         group, hidden = self.groups, self.hidden
         attended = 0
         if level < Level.ATTENTION:
-            attended = self._attended() + self._normed("qkv")
+            attended = self._inputs() + self._normed("qkv")
+        if level < Level.OUTPUT:
+            attended += self._attention_kept()
         middle = hidden if level < Level.RESIDUAL else 0
         attended += self._gone("o") if level < Level.RESIDUAL else 0
         projected = 2 * self.wide

@@ -6,6 +6,7 @@ knows nothing of budgets or time.
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import accumulate
 
 from tunebook.models.shape import ModelShape
@@ -78,15 +79,17 @@ def kept_bytes(shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Bat
     return step.layers_kept() + step.after_layers() + step.head.kept()
 
 
-def host_bytes(shape: ModelShape, strategy: Strategy, batch: Batch) -> int:
-    """Of pinned host memory: inputs of layers and the input embedding.
+def host_bytes(shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Batch) -> int:
+    """Of pinned host memory: what layers stow there, and the input embedding.
 
-    Each input takes the next power of two (see `engine/offload`).
+    Each piece takes the next power of two (see `engine/offload`).
     """
-    width = BYTES[strategy.dtype]
-    hidden = batch.tokens * shape.hidden_size * width
-    inputs = strategy.offloaded_layers * (1 << (hidden - 1).bit_length())
-    return inputs + strategy.host_embedding * shape.vocab_size * shape.hidden_size * width
+    layer = LayerBytes(shape, recipe, strategy, batch, local=False)
+    stowed = 0
+    for level, layers in Counter(strategy.levels[: strategy.offloaded_layers]).items():
+        stowed += layers * sum(1 << (piece - 1).bit_length() for piece in layer.pieces(level))
+    embedding = shape.vocab_size * shape.hidden_size * BYTES[strategy.dtype]
+    return stowed + strategy.host_embedding * embedding
 
 
 def default_chunk(shape: ModelShape, dtype: str) -> int:
@@ -145,23 +148,21 @@ class _Step:
         self.head = _Head(shape, strategy, batch)
         kinds = [LayerBytes(shape, recipe, strategy, batch, local=local) for local in (True, False)]
         local = shape.local_layers  # which of them is not known here, and changes no sum
-        counts: dict[tuple[int, int], tuple[int, int]] = {}
+        counts: dict[tuple[int, int], tuple[int, int, int]] = {}
         self.layers = []
+        before = 0
         for index, level in enumerate(strategy.levels):
             kind = int(index >= local)
             if (kind, level) not in counts:
                 layer = kinds[kind]
-                counts[kind, level] = layer.kept(level), layer.backward(level)
-            kept, inside = counts[kind, level]
-            input_ = kinds[kind].hidden
-            if index < strategy.offloaded_layers:
-                kept -= input_
-            self.layers.append((kept, inside + self._back(index) * input_))
-
-    def _back(self, index: int) -> int:
-        """Inputs that are on the device again during a layer's backward: its own, and the next one's."""
-        offloaded = self.strategy.offloaded_layers
-        return int(index < offloaded) + int(0 < index <= offloaded)
+                stowed = sum(layer.pieces(level))
+                counts[kind, level] = layer.kept(level), layer.backward(level), stowed
+            kept, inside, stowed = counts[kind, level]
+            if index >= strategy.offloaded_layers:
+                stowed = 0
+            # on the device again during its backward are its own cargo and that of the one before
+            self.layers.append((kept - stowed, inside + stowed + before))
+            before = stowed
 
     def layers_kept(self) -> int:
         """By all layers, and the rotary tables."""

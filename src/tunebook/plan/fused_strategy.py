@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tunebook.models.shape import ModelShape
+from tunebook.plan.fused_layer import by_hand
 from tunebook.plan.fused_memory import FEWEST_ROWS, default_chunk
 from tunebook.plan.hardware import Hardware
-from tunebook.plan.nouns import Forecast, Level, Strategy
+from tunebook.plan.nouns import Forecast, Level, Offload, Strategy
 from tunebook.recipe import Recipe
 
 ARCHITECTURES = frozenset(
@@ -31,6 +32,18 @@ ARCHITECTURES = frozenset(
 )
 """Model types whose decoder layers the engine runs fused."""
 
+_OFFLOADS: tuple[tuple[Level, Offload], ...] = (
+    (Level.NOTHING, "inputs"),
+    (Level.ATTENTION, "inputs"),
+    (Level.ATTENTION, "sums"),
+    (Level.ATTENTION, "output"),
+    (Level.ATTENTION, "attention"),
+    (Level.GATE_UP, "output"),
+    (Level.GATE_UP, "attention"),
+)
+"""What layers still keep when the first of them begins to offload, and what of it."""
+_SMALLEST_GAIN = 0.01
+"""More goes to the host, or earlier, where a step gets faster by that share."""
 _OLDEST = (7, 0)  # compute capability that Triton compiles for
 _LAST_RESORTS: tuple[tuple[int | None, int | None], ...] = (
     (None, 4096),
@@ -58,7 +71,7 @@ def resolve_attention(shape: ModelShape, recipe: Recipe, hardware: Hardware) -> 
     generation = _capability(hardware)[0]
     if shape.attention_softcap:
         return "capped" if generation >= 8 and shape.head_dim <= 256 else "eager"
-    if generation < 8:
+    if generation < 8 or recipe.model.dtype == "float32":
         return "efficient"
     if recipe.training.packing:
         return "varlen"
@@ -77,18 +90,44 @@ def fused_rungs(
     With reasons: what each rung does, in words.
 
     Args:
-        pinnable: bytes of host memory that inputs of layers may take.
+        pinnable: bytes of host memory that what layers keep may take.
     """
 
     def fits(strategy: Strategy) -> bool:
         return forecast_of(strategy).fits
 
-    ladder = fused_ladder(base, shape, recipe, forecast_of, pinnable)
-    tried = [ladder[0]]
-    if not fits(ladder[0]):
-        rung = _first_fitting(1, len(ladder) - 1, lambda rung: fits(ladder[rung]))
-        tried.append(_relaxed(ladder[rung], ladder, fits))
+    ladders = fused_ladders(base, shape, recipe, forecast_of, pinnable)
+    tried = [ladders[0][0]]
+    if not fits(tried[0]):
+        tried.append(_best([_fitting(ladder, fits) for ladder in ladders], forecast_of))
     return [(one, _reason(one)) for one in tried]
+
+
+def fused_ladders(
+    base: Strategy,
+    shape: ModelShape,
+    recipe: Recipe,
+    forecast_of: Callable[[Strategy], Forecast],
+    pinnable: int,
+) -> list[_Ladder]:
+    """Ladders of one micro-batch, each from fast to small, by what is offloaded and when.
+
+    Arguments as for `fused_rungs`.
+    """
+    ladder = _Ladder(base, shape, recipe)
+
+    def host(strategy: Strategy, **changes: object) -> int:
+        return forecast_of(strategy.model_copy(update=changes)).host
+
+    embedding = host(ladder.spending(ladder.last), host_embedding=True)
+    hosts = not shape.tie_word_embeddings and embedding <= pinnable
+    pinnable -= embedding if hosts else 0
+    ladders = []
+    for kept, offloaded in _OFFLOADS:
+        one = replace(ladder, hosts=hosts, kept=kept, offloaded=offloaded)
+        each = host(one.spending(one.before_offload), offloaded_layers=1, offloaded=offloaded)
+        ladders.append(replace(one, pinnable=pinnable // each))
+    return ladders
 
 
 def fused_ladder(
@@ -97,18 +136,29 @@ def fused_ladder(
     recipe: Recipe,
     forecast_of: Callable[[Strategy], Forecast],
     pinnable: int,
+    like: Strategy,
 ) -> _Ladder:
-    """All rungs of one micro-batch, from fast to small; arguments as for `fused_rungs`."""
-    ladder = _Ladder(base, shape, recipe)
+    """Of `fused_ladders` the one that has the rung `like`, else the last that offloads what it does."""
+    ladders = fused_ladders(base, shape, recipe, forecast_of, pinnable)
+    same = [ladder for ladder in ladders if ladder.offloaded == like.offloaded]
+    return next((ladder for ladder in same if like in ladder), same[-1])
 
-    def changed(**changes: object) -> Forecast:
-        return forecast_of(ladder.spending(ladder.last).model_copy(update=changes))
 
-    embedding, offloaded = changed(host_embedding=True).host, changed(offloaded_layers=1)
-    hosts = not shape.tie_word_embeddings and embedding <= pinnable
-    pinnable -= embedding if hosts else 0
-    free = offloaded.seconds_per_step <= changed().seconds_per_step
-    return replace(ladder, hosts=hosts, pinnable=pinnable // offloaded.host, early=free)
+def _best(found: list[Strategy], forecast_of: Callable[[Strategy], Forecast]) -> Strategy:
+    """The first, or a later one that fits and is faster by so much that its memory is worth it."""
+    best, forecast = found[0], forecast_of(found[0])
+    for one in found[1:]:
+        other = forecast_of(one)
+        gain = 1 - other.seconds_per_step / forecast.seconds_per_step
+        if other.fits and (gain > _SMALLEST_GAIN or not forecast.fits):
+            best, forecast = one, other
+    return best
+
+
+def _fitting(ladder: _Ladder, fits: Callable[[Strategy], bool]) -> Strategy:
+    """The first rung below the fullest that fits, else the smallest."""
+    rung = _first_fitting(1, len(ladder) - 1, lambda rung: fits(ladder[rung]))
+    return _relaxed(ladder[rung], ladder, fits)
 
 
 def _first_fitting(low: int, high: int, fits: Callable[[int], bool]) -> int:
@@ -122,9 +172,8 @@ def _first_fitting(low: int, high: int, fits: Callable[[int], bool]) -> int:
 def _relaxed(found: Strategy, ladder: _Ladder, fits: Callable[[Strategy], bool]) -> Strategy:
     """The same with what it need not have given up: tiles save more than was missing."""
     if found.mlp_tile and fits(found):
-        resorts = found.model_dump(
-            include={"loss_chunk", "mlp_tile", "offloaded_layers", "host_embedding"}
-        )
+        names = {"loss_chunk", "mlp_tile", "offloaded_layers", "offloaded", "host_embedding"}
+        resorts = found.model_dump(include=names)
 
         def spending(spent: int) -> Strategy:
             return ladder.spending(spent).model_copy(update=resorts)
@@ -141,18 +190,19 @@ class _Ladder(Sequence[Strategy]):
 
     What is cheapest for its bytes goes first: logits by 1024 tokens, which costs nothing; the input
     embedding to the host, of which a batch reads a few rows; unpacked weights; the norms' outputs;
-    gate and up; attention; the sums. Then inputs wait in the host's memory, or before attention is
-    given up where the link is fast enough for that to cost nothing; at last products are made by
-    tiles. In a stage the first layers give up first. At both moments of a peak (the loss, and the
+    gate and up; q, k and v; the attention's output; the sums. Then inputs wait in the host's memory,
+    or earlier and with more that is kept (`_OFFLOADS`); at last products are made by tiles. In a
+    stage the first layers give up first. At both moments of a peak (the loss, and the
     backward of the last layer) all that earlier layers keep is alive at once, so that the order among
     them does not matter; but what the last layer gives up is made again just then and frees nothing.
-    Two inputs are on the device during every backward, so that those of the last two layers are not
-    offloaded.
+    What two layers offload is on the device during every backward, so that the last two offload
+    nothing.
 
     Attributes:
         hosts: whether the input embedding can go to the host.
         pinnable: layers whose inputs the host has room for.
-        early: whether their copies cost no time.
+        kept: what layers still keep when the first is offloaded.
+        offloaded: what of them.
     """
 
     base: Strategy
@@ -160,7 +210,8 @@ class _Ladder(Sequence[Strategy]):
     recipe: Recipe
     hosts: bool = False
     pinnable: int = 0
-    early: bool = False
+    kept: Level = Level.NOTHING
+    offloaded: Offload = "inputs"
 
     def __len__(self) -> int:
         steps = (self.last - self.first) + self._offloadable + len(_LAST_RESORTS)
@@ -174,36 +225,46 @@ class _Ladder(Sequence[Strategy]):
         if not rung:
             return self.spending(self.first)
         steps = max(0, rung - 1 - self.hosts)
-        before = self._before_offload - self.first
+        before = self.before_offload - self.first
         offloaded = min(max(0, steps - before), self._offloadable)
         spent = min(self.first + steps - offloaded, self.last)
         over = steps - offloaded - (spent - self.first)
         chunk, tile = _LAST_RESORTS[over - 1] if over else (None, None)
-        resorts = {"offloaded_layers": offloaded, "loss_chunk": chunk or self._chunk}
+        resorts: dict[str, object] = {
+            "offloaded_layers": offloaded,
+            "loss_chunk": chunk or self._chunk,
+        }
         resorts |= {"mlp_tile": tile, "host_embedding": self.hosts and rung > 1}
+        resorts |= {"offloaded": self.offloaded} if offloaded else {}
         return self.spending(spent).model_copy(update=resorts)
 
     def spending(self, spent: int) -> Strategy:
         """So many layers' worth given up: unpacked weights of a layer count one, each level one."""
         layers = self.shape.num_hidden_layers
         stage, done = divmod(max(0, spent - layers), layers)
-        level = Level.ALL - stage
-        lower = Level(max(0, level - 1))
+        level, lower = (*self.levels, Level.NOTHING)[stage : stage + 2]
         return self.base.model_copy(
             update={
                 "engine": "fused",
                 "gradient_checkpointing": False,
-                "levels": (lower,) * done + (Level(level),) * (layers - done),
+                "levels": (lower,) * done + (level,) * (layers - done),
                 "resident_layers": max(0, layers - spent),
             }
         )
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """From high to low; the attention's output alone only where it can be kept so."""
+        all_ = tuple(sorted(Level, reverse=True))
+        outputs = by_hand(self.base.attention, self.shape)
+        return all_ if outputs else tuple(level for level in all_ if level != Level.OUTPUT)
 
     @property
     def first(self) -> int:
         """Layers' worth of things given up at the start: 16-bit weights need no unpacking."""
         layers = self.shape.num_hidden_layers
         if self.recipe.training.gradient_checkpointing == "on":
-            return layers * (1 + Level.ALL)
+            return layers * len(self.levels)
         return layers if self.recipe.quantization.bits == 16 else 0
 
     @property
@@ -211,15 +272,13 @@ class _Ladder(Sequence[Strategy]):
         """The same where nothing is left to give up."""
         layers = self.shape.num_hidden_layers
         keeps = self.recipe.training.gradient_checkpointing == "off"
-        return layers if keeps else layers * (1 + Level.ALL)
+        return layers if keeps else layers * len(self.levels)
 
     @property
-    def _before_offload(self) -> int:
+    def before_offload(self) -> int:
         """Layers' worth given up before any input is offloaded."""
-        if not self.early:
-            return self.last
-        kept = 1 + Level.ALL - Level.ATTENTION
-        return min(max(self.first, self.shape.num_hidden_layers * kept), self.last)
+        given_up = self.shape.num_hidden_layers * (1 + self.levels.index(self.kept))
+        return min(max(self.first, given_up), self.last)
 
     @property
     def _offloadable(self) -> int:

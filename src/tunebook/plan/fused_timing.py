@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from tunebook.models.shape import ModelShape
-from tunebook.plan.fused_layer import groups_of
+from tunebook.plan.fused_layer import LayerBytes, groups_of
 from tunebook.plan.hardware import Hardware
 from tunebook.plan.memory import BYTES, Batch
 from tunebook.plan.nouns import Level, Strategy
@@ -37,9 +37,8 @@ _HOST = 3.8e-3
 """Seconds of Python and launches for a layer's forward and backward; a slow host."""
 _HOST_AGAIN = 1.2e-3
 _HOST_COPY = 0.2e-3
-"""Two copies that are launched, and their events."""
-_FORWARD_SHARE = 0.3
-"""Of a layer that makes everything again, whose forward one of its copies runs beside."""
+"""Two copies that are launched, and their events; so many a layer:"""
+_COPIES = {"inputs": 1, "sums": 2, "output": 3, "attention": 4}
 _FIXED = 5e-3
 """Seconds of an update for optimizer, logging and data."""
 
@@ -65,9 +64,10 @@ def fused_seconds_per_step(
     device = device_seconds(shape, recipe, strategy, batch, hardware)
     if one_shape and strategy.dtype != "float16" and not recipe.lora.dropout:
         return strategy.gradient_accumulation_steps * device + _FIXED
-    again = sum(1 - level / Level.ALL for level in strategy.levels)
+    levels = LayerBytes(shape, recipe, strategy, batch, local=False).reached
+    again = sum(1 - levels(level) / Level.ALL for level in strategy.levels)
     host = _HOST * len(strategy.levels) + _HOST_AGAIN * again
-    host += _HOST_COPY * strategy.offloaded_layers
+    host += _HOST_COPY * _COPIES[strategy.offloaded] * strategy.offloaded_layers
     return strategy.gradient_accumulation_steps * max(device, host) + _FIXED
 
 
@@ -75,42 +75,50 @@ def device_seconds(
     shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Batch, hardware: Hardware
 ) -> float:
     """Seconds that the device is busy in one forward and backward."""
-    cost = _Cost(shape, recipe, strategy, batch)
-    products = attention = moved = unpacked = 0.0
-    for level, count in Counter(strategy.levels).items():
-        products += count * cost.products(level)
-        attention += count * cost.attention(level)
-        moved += count * cost.elementwise(level)
-    for level, count in Counter(strategy.levels[strategy.resident_layers :]).items():
-        unpacked += count * cost.unpacked(level)
-    products += 4 * shape.hidden_size * shape.vocab_size
-    moved += 3 * shape.vocab_size * cost.width
-    seconds = products * batch.tokens / (hardware.flops * _PRODUCTS)
-    seconds += attention * batch.tokens / (hardware.flops * _ATTENTION[strategy.attention])
-    seconds += moved * batch.tokens / (hardware.bandwidth * _ELEMENTWISE)
-    seconds += unpacked / (hardware.bandwidth * _UNPACKING)
-    copy = batch.tokens * shape.hidden_size * cost.width / hardware.link
+    cost = _Cost(shape, recipe, strategy, batch, hardware)
+    bytes_ = LayerBytes(shape, recipe, strategy, batch, local=False)
+    resident, offloaded = strategy.resident_layers, strategy.offloaded_layers
+    kinds = Counter(
+        (bytes_.reached(level), index < resident, index < offloaded)
+        for index, level in enumerate(strategy.levels)
+    )
+    seconds = cost.head()
     if strategy.host_embedding:  # nothing to do beside it: the first layer needs the rows
-        seconds += copy
-    if not strategy.offloaded_layers:
-        return seconds
-    return seconds + strategy.offloaded_layers * waiting(copy, seconds / len(strategy.levels))
+        seconds += batch.tokens * shape.hidden_size * cost.width / hardware.link
+    for (level, unpacked, stows), count in kinds.items():
+        layer = cost.layer(level, unpacked=unpacked)
+        if stows:
+            copies = sum(bytes_.pieces(level)) / hardware.link
+            layer += waiting(copies, cost.forward(), layer)
+        seconds += count * layer
+    return seconds
 
 
-def waiting(copy: float, layer: float) -> float:
-    """Seconds that a layer of `layer` seconds waits for its input's copies to the host and back.
+def waiting(copies: float, forward: float, layer: float) -> float:
+    """Seconds that a layer waits for what it stows to be copied out and back.
 
-    One runs beside the layer's forward, the other beside the backward of the layer behind it.
+    The link is busy with each layer's copies for as long as a layer computes, forward and backward.
+
+    Args:
+        copies: seconds of those in one direction.
+        forward: of the layer's forward. layer: of forward and backward.
     """
-    forward = layer * _FORWARD_SHARE
-    return max(0.0, copy - forward) + max(0.0, copy - (layer - forward))
+    return max(0.0, copies - forward) + max(0.0, copies - (layer - forward))
 
 
 class _Cost:
     """FLOPs and bytes of one layer: for one token, but of `unpacked` weights for a micro-batch."""
 
-    def __init__(self, shape: ModelShape, recipe: Recipe, strategy: Strategy, batch: Batch) -> None:
+    def __init__(
+        self,
+        shape: ModelShape,
+        recipe: Recipe,
+        strategy: Strategy,
+        batch: Batch,
+        hardware: Hardware,
+    ) -> None:
         self.shape, self.length = shape, batch.length
+        self.tokens, self.hardware, self.kernel = batch.tokens, hardware, strategy.attention
         if recipe.training.packing:
             self.length = min(batch.length, recipe.model.max_seq_length)
         self.width = BYTES[strategy.dtype]
@@ -120,6 +128,36 @@ class _Cost:
         self.groups = groups_of(shape, recipe)
         self.weights = {name: g.size_in * g.size_out for name, g in self.groups.items()}
         self.scores = attention_flops_per_token(shape, self.length) / shape.num_hidden_layers
+
+    def head(self) -> float:
+        """Seconds of the loss."""
+        shape = self.shape
+        products = 4 * shape.hidden_size * shape.vocab_size
+        return self._seconds(products, 0.0, 3 * shape.vocab_size * self.width, 0.0)
+
+    def layer(self, level: int, *, unpacked: bool) -> float:
+        """Seconds of one layer, forward and backward. `unpacked`: whether its weights stay so."""
+        again = 0.0 if unpacked else self.unpacked(level)
+        moved = self.elementwise(level)
+        return self._seconds(self.products(level), self.attention(level), moved, again)
+
+    def forward(self) -> float:
+        """Seconds of a layer's forward, with weights that are unpacked for it."""
+        shape = self.shape
+        products = sum(
+            2 * self.weights[name] + 2 * group.adapter_values for name, group in self.groups.items()
+        )
+        moved = 16 * shape.hidden_size + 4 * (shape.query_size + shape.key_size)
+        moved += 6 * shape.intermediate_size
+        unpacked = sum(self._unpacked_once(name) for name in self.groups)
+        return self._seconds(products, self.scores, moved * self.width / 2, unpacked)
+
+    def _seconds(self, products: float, attention: float, moved: float, unpacked: float) -> float:
+        """Of FLOPs of products and attention and bytes moved, all a token, and unpacked bytes."""
+        flops, bandwidth = self.hardware.flops, self.hardware.bandwidth
+        each = products / (flops * _PRODUCTS) + moved / (bandwidth * _ELEMENTWISE)
+        each += attention / (flops * _ATTENTION[self.kernel])
+        return self.tokens * each + unpacked / (bandwidth * _UNPACKING)
 
     def products(self, level: int) -> float:
         """2 a weight forward, 2 backward, and 6 an adapter's; forward again for what is not kept."""
@@ -132,7 +170,7 @@ class _Cost:
 
     def attention(self, level: int) -> float:
         """1 forward, 2.5 backward."""
-        return self.scores * (3.5 if level >= Level.ATTENTION else 4.5)
+        return self.scores * (3.5 if level >= Level.OUTPUT else 4.5)
 
     def elementwise(self, level: int) -> float:
         """In bytes of two: forward 16h + 4(q + k) + 6f, backward 16h + 4(q + k) + 12f + 4q.
@@ -158,10 +196,14 @@ class _Cost:
         """
         total = 0.0
         tiles = 1 if level >= Level.GATE_UP else self.tiles
-        for name, group in self.groups.items():
+        for name in self.groups:
             times = (2 + _again(name, level)) * (tiles if name in ("gate_up", "down") else 1)
-            total += times * self.weights[name] * group.packed * (self.packed_bytes + self.width)
+            total += times * self._unpacked_once(name)
         return total
+
+    def _unpacked_once(self, name: str) -> float:
+        bytes_ = self.packed_bytes + self.width
+        return self.weights[name] * self.groups[name].packed * bytes_
 
 
 def _again(name: str, level: int) -> bool:

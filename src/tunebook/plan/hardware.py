@@ -111,7 +111,8 @@ def cards() -> dict[str, dict[str, Any]]:
 
     H200 was measured; the others are about three quarters of the published dense peak (half where
     a card throttles early, as T4 and L4 do) and 80 % of the published bandwidth. `link_gbps` is 70 %
-    of PCIe's published rate for the card's generation and lanes; none was measured.
+    of PCIe's published rate for the card's generation and lanes, but for H100 (measured) and H200
+    (taken to be alike).
     """
     table: dict[str, dict[str, Any]] = json.loads(
         Path(__file__).with_name("cards.json").read_text(encoding="utf-8")

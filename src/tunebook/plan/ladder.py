@@ -84,8 +84,11 @@ def rungs_by_batch(
     shape: ModelShape,
     hardware: Hardware,
     forecast_of: Callable[[Strategy], Forecast],
+    like: Strategy,
 ) -> list[Sequence[Strategy]]:
     """Every rung from fast to small: the fused engine's of each micro-batch, the stock one's at once.
+
+    Of the fused engine's ladders it is the one that has the rung `like`.
 
     The fused engine weighs micro-batches against each other, each with a ladder of its own; the
     stock one shrinks them where nothing else is left.
@@ -94,7 +97,7 @@ def rungs_by_batch(
         base = _base(recipe, hardware, resolve_attention(shape, recipe, hardware))
         batches = (base, *_smaller_batches(base))
         pinnable = hardware.pinnable
-        return [fused_ladder(one, shape, recipe, forecast_of, pinnable) for one in batches]
+        return [fused_ladder(one, shape, recipe, forecast_of, pinnable, like) for one in batches]
     return [[strategy for strategy, _ in _stock_ladder(recipe, shape, hardware)]]
 
 

@@ -49,17 +49,26 @@ class Level(IntEnum):
 
     NOTHING = 0
     RESIDUAL = 1  # the sum after the attention: o's product is not made again
-    ATTENTION = 2  # q, k, v and the attention's output
-    GATE_UP = 3  # gate and up
-    ALL = 4  # the outputs of the two norms
+    OUTPUT = 2  # the attention's output: q, k and v are made again, but not attention
+    ATTENTION = 3  # q, k and v
+    GATE_UP = 4  # gate and up
+    ALL = 5  # the outputs of the two norms
 
 
 _LEVEL_WORDS = {
     Level.NOTHING: "keeps only the inputs",
     Level.RESIDUAL: "keeps the sums",
+    Level.OUTPUT: "keeps attention's outputs",
     Level.ATTENTION: "keeps attention",
     Level.GATE_UP: "keeps attention and MLP",
     Level.ALL: "keeps everything",
+}
+Offload = Literal["inputs", "sums", "output", "attention"]
+OFFLOADED_WORDS: dict[Offload, str] = {
+    "inputs": "inputs",
+    "sums": "inputs and sums",
+    "output": "inputs, sums and attention's outputs",
+    "attention": "inputs, sums and attention",
 }
 
 
@@ -95,7 +104,11 @@ class Strategy(BaseModel):
     offloaded_layers: int = Field(
         default=0,
         ge=0,
-        description="Layers, from the first, whose inputs wait for the backward in pinned host memory.",
+        description="Layers, from the first, of which something waits in pinned host memory.",
+    )
+    offloaded: Offload = Field(
+        default="inputs",
+        description="What of them waits there, as far as it is kept, each with what stands before it.",
     )
     host_embedding: bool = Field(
         default=False,
@@ -125,7 +138,8 @@ class Strategy(BaseModel):
         if self.host_embedding:
             words.append("input embedding in the host's memory")
         if self.offloaded_layers:
-            words.append(f"inputs of {_layers(self.offloaded_layers)} wait in the host's memory")
+            what = OFFLOADED_WORDS[self.offloaded]
+            words.append(f"{what} of {_layers(self.offloaded_layers)} wait in the host's memory")
         if self.loss_chunk:
             words.append(f"loss by {self.loss_chunk} tokens")
         if self.mlp_tile:

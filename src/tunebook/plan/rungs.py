@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tunebook.models.shape import ModelShape
 from tunebook.plan.forecast import make_forecast
 from tunebook.plan.ladder import rungs_by_batch
-from tunebook.plan.nouns import DataSize, Forecast, Level, Plan, Strategy
+from tunebook.plan.nouns import OFFLOADED_WORDS, DataSize, Forecast, Level, Plan, Strategy
 from tunebook.recipe import Recipe
 
 _Key = tuple[tuple[str, Any], ...]
@@ -23,6 +23,7 @@ _TILES: _Key = (("mlp_tile", None),)
 _LEVEL_WORDS = {
     Level.GATE_UP: ("Make the norms again", "Their outputs are not kept; nearly free to redo."),
     Level.ATTENTION: ("Make gate and up again", "The widest activations of a layer are redone."),
+    Level.OUTPUT: ("Make q, k and v again", "Their product is redone, attention is not."),
     Level.RESIDUAL: ("Make attention again", "q, k, v and the attention's output are redone."),
     Level.NOTHING: ("Make the sums again", "Only the input of each layer is kept."),
 }
@@ -75,7 +76,7 @@ def describe_ladder(
     def forecast_of(one: Strategy) -> Forecast:
         return make_forecast(recipe, shape, one, plan.hardware, plan.forecast.budget, data)
 
-    ladders = rungs_by_batch(strategy.engine, recipe, shape, plan.hardware, forecast_of)
+    ladders = rungs_by_batch(strategy.engine, recipe, shape, plan.hardware, forecast_of, strategy)
     batches = [ladder[0].micro_batch for ladder in ladders]
     at = batches.index(strategy.micro_batch) if strategy.micro_batch in batches else 0
     stages = [_start(ladders[0][0])]
@@ -99,7 +100,7 @@ def describe_ladder(
                 costs=seconds - before.seconds if before else 0.0,
             )
         )
-    least = min(plan.forecast.total, *(rung.total for rung in rungs))
+    least = min(least_memory(plan, recipe, shape, data), *(rung.total for rung in rungs))
     return StrategyLadder(rungs=rungs, least=least, most=rungs[0].total)
 
 
@@ -115,8 +116,10 @@ def least_memory(
     def forecast_of(one: Strategy) -> Forecast:
         return make_forecast(recipe, shape, one, plan.hardware, plan.forecast.budget, data)
 
-    engine = plan.strategy.engine
-    smallest = rungs_by_batch(engine, recipe, shape, plan.hardware, forecast_of)[-1][-1]
+    hardware = plan.hardware
+    strategy = plan.strategy.model_copy(update={"offloaded": "inputs"})  # of most layers then
+    ladders = rungs_by_batch(strategy.engine, recipe, shape, hardware, forecast_of, strategy)
+    smallest = ladders[-1][-1]
     return min(forecast_of(smallest).total, plan.forecast.total)
 
 
@@ -196,6 +199,8 @@ def _change(before: Strategy, after: Strategy) -> _Key:
     """The fields that differ, each with what it becomes; layers one by one count as the same."""
     changed = []
     for name in type(after).model_fields:
+        if name == "offloaded":  # comes with the first of the layers
+            continue
         value = getattr(after, name)
         if value != getattr(before, name):
             if name == "levels":
@@ -216,7 +221,7 @@ def _words(key: _Key, before: Strategy, after: Strategy) -> tuple[str, str]:
         return stage.title, stage.about
     if name == "offloaded_layers":
         return (
-            "Inputs wait in the host's memory",
+            f"{OFFLOADED_WORDS[after.offloaded].capitalize()} wait in the host's memory",
             "Copied out and back beside the computation, where the link keeps up.",
         )
     if name == "host_embedding":

@@ -16,7 +16,7 @@ from tunebook.plan.forecast import make_forecast
 from tunebook.plan.fused_strategy import runs_fused
 from tunebook.plan.hardware import GIB, Hardware
 from tunebook.plan.ladder import choose_fused, choose_stock
-from tunebook.plan.nouns import DataSize, Forecast, Plan, Strategy, size
+from tunebook.plan.nouns import OFFLOADED_WORDS, DataSize, Forecast, Plan, Strategy, size
 from tunebook.plan.optimizers import states_known
 from tunebook.recipe import Recipe
 
@@ -161,7 +161,8 @@ def _notes(strategy: Strategy, forecast: Forecast) -> list[str]:
             f"what {strategy.optimizer} keeps is not known; it is counted as AdamW's two averages"
         )
     if forecast.host:
-        what = "inputs of layers" if strategy.offloaded_layers else "the input embedding"
+        words = OFFLOADED_WORDS[strategy.offloaded]
+        what = f"{words} of layers" if strategy.offloaded_layers else "the input embedding"
         if strategy.offloaded_layers and strategy.host_embedding:
             what += " and the input embedding"
         verb = "take" if strategy.offloaded_layers else "takes"

@@ -118,5 +118,7 @@ def sft_config(
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
+        # else each batch waits for the step before it
+        accelerator_config={"non_blocking": torch.cuda.is_available()},
         **lengths,
     )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tunebook.engine import LayerMemory, fused_layers, place_embedding, spend
-from tunebook.engine.decoder import NOTHING, Keep
+from tunebook.engine.decoder import ALL, NOTHING, Keep
 from tunebook.plan import Level, Strategy
 
 if TYPE_CHECKING:
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 KEEP: dict[int, Keep] = {
     Level.NOTHING: NOTHING,
-    Level.RESIDUAL: Keep(attention=False, residual=True, gate_up=False, normed=False),
-    Level.ATTENTION: Keep(attention=True, residual=True, gate_up=False, normed=False),
-    Level.GATE_UP: Keep(attention=True, residual=True, gate_up=True, normed=False),
-    Level.ALL: Keep(attention=True, residual=True, gate_up=True, normed=True),
+    Level.RESIDUAL: Keep(attention=False, output=False, gate_up=False, normed=False),
+    Level.OUTPUT: Keep(attention=False, gate_up=False, normed=False),
+    Level.ATTENTION: Keep(gate_up=False, normed=False),
+    Level.GATE_UP: Keep(normed=False),
+    Level.ALL: ALL,
 }
 """What the engine keeps at each level of a plan."""
 
@@ -31,7 +32,7 @@ def layer_memory(strategy: Strategy) -> list[LayerMemory]:
         LayerMemory(
             replace(KEEP[level], tile=strategy.mlp_tile),
             resident=index < strategy.resident_layers,
-            offload=index < strategy.offloaded_layers,
+            offload=strategy.offloaded if index < strategy.offloaded_layers else "nothing",
         )
         for index, level in enumerate(strategy.levels)
     ]

@@ -30,6 +30,7 @@ from tunebook.engine import (
 )
 from tunebook.training.flat import FlatOptimizer, flat_optimizer
 from tunebook.training.meter import MemoryMeter
+from tunebook.training.numbers import Numbers
 from tunebook.training.optimizers import name_of, updates_in_backward
 from tunebook.training.parts import split_batch
 
@@ -47,17 +48,18 @@ Count = int | torch.Tensor
 
 @dataclass
 class StepRecord:
-    """What was known when a step ended; tensors may still be on their way."""
+    """What was known when a step ended.
+
+    Attributes:
+        steps: that are logged together.
+        numbers: `loss` (their sum), `tokens` and `trained` so far, and whatever is logged as it is.
+    """
 
     step: int
     epoch: float
-    summed_loss: torch.Tensor
     steps: int
-    grad_norm: torch.Tensor | float | None
     learning_rate: float
-    tokens: Count
-    trained: Count
-    metrics: dict[str, torch.Tensor]
+    numbers: Numbers
     start_time: float
 
 
@@ -336,16 +338,16 @@ class SFTTrainer(TrlSFTTrainer):
     ) -> StepRecord:
         steps = self.state.global_step - self._globalstep_last_logged
         rate = kwargs.get("learning_rate")
+        tokens, trained = self._seen
+        numbers = {"loss": tr_loss, "tokens": tokens, "trained": trained, **self._taken("train")}
+        if grad_norm is not None:
+            numbers["grad_norm"] = grad_norm
         record = StepRecord(
             step=self.state.global_step,
             epoch=float(self.state.epoch or 0.0),
-            summed_loss=tr_loss.clone(),
             steps=steps,
-            grad_norm=grad_norm,
             learning_rate=self._get_learning_rate() if rate is None else rate,
-            tokens=self._seen[0],
-            trained=self._seen[1],
-            metrics=self._taken("train"),
+            numbers=Numbers(numbers),
             start_time=kwargs.get("start_time", args[4] if len(args) > 4 else 0.0),
         )
         tr_loss.zero_()
@@ -354,15 +356,15 @@ class SFTTrainer(TrlSFTTrainer):
 
     def _write(self, record: StepRecord) -> None:
         """Log a step that has ended; the state shows its number meanwhile."""
-        summed_loss = float(record.summed_loss)
+        numbers = record.numbers.read()
+        summed_loss = numbers.pop("loss")
+        tokens, trained = int(numbers.pop("tokens")), int(numbers.pop("trained"))
         logs = {"loss": summed_loss / record.steps, "learning_rate": record.learning_rate}
-        if record.grad_norm is not None:
-            logs["grad_norm"] = float(record.grad_norm)
-        logs |= {name: float(value) for name, value in record.metrics.items()}
+        logs |= numbers
         self._total_loss_scalar += summed_loss
         now, self.state.global_step = self.state.global_step, record.step
         epoch, self.state.epoch = self.state.epoch, record.epoch
-        self._logged = (record.tokens, record.trained)
+        self._logged = (tokens, trained)
         sums, self._sums = self._sums, {}  # which belong to later steps
         due = self.control.should_log  # the step that has just ended too, though a log clears it
         try:
