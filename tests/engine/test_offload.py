@@ -233,8 +233,10 @@ def test_whatever_a_level_keeps_can_wait_in_the_host(patched, batch, by_hand, fa
         stowed += 1 + (family == "gemma2")  # the output, and the rows before a norm behind
     if what == "attention" and keep.attention:
         stowed += 1 + (family == "qwen3")  # q, k and v, and before their norm
-    # an output by the softcap's plain form is not laid out by rows, which are a copy then
-    assert lane.copies / (2 * 2 * (LAYERS - 1)) in (stowed, stowed + (family == "gemma2"))
+    # an output by a plain form (softcap; groups of heads on a GPU) is not laid out by rows, which are
+    # a copy then
+    plain = family == "gemma2" or DEVICE == "cuda"
+    assert lane.copies / (2 * 2 * (LAYERS - 1)) in (stowed, stowed + plain)
 
 
 def test_copies_may_be_as_late_as_the_stream_allows(patched, batch):

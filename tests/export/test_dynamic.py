@@ -134,7 +134,8 @@ def test_weights_that_stay_change_nothing_and_all_is_put_back(embedded: Measured
     model = add_lora(load_model(ModelPart(), QuantizationPart(bits=4)), LoraPart(r=4), seed=1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            parameter.data.normal_(std=0.02, generator=torch.Generator().manual_seed(2))
+            generator = torch.Generator(parameter.device).manual_seed(2)
+            parameter.data.normal_(std=0.02, generator=generator)
     engine.patch(model, device="any")
     forwards = [module.__dict__.get("forward") for module in model.modules()]
     base = model.get_base_model()
@@ -189,9 +190,19 @@ def test_the_figures_of_a_divergence_are_those_of_its_definition(embedded: Measu
     gaps, same = [], []
     with torch.no_grad():
         for row in rows:
-            p = embedded.model(torch.tensor([row])).logits[0].double().log_softmax(-1)
+            p = (
+                embedded.model(torch.tensor([row], device=embedded.model.device))
+                .logits[0]
+                .double()
+                .log_softmax(-1)
+            )
             with rounded.applied():
-                q = embedded.model(torch.tensor([row])).logits[0].double().log_softmax(-1)
+                q = (
+                    embedded.model(torch.tensor([row], device=embedded.model.device))
+                    .logits[0]
+                    .double()
+                    .log_softmax(-1)
+                )
             gaps.append((p.exp() * (p - q)).sum(-1))
             same.append(p.argmax(-1) == q.argmax(-1))
     all_gaps = torch.cat(gaps)
@@ -461,13 +472,23 @@ def nf4_divergence(embedded: Measured, keep: list[str]) -> float:
     before = {}
     rows = embedded.text.held_out
     with torch.no_grad():
-        true = [embedded.model(torch.tensor([row])).logits[0].log_softmax(-1) for row in rows]
+        true = [
+            embedded.model(torch.tensor([row], device=embedded.model.device))
+            .logits[0]
+            .log_softmax(-1)
+            for row in rows
+        ]
         for name, module in embedded.model.named_modules():
             if name.endswith("_proj") and name not in keep:
                 before[module] = module.weight.data
                 module.weight.data = _rounded(module.weight.data, "NF4", None)
         try:
-            ours = [embedded.model(torch.tensor([row])).logits[0].log_softmax(-1) for row in rows]
+            ours = [
+                embedded.model(torch.tensor([row], device=embedded.model.device))
+                .logits[0]
+                .log_softmax(-1)
+                for row in rows
+            ]
         finally:
             for module, weight in before.items():
                 module.weight.data = weight

@@ -51,13 +51,15 @@ def adapted(model: Any, scale: float = 0.05, **lora: Any) -> Any:
     generator = torch.Generator().manual_seed(2)
     for name, parameter in tuned.named_parameters():
         if "lora_B" in name or "lora_embedding_B" in name:
-            parameter.data = scale * torch.randn(parameter.shape, generator=generator)
+            noise = scale * torch.randn(parameter.shape, generator=generator)
+            parameter.data = noise.to(parameter)
     return tuned.eval()
 
 
 def expected(model: Any, ids: list[int]) -> torch.Tensor:
     with torch.no_grad():
-        return model(torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)
+        logits = model(torch.tensor([ids], device=model.device)).logits
+        return logits[0, -1].float().log_softmax(-1).cpu()
 
 
 def difference(file: Path, model: Any, ids: list[int], *, root_mean_square: bool = False) -> float:

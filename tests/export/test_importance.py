@@ -40,7 +40,8 @@ def tuned(bits: int = 16) -> Any:
     model = add_lora(load_model(ModelPart(), QuantizationPart(bits=bits)), LoraPart(r=4), seed=1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            parameter.data.normal_(std=0.02, generator=torch.Generator().manual_seed(2))
+            generator = torch.Generator(parameter.device).manual_seed(2)
+            parameter.data.normal_(std=0.02, generator=generator)
     return model
 
 
@@ -53,7 +54,7 @@ def by_row(model: Any, rows: list[list[int]], meet: Any) -> None:
         if name.endswith(("_proj", "lm_head"))
     ]
     for row in rows:
-        model(input_ids=torch.tensor([row]))
+        model(input_ids=torch.tensor([row], device=model.device))
     for handle in handles:
         handle.remove()
 
@@ -66,7 +67,8 @@ def test_columns_are_mean_squares_of_what_each_layer_met(bits: int) -> None:
     sums: dict[str, torch.Tensor] = {}
 
     def meet(name: str, x: torch.Tensor, _: torch.Tensor) -> None:
-        sums[name] = sums.get(name, torch.zeros(())) + x.detach().double().square().sum((0, 1))
+        squares = x.detach().double().square().sum((0, 1)).cpu()
+        sums[name] = sums.get(name, torch.zeros(())) + squares
 
     model.eval()
     by_row(model, rows, meet)
@@ -95,7 +97,7 @@ def test_rows_are_mean_squares_of_the_gradient_for_the_models_own_labels() -> No
     wanted = torch.zeros(model.config.vocab_size, dtype=torch.float64)
     with torch.no_grad():
         for row in rows:
-            p = model(torch.tensor([row])).logits[0].softmax(-1).double()
+            p = model(torch.tensor([row], device=model.device)).logits[0].softmax(-1).double()
             wanted += (p * (1 - p)).sum(0)
     moments = importance.tensors["output.weight"]
     assert moments.rows is not None
@@ -146,7 +148,7 @@ def test_experts_are_measured_one_by_one() -> None:
     handle = module.register_forward_hook(hook)
     with torch.no_grad():
         for row in rows:
-            model(torch.tensor([row]))
+            model(torch.tensor([row], device=model.device))
     handle.remove()
     for role, wanted in columns.items():
         moments = importance.tensors[f"blk.1.ffn_{role}_exps.weight"]

@@ -6,7 +6,7 @@ Knows tensors of one element; knows no trainer and no step.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -22,23 +22,30 @@ class Numbers:
     """
 
     def __init__(self, numbers: Mapping[str, torch.Tensor | float]) -> None:
-        tensors = [value for value in numbers.values() if isinstance(value, torch.Tensor)]
-        self._numbers = dict(numbers)
+        self._numbers = {
+            name: value if _is_away(value) else float(value) for name, value in numbers.items()
+        }
+        away = [
+            value.detach().double().reshape(()) for value in numbers.values() if _is_away(value)
+        ]
         self._host: torch.Tensor | None = None
         self._arrived: Any = None
-        if tensors:
-            together = torch.stack([tensor.detach().double().reshape(()) for tensor in tensors])
-            self._host = together.to("cpu", non_blocking=True)
-            if together.is_cuda:
-                self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-                self._arrived.record()
+        if away:
+            self._host = torch.stack(away).to("cpu", non_blocking=True)
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrived.record()
 
     def read(self) -> dict[str, float]:
         """All of them, by name and in their order."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        values = iter([] if self._host is None else self._host.tolist())
+        if self._host is None:
+            return {name: float(value) for name, value in self._numbers.items()}
+        self._arrived.synchronize()
+        arrived = iter(self._host.tolist())
         return {
-            name: next(values) if isinstance(value, torch.Tensor) else float(value)
+            name: next(arrived) if _is_away(value) else float(value)
             for name, value in self._numbers.items()
         }
+
+
+def _is_away(value: torch.Tensor | float) -> TypeGuard[torch.Tensor]:
+    return isinstance(value, torch.Tensor) and value.is_cuda
