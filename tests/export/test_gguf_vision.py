@@ -20,6 +20,7 @@ from tunebook.export.gguf.vision_families import VISION_FAMILIES
 from tunebook.export.gguf.writer import content_of
 from tunebook.export.gguf_header import read_gguf
 from tunebook.export.inspect import inspect_file
+from tunebook.export.verification import logits_of
 from tunebook.models.adapters import add_lora
 from tunebook.models.loading import load_model
 from tunebook.models.shape import ModelShape
@@ -80,7 +81,7 @@ def test_llama_cpp_sees_what_every_family_sees(family: str, tmp_path: Path) -> N
     assert max(differences(model, processor, files, 1, 2)) < SAME
     content = content_of(model, processor)
     first, other = (
-        model(**Shown.of(content, processor, seed).inputs).logits[0, -1].log_softmax(-1)
+        logits_of(model, Shown.of(content, processor, seed).inputs, -1)[0].log_softmax(-1)
         for seed in (1, 2)
     )
     assert float((first - other).abs().max()) > 0.3  # so the pictures matter
@@ -336,7 +337,9 @@ def test_the_panel_lists_both_files_and_knows_their_size(tmp_path: Path) -> None
     assert [part["title"] for part in form["parts"]] == ["F16", "Q8_0", "Vision tower, F16"]
     assert all("--mmproj" in part["usage"][0][1] for part in form["parts"])
     shape = ModelShape.from_config(model.config.to_dict())
-    stored = sum(tensor.bytes for file in folder.glob("*.gguf") for tensor in read_gguf(file).tensors)
+    stored = sum(
+        tensor.bytes for file in folder.glob("*.gguf") for tensor in read_gguf(file).tensors
+    )
     assert predicted_sizes(recipe, shape)["gguf"] == pytest.approx(stored, rel=0.03)
 
 

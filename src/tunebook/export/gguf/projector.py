@@ -180,7 +180,10 @@ def _tensors(
     for weight in merged_weights(base):
         part = next((part for part in family.parts if weight.name.startswith(part)), None)
         if part is not None and not weight.buffer:
-            yield from _placed(weight, weight.name.removeprefix(part), family, layers, base.config)
+            rest = weight.name.removeprefix(part).removeprefix(
+                "vision_model."
+            )  # older transformers
+            yield from _placed(weight, rest, family, layers, base.config)
         elif _BREAK in family.tokens and weight.name.endswith("embed_tokens.weight"):
             shape = (shape_of(weight)[-1],)
             row = tokenizer.convert_tokens_to_ids(_BREAK)
