@@ -18,6 +18,7 @@ from tunebook.export import FORMATS, predicted_sizes
 from tunebook.export.gguf.architectures import ARCHITECTURES
 from tunebook.export.gguf.mixes import ALIASES
 from tunebook.export.gguf.quality import Choice, choices
+from tunebook.export.gguf.vision_families import VISION_FAMILIES
 from tunebook.fields import FieldInfo, json_schema, recipe_fields
 from tunebook.models.catalog import find
 from tunebook.recipe import PARTS, Recipe, write_atomic
@@ -199,6 +200,11 @@ def export_page(text: str) -> str:
             "| `model_type` | llama.cpp calls it |",
             "| --- | --- |",
             *(f"| `{name}` | `{family.name}` |" for name, family in ARCHITECTURES.items()),
+        ],
+        "vision families": [
+            "| family | llama.cpp's projector |",
+            "| --- | --- |",
+            *(f"| `{name}` | `{family.projector}` |" for name, family in VISION_FAMILIES.items()),
         ],
     }
     for name, lines in tables.items():

@@ -84,6 +84,7 @@ def save_pretrained_gguf(
     imatrix_file: str | Path | bool | None = None,
     bits: float | None = None,
     size: int | str | None = None,
+    projector: str | None = None,
     replace: bool = False,
     progress: export.Progress | None = None,
     **ignored: Any,
@@ -91,10 +92,12 @@ def save_pretrained_gguf(
     """Write the model with its adapter merged in as GGUF, one file for each quantization.
 
     Args:
+        tokenizer: of a model that sees, its processor; its vision tower gets a file of its own.
         save_directory: must not exist, or be empty, unless `replace`.
         quantization_method: one name such as "q4_k_m" or "dynamic", or several.
         imatrix_file: importance data; True or "auto" measures them on what was trained on.
         bits, size: of a "dynamic" file, see `tunebook.export.save_gguf`.
+        projector: type of the file with the vision tower, see `tunebook.export.save_gguf`.
         replace: whether files of the same names are replaced; others in the folder stay.
         progress: told of the passes of measuring and of the bytes written; stops them.
 
@@ -111,6 +114,7 @@ def save_pretrained_gguf(
         bits=bits,
         size=size,
         calibration=_trained_rows(self),
+        projector=projector,
         replace=replace,
         progress=progress,
     )
@@ -167,11 +171,10 @@ def push_to_hub_gguf(
 
     Args:
         quantization_method: one name such as "q8_0", or several.
-        options: also `imatrix_file`, `bits` and `size`, see `save_pretrained_gguf`.
+        options: also `imatrix_file`, `bits`, `size` and `projector`, see `save_pretrained_gguf`.
     """
-    asked = {
-        name: options.pop(name) for name in ("imatrix_file", "bits", "size") if name in options
-    }
+    known = ("imatrix_file", "bits", "size", "projector")
+    asked = {name: options.pop(name) for name in known if name in options}
     with tempfile.TemporaryDirectory(prefix="tunebook-") as place:
         written = save_pretrained_gguf(
             self, Path(place) / "model", tokenizer, quantization_method, **asked

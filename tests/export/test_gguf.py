@@ -25,7 +25,7 @@ from tunebook.errors import (
     VocabularyTooLarge,
 )
 from tunebook.export import Progress, save_gguf, verify
-from tunebook.export.gguf import blocks, writer
+from tunebook.export.gguf import blocks
 from tunebook.export.gguf.blocks import dequantize, quantize
 from tunebook.export.gguf.checking import differences
 from tunebook.export.gguf.judge import LlamaServer
@@ -265,7 +265,7 @@ def test_a_full_disk_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer.os, "fsync", fail)
+        patch.setattr("os.fsync", fail)
         with pytest.raises(DiskFull, match="the disk is full"):
             save_gguf(model, tokenizer, tmp_path / "a")
     full_disk()

@@ -17,6 +17,7 @@ from tunebook.recipe import Recipe
 Lines = list[tuple[str, str]]
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
 _VLLM, _LLAMA_CPP = 8000, 8080  # ports on which they listen unless told otherwise
+_SHOWN = " --image PICTURE.png -p 'What is in the picture?'"
 _TYPE = re.compile(r"(?i)(?:^|[-_.])(i?q\d\w*|b?f16|f32)$")
 
 
@@ -57,6 +58,11 @@ def form_of(folder: Path) -> str:
     except (OSError, ValueError):
         config = {}
     return "merged_4bit" if config.get("quantization_config") else "merged_16bit"
+
+
+def is_projector(name: str) -> bool:
+    """Whether a GGUF file holds the vision tower of a model and no model: told by its name."""
+    return name.startswith("mmproj-") and name.endswith(".gguf")
 
 
 def _adapter(place: str, recipe: Recipe, seeing: bool) -> Lines:
@@ -115,13 +121,22 @@ def _whole(place: str, seeing: bool) -> Lines:
 def _gguf(place: str) -> Lines:
     """Of a file on this machine, or of the first in a folder."""
     path = Path(place)
-    file = path if path.suffix == ".gguf" else next(iter(sorted(path.glob("*.gguf"))), None)
+    folder = path.parent if path.suffix == ".gguf" else path
+    found = sorted(folder.glob("*.gguf"))
+    eyes = next((file for file in found if is_projector(file.name)), None)
+    file = next((file for file in found if not is_projector(file.name)), None)
+    if path.suffix == ".gguf" and not is_projector(path.name):
+        file = path
     if file is None:
         return []
     quoted, name = shlex.quote(str(file)), _plain_name(file)
+    sees = f" --mmproj {shlex.quote(str(eyes))}" if eyes is not None else ""
     lines = [
-        ("llama.cpp, as a server", f"llama-server -m {quoted} --jinja --port {_LLAMA_CPP}"),
-        ("llama.cpp, in the terminal", f"llama-cli -m {quoted} --jinja"),
+        ("llama.cpp, as a server", f"llama-server -m {quoted}{sees} --jinja --port {_LLAMA_CPP}"),
+        (
+            "llama.cpp, in the terminal",
+            f"llama-cli -m {quoted}{sees} --jinja{_SHOWN if sees else ''}",
+        ),
     ]
     recipe = file.parent / "Modelfile"
     if recipe.is_file():
@@ -129,15 +144,17 @@ def _gguf(place: str) -> Lines:
         if f"FROM ./{file.name}\n" not in recipe.read_text(encoding="utf-8"):
             made = f"# first, in the Modelfile: FROM ./{file.name}\n{made}"
         lines.append(("Ollama", made))
-    lines += [
-        ("LM Studio", f"lms import --copy {quoted}\nlms server start"),
-        _open_webui(_LLAMA_CPP),
-    ]
+    import_it = f"lms import --copy {quoted}"
+    if eyes is not None:  # it looks for both in one folder
+        models = f"~/.lmstudio/models/tunebook/{name}/"
+        import_it = f"mkdir -p {models} && cp {quoted} {shlex.quote(str(eyes))} {models}"
+    lines += [("LM Studio", f"{import_it}\nlms server start"), _open_webui(_LLAMA_CPP)]
     return lines
 
 
 def _gguf_on_the_hub(repo: str, files: list[str]) -> Lines:
-    first = next((name for name in files if name.endswith(".gguf")), "")
+    models = (name for name in files if name.endswith(".gguf") and not is_projector(name))
+    first = next(models, "")
     found = _TYPE.search(first.removesuffix(".gguf"))
     tagged = shlex.quote(f"{repo}:{found[1].upper()}" if found else repo)
     return [

@@ -29,13 +29,15 @@ def gguf_facts(header: Header) -> list[tuple[str, str]]:
     """Of a GGUF header."""
     values = header.values
     family = values.get("general.architecture", "")
+    prefix = "clip.vision" if family == "clip" else family
     tokens = values.get("tokenizer.ggml.tokens")
     found = {
         "Architecture": family,
+        "Projector": values.get("clip.projector_type"),
         "Quantization": _file_type(values.get("general.file_type")),
         "Parameters": count_text(sum(tensor.elements for tensor in header.tensors)),
-        "Layers": values.get(f"{family}.block_count"),
-        "Width": values.get(f"{family}.embedding_length"),
+        "Layers": values.get(f"{prefix}.block_count"),
+        "Width": values.get(f"{prefix}.embedding_length"),
         "Context": values.get(f"{family}.context_length"),
         "Vocabulary": tokens.count if isinstance(tokens, Array) else None,
         "Licence": values.get("general.license"),

@@ -43,9 +43,10 @@ def _merged_bytes(shape: ModelShape, recipe: Recipe) -> int:
 
 
 def _gguf_bytes(shape: ModelShape, recipe: Recipe) -> int:
-    from tunebook.export.gguf.sizes import predicted_bytes
+    from tunebook.export.gguf.sizes import predicted_bytes, predicted_projector_bytes
 
-    return sum(predicted_bytes(shape, name) for name in recipe.export.gguf_quantization)
+    files = (predicted_bytes(shape, name) for name in recipe.export.gguf_quantization)
+    return sum(files) + predicted_projector_bytes(shape)
 
 
 def _small_bytes(shape: ModelShape, recipe: Recipe) -> int:

@@ -5,6 +5,7 @@ Knows tokenizers and generation settings; reads no weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ class Modelfile:
 
 
 def modelfile(
-    gguf: str,
+    gguf: str | Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
     *,
     num_ctx: int | None = None,
@@ -56,7 +57,8 @@ def modelfile(
     """The Modelfile for a GGUF file.
 
     Args:
-        gguf: its file name; the Modelfile lies beside it.
+        gguf: its file name; the Modelfile lies beside it. Of a model that sees, that of its
+            projector file too.
         tokenizer: with the chat template that the model was trained with.
         num_ctx: tokens of context that Ollama keeps; None leaves Ollama's own default.
         generation: sampling settings and end tokens of the model.
@@ -64,7 +66,7 @@ def modelfile(
     """
     template, notes = _template(tokenizer)
     lines = [f"# {note}" for note in notes]
-    lines.append(f"FROM ./{gguf}")
+    lines += [f"FROM ./{name}" for name in ([gguf] if isinstance(gguf, str) else gguf)]
     if template is not None:
         lines.append(f'TEMPLATE """{template}"""')
     if system:
@@ -80,7 +82,7 @@ def modelfile(
 
 
 def write_modelfile(
-    folder: Path, gguf: str, tokenizer: PreTrainedTokenizerBase, **options: Any
+    folder: Path, gguf: str | Sequence[str], tokenizer: PreTrainedTokenizerBase, **options: Any
 ) -> Modelfile:
     """Write `Modelfile` into a folder, beside the GGUF file in it; see `modelfile`."""
     made = modelfile(gguf, tokenizer, **options)

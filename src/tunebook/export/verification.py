@@ -6,7 +6,7 @@ at every token. Knows models and files, no run and no panel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from tunebook.engine import model_lock, stream_tokens
 from tunebook.engine.state import same_modes
 from tunebook.export.commands import form_of
+from tunebook.export.processors import words_of
 from tunebook.models.adapters import load_adapter
 from tunebook.models.loading import load_model
 from tunebook.models.quiet import quiet
@@ -110,6 +111,7 @@ def verify(
         path: a folder that `save_adapter`, `save_merged` or `save_gguf` wrote. GGUF files are read
             tensor by tensor, and by llama.cpp too where `xllamacpp` is installed.
         model: the live one, with its adapter.
+        tokenizer: of a model that sees, its processor.
         recipe: names the base model that an adapter is put on.
         device: for the model that is loaded; None takes the live one's, or the CPU if it is full.
 
@@ -118,7 +120,8 @@ def verify(
     """
     import torch
 
-    conversations = [said(model, tokenizer, prompt) for prompt in prompts]
+    words = words_of(tokenizer)
+    conversations = [said(model, words, prompt) for prompt in prompts]
     if files := sorted(Path(path).glob("*.gguf")):
         from tunebook.export.gguf.verification import verify_files
 
@@ -173,12 +176,18 @@ def said(model: Any, tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[t
 
 def logits(model: Any, ids: torch.Tensor, start: int) -> torch.Tensor:
     """(tokens, vocabulary), float32, on the CPU, from the last token of the prompt on."""
+    return logits_of(model, {"input_ids": ids}, start)
+
+
+def logits_of(model: Any, inputs: Mapping[str, torch.Tensor], start: int) -> torch.Tensor:
+    """As `logits`, of whatever a model takes."""
     import torch
 
     with model_lock(model), same_modes(model), torch.no_grad():
         model.eval()
         device = model.get_input_embeddings().weight.device
-        logits: torch.Tensor = model(input_ids=ids.to(device)).logits[0, start:]
+        placed = {name: value.to(device) for name, value in inputs.items()}
+        logits: torch.Tensor = model(**placed).logits[0, start:]
         return logits.float().cpu()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import FileInvalid
 from tunebook.events import ExportEvent
-from tunebook.export.commands import usage
+from tunebook.export.commands import is_projector, usage
 from tunebook.export.formats import FORMATS
 from tunebook.export.gguf.mixes import DYNAMIC
 from tunebook.export.gguf.quality import QUALITIES, choices
@@ -54,7 +54,10 @@ def written_form(form: str, path: Path, run: Any, quantization: Sequence[str]) -
     """
     parts: list[tuple[Path, str, DynamicReport | None]] = [(path, "", None)]
     if form == "gguf":
-        parts = [part for name in quantization for part in _gguf_parts(path, name)] or parts
+        found = [part for name in quantization for part in _gguf_parts(path, name)]
+        eyes = [file for file in sorted(path.glob("*.gguf")) if is_projector(file.name)]
+        found += [(file, f"Vision tower, {file.stem.rpartition('-')[2]}", None) for file in eyes]
+        parts = found or parts
     told = [report.summary for *_, report in parts if report is not None]
     events = [event for event in run.log.of(ExportEvent) if event.format == form]
     return {

@@ -94,6 +94,9 @@ ARCHITECTURES: dict[str, Architecture] = {  # by `model_type`
         "gemma3", **_GEMMA, stated=_FINAL_SOFTCAP, windows=True, head_scale=True
     ),
     "phi3": Architecture("phi3", rope=frozenset({"longrope"})),  # 3.5 and 4 too
+    "qwen2_vl_text": Architecture("qwen2vl"),
+    "qwen2_5_vl_text": Architecture("qwen2vl"),
+    "qwen3_vl_text": Architecture("qwen3vl"),
 }
 
 # Where llama.cpp scales attention by hidden_size / heads: the 27B models, told by their layers.
@@ -136,7 +139,7 @@ def _differences(architecture: Architecture, text: Any) -> dict[str, tuple[Any, 
         by_width = _SCALED_BY_WIDTH.get(architecture.name) == text.num_hidden_layers
         heads = text.num_attention_heads
         wanted["query_pre_attn_scalar"] = text.hidden_size // heads if by_width else text.head_dim
-    if architecture.name == "qwen2" or architecture.name.startswith("qwen3"):
+    if architecture.name in ("qwen2", "qwen2vl") or architecture.name.startswith("qwen3"):
         wanted["use_sliding_window"] = False
     different = {
         name: (getattr(text, name, value), value)

@@ -5,8 +5,9 @@ Trusts nothing that the writer has in memory but the model itself. Knows files a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,14 +47,19 @@ _SAMPLE = 2**22  # weights of a tensor that are compared, in rows spread over al
 
 
 def differences(
-    path: Path, tensors: Sequence[FileTensor], kinds: Sequence[str], vocabulary: Vocabulary
+    path: Path,
+    tensors: Sequence[FileTensor],
+    kinds: Sequence[str],
+    vocabulary: Vocabulary | None,
+    values: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """What in a file is not the model, each as half a sentence; empty if it is the model.
 
     Args:
         tensors: what the file should hold.
         kinds: the type of each.
-        vocabulary: the tokenizer's, made anew.
+        vocabulary: the tokenizer's, made anew; None if the file should have none.
+        values: other metadata that it should have.
 
     Raises:
         FileInvalid: it is no GGUF file, damaged or cut off.
@@ -68,7 +74,12 @@ def differences(
         if stored := found.get(tensor.name):
             kind = expected[tensor.name]
             wrong += _tensor_differences(path, stored, tensor, kind, weighted=weighted)
-    return wrong + list(_vocabulary_differences(header, vocabulary))
+    if vocabulary is not None:
+        wrong += _vocabulary_differences(header, vocabulary)
+    for key, value in (values or {}).items():
+        if _stored(header, key) != _as_stored(value):
+            wrong.append(f"{key} is {_stored(header, key)} instead of {value}")
+    return wrong
 
 
 def _tensor_differences(
@@ -156,6 +167,17 @@ def _vocabulary_differences(header: Header, vocabulary: Vocabulary) -> Iterator[
     found = {f"tokenizer.ggml.{key}": value for key, value in wanted.items()}
     found["tokenizer.chat_template"] = vocabulary.chat_template
     for key, value in found.items():
-        stored = header.values.get(key)
-        if (list(stored.sample) if isinstance(stored, Array) else stored) != value:
+        if _stored(header, key) != value:
             yield f"{key} is not the tokenizer's"
+
+
+def _stored(header: Header, key: str) -> Any:
+    stored = header.values.get(key)
+    return list(stored.sample) if isinstance(stored, Array) else stored
+
+
+def _as_stored(value: Any) -> Any:
+    """A value with its numbers as precise as the file has them."""
+    if isinstance(value, list):
+        return [_as_stored(item) for item in value]
+    return float(np.float32(value)) if isinstance(value, float) else value

@@ -6,6 +6,7 @@ knows nothing of how the file was made.
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -40,13 +41,21 @@ class LlamaServer:
     Args:
         context: tokens of a prompt and its answer together.
         threads: for computing.
+        projector: the file with the vision tower of a model that sees.
 
     Raises:
         ExtraMissing: xllamacpp is not installed.
         FileInvalid: llama.cpp does not load the file.
     """
 
-    def __init__(self, path: Path | str, *, context: int = 512, threads: int = 2) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        context: int = 512,
+        threads: int = 2,
+        projector: Path | str | None = None,
+    ) -> None:
         if not can_judge():
             raise ExtraMissing(
                 "There is no llama.cpp here to open the file with.",
@@ -54,7 +63,8 @@ class LlamaServer:
                 "run `pip install xllamacpp`, or try the file in llama.cpp or Ollama.",
             )
         script = Path(__file__).with_name("judge_process.py")
-        command = [sys.executable, "-P", str(script), str(path), str(context), str(threads)]
+        asked = [str(part) for part in (path, context, threads, projector or "")]
+        command = [sys.executable, "-P", str(script), *asked]
         with tempfile.TemporaryFile() as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
@@ -131,6 +141,23 @@ class LlamaServer:
         (place,) = self.ask("/completion", asked)["completion_probabilities"]
         return {token["id"]: token["logprob"] for token in place["top_logprobs"]}
 
+    def answer_to_picture(
+        self, messages: list[dict[str, Any]], *, tokens: int, top: int
+    ) -> list[tuple[int, dict[int, float]]]:
+        """Its greedy answer, token by token, each with the likeliest ones' log-probabilities.
+
+        Args:
+            messages: a conversation as OpenAI's API has it; `picture_part` makes a part of a picture.
+            top: how many of the likeliest.
+        """
+        asked = {"messages": messages, "temperature": 0, "max_tokens": tokens}
+        asked |= {"logprobs": True, "top_logprobs": top}
+        choice = self.ask("/v1/chat/completions", asked)["choices"][0]
+        return [
+            (place["id"], {token["id"]: token["logprob"] for token in place["top_logprobs"]})
+            for place in choice["logprobs"]["content"]
+        ]
+
     def answer(self, messages: list[dict[str, Any]], *, tokens: int) -> tuple[str, str]:
         """Its greedy answer, and why it ended: "stop" or "length"."""
         asked = {"messages": messages, "temperature": 0, "max_tokens": tokens}
@@ -152,6 +179,16 @@ class LlamaServer:
         with direct.open(request, timeout=_SECONDS) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
+
+
+def picture_part(picture: bytes) -> dict[str, Any]:
+    """A part of a message that shows a picture.
+
+    Args:
+        picture: a PNG file.
+    """
+    url = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _first_line(process: subprocess.Popen[bytes], log: IO[bytes]) -> dict[str, str]:

@@ -11,13 +11,16 @@ import sys
 from typing import Any
 
 
-def main(path: str, context: str, threads: str) -> None:
-    """Load a GGUF file and serve it on a free port of this machine."""
+def main(path: str, context: str, threads: str, projector: str) -> None:
+    """Load a GGUF file, and a projector file if one is named, and serve it on a free port."""
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
     parameters.model.path = path
     parameters.n_ctx = int(context)
+    if projector:
+        parameters.mmproj.path = projector
+        parameters.mmproj_use_gpu = False
     parameters.n_gpu_layers = 0
     parameters.n_parallel = 1
     parameters.cpuparams.n_threads = int(threads)

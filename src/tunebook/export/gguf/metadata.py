@@ -60,6 +60,8 @@ def _write_rope(writer: gguf.GGUFWriter, text: Any) -> None:
     local = rope_of(text, "sliding_attention")
     if local is not rope and local.get("rope_theta") != rope["rope_theta"]:
         writer.add_rope_freq_base_swa(local["rope_theta"])
+    if sections := rope.get("mrope_section"):  # time, height, width, and a fourth of no use here
+        writer.add_rope_dimension_sections([*sections, 0])
     kind = rope.get("rope_type", "default")
     if kind == "linear":
         writer.add_rope_scaling_type(RopeScalingType.LINEAR)

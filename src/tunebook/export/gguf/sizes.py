@@ -1,4 +1,4 @@
-"""How large a GGUF file will be, from the shape of a model alone.
+"""How large GGUF files will be, from the shape of a model alone.
 
 Knows shapes and mixes; no weights, no torch.
 """
@@ -37,6 +37,11 @@ def predicted_bytes(shape: ModelShape, quantization: str) -> int:
     )
     kinds = ((size, tensor_type(name, size, mix, network)) for name, size in _matrices(shape))
     return sum(tensor_bytes(size, kind) for size, kind in kinds) + 4 * shape.small_parameters()
+
+
+def predicted_projector_bytes(shape: ModelShape) -> int:
+    """Bytes of the tensors of the projector file in 16 bit; none of a model that does not see."""
+    return 2 * shape.vision.parameters if shape.vision is not None else 0
 
 
 def _matrices(shape: ModelShape) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -5,6 +5,7 @@ Takes merged tensors as `tunebook.export.weights` gives them; knows no types of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tunebook.errors import ModelInvalid
 from tunebook.export.gguf.architectures import Architecture
 from tunebook.export.gguf.metadata import rope_tensors
+from tunebook.export.gguf.vision_families import SEEING
 from tunebook.export.weights import Weight, merged_weights
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _EXPERTS = ".experts.gate_up_proj"
-_VISION = ("model.vision_tower.", "model.multi_modal_projector.")
+_LANGUAGE = re.compile(r"^model\.(language_model|text_model)\.")
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Source:
 def file_tensors(
     base: PreTrainedModel, architecture: Architecture, text: Any
 ) -> Iterator[FileTensor]:
-    """Every tensor of the file, in the order of the model's layers.
+    """Every tensor of the file with the language tower, in the order of the model's layers.
 
     Args:
         base: the model inside the PEFT wrapper.
@@ -75,7 +77,7 @@ def file_tensors(
         yield FileTensor(name, tuple(tensor.shape), lambda tensor=tensor: tensor)  # type: ignore[misc]
     names = _name_map(architecture, text.num_hidden_layers)
     for weight in merged_weights(base):
-        if not weight.buffer and not weight.name.startswith(_VISION):
+        if not weight.buffer and not weight.name.startswith(SEEING):
             for name, shape, part in _parts(weight):
                 yield _placed(name, shape, weight, part, architecture, names, text)
 
@@ -85,8 +87,8 @@ def _parts(weight: Weight) -> Iterator[tuple[str, tuple[int, ...], int | None]]:
 
     Names are those of a model that is a text decoder and nothing else.
     """
-    name = weight.name.replace("model.language_model.", "model.", 1)
-    shape = _shape(weight)
+    name = _LANGUAGE.sub("model.", weight.name)
+    shape = shape_of(weight)
     if not name.endswith(_EXPERTS):
         yield name, shape, None
         return
@@ -123,7 +125,8 @@ def _placed(
     return FileTensor(placed, shape, lambda: turn(source.piece(weight.value()).float()), source)
 
 
-def _shape(weight: Weight) -> tuple[int, ...]:
+def shape_of(weight: Weight) -> tuple[int, ...]:
+    """Of a merged tensor, not packed."""
     parameter = getattr(weight.holder, weight.key)
     packed = getattr(parameter, "quant_state", None)  # of a 4-bit weight
     return tuple(parameter.shape if packed is None else packed.shape)
