@@ -39,6 +39,9 @@ from tunebook.engine.modules import (
 from tunebook.engine.norm import convention_of
 from tunebook.engine.offload import Berth, Cargo, loaded, unloaded
 
+_DROPOUTS = ("attention_dropout", "dropout")
+_RECORDER = "transformers.utils.output_capturing"
+"""Whose hooks see what a caller asks for: attention weights, which no fused layer has."""
 _SANDWICH = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 
@@ -117,6 +120,7 @@ class FusedLayer:
         )
         self.trainable = [*self.attention.trainable, *self.mlp.trainable]
         self.drops = any(group.dropout for group in self.groups)
+        self._sections = rotary_sections(attention)
         self._parameters = list(layer.parameters())
         self._learn = [parameter.requires_grad for parameter in self._parameters]
 
@@ -137,7 +141,7 @@ class FusedLayer:
         """
         self._refresh_adapters(hidden_states)
         seed = int(torch.randint(2**40, ())) if self.drops else 0
-        context = Context.of(hidden_states, kwargs, seed)
+        context = Context.of(hidden_states, self._with_one_table(kwargs), seed)
         learns = torch.is_grad_enabled() and (hidden_states.requires_grad or bool(self.trainable))
         if learns:
             how = (NOTHING, None) if checkpointed else (self.keep, self.berth)
@@ -169,6 +173,16 @@ class FusedLayer:
         if keep.tile is None or keep.gate_up or self.drops or keep.tile >= x.shape[0]:
             return None
         return keep.tile
+
+    def _with_one_table(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Rotary tables for time, height and width (3, batch, length, dim) put into one.
+
+        So they come from transformers before 5.16, whose Qwen 2 and 2.5 VL do this in each layer.
+        """
+        tables = kwargs["position_embeddings"]
+        if self._sections is None or tables[0].dim() < 4:
+            return kwargs
+        return {**kwargs, "position_embeddings": [one_table(t, self._sections) for t in tables]}
 
     @torch.no_grad()
     def _refresh_adapters(self, like: torch.Tensor) -> None:
@@ -365,7 +379,8 @@ def forward(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -
 
 def _computable(layer: Any, hidden_states: torch.Tensor) -> bool:
     attention = layer.self_attn
-    if layer.training and getattr(attention, "attention_dropout", 0.0):
+    dropouts = (getattr(attention, name, 0.0) for name in _DROPOUTS)
+    if layer.training and any(isinstance(share, float) and share > 0 for share in dropouts):
         return False
     device = hidden_states.device.type
     if (
@@ -409,7 +424,8 @@ def _left_out(layer: nn.Module) -> str | None:
             continue
         if has_own_forward(part) and swapped_kind(part) is None:
             return f"the forward of its {name} was replaced by something else"
-        if part._forward_hooks or part._forward_pre_hooks or part._backward_hooks:
+        hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
+        if part._backward_hooks or any(hook.__module__ != _RECORDER for hook in hooks):
             return f"its {name} has hooks"
     return None
 
@@ -421,6 +437,19 @@ def window_of(attention: Any) -> int | None:
     else:
         window = getattr(attention.config, "sliding_window", None)
     return None if window is None else int(window)
+
+
+def rotary_sections(attention: Any) -> list[int] | None:
+    """Of half a head, the numbers that turn by time, height and width; None where all do by one."""
+    parameters = getattr(attention.config, "rope_parameters", None) or {}
+    found = parameters.get("mrope_section")
+    return None if found is None else [int(section) for section in found]
+
+
+def one_table(table: torch.Tensor, sections: list[int]) -> torch.Tensor:
+    """(batch, length, dim) of one for each axis, (3, batch, length, dim)."""
+    pieces = table.split(sections * 2, dim=-1)
+    return torch.cat([piece[index % 3] for index, piece in enumerate(pieces)], dim=-1)
 
 
 def _norm(module: nn.Module) -> Norm:

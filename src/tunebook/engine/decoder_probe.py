@@ -6,6 +6,7 @@ Knows how transformers builds a layer from a config; knows nothing of the layer'
 from __future__ import annotations
 
 import copy
+import sys
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ _SMALL = {
     "head_dim": 8,
 }
 _LENGTH, _WINDOW = 6, 3
+_SECTIONS = (2, 1, 1)  # of half a head
 _TOLERANCE = 1e-4
 
 _DONE: dict[tuple[Any, ...], str | None] = {}
@@ -59,7 +61,7 @@ def _compare(
                 return f"its {name} is not the {type(part).__name__} that such a layer has"
         fused = FusedLayer(layer)
         x = torch.randn((2, _LENGTH, _SMALL["hidden_size"]))
-        tables = _rotary(fused.attention.head_dim, config)
+        tables = _rotary(fused.attention.head_dim, config, wants_axes(layer))
         mask = _mask(window_of(layer.self_attn))
         upstream = torch.randn_like(x)
 
@@ -85,6 +87,9 @@ def _small_layer(kind: type[nn.Module], config: Any, index: int) -> Any:
             setattr(small, name, value)
     if getattr(small, "sliding_window", None) is not None:
         small.sliding_window = _WINDOW
+    parameters = getattr(small, "rope_parameters", None) or {}
+    if "mrope_section" in parameters:
+        small.rope_parameters = {**parameters, "mrope_section": list(_SECTIONS)}
     small._attn_implementation = "eager"
     layer: Any = kind(small, index)
     layer.float().eval().requires_grad_(True)
@@ -94,10 +99,17 @@ def _small_layer(kind: type[nn.Module], config: Any, index: int) -> Any:
     return layer
 
 
-def _rotary(head_dim: int, config: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def wants_axes(layer: Any) -> bool:
+    """Whether its code takes rotary tables for time, height and width apart (transformers < 5.16)."""
+    module = sys.modules[type(layer.self_attn).__module__]
+    return hasattr(module, "apply_multimodal_rotary_pos_emb")
+
+
+def _rotary(head_dim: int, config: Any, axes: bool) -> tuple[torch.Tensor, torch.Tensor]:
     parameters = getattr(config, "rope_parameters", None) or {}
     share = parameters.get("partial_rotary_factor") or getattr(config, "partial_rotary_factor", 1.0)
-    angles = torch.randn((1, _LENGTH, int(head_dim * (share or 1.0)) // 2))
+    shape = (1, _LENGTH, int(head_dim * (share or 1.0)) // 2)
+    angles = torch.randn((3, *shape) if axes else shape)
     both = torch.cat([angles, angles], dim=-1)
     return both.cos(), both.sin()
 

@@ -54,7 +54,7 @@ def forward(self: Any, *args: Any, fused_loss: LossRequest | None = None, **kwar
     """The model's own forward; with `fused_loss`, an output with the loss and no logits."""
     if fused_loss is None:
         return type(self).forward(self, *args, **kwargs)
-    hidden_states = self.get_decoder()(*args, **kwargs).last_hidden_state
+    hidden_states = body_of(self)(*args, **kwargs).last_hidden_state
     return CausalLMOutputWithPast(loss=loss_of(self, hidden_states, fused_loss))
 
 
@@ -74,6 +74,12 @@ def loss_of(model: Any, hidden_states: torch.Tensor, request: LossRequest) -> to
     return request.result.loss
 
 
+def body_of(model: Any) -> Any:
+    """All of a model but its head: its decoder, and a vision tower where there is one."""
+    body = model.base_model
+    return model.get_decoder() if body is model else body
+
+
 def examine(module: nn.Module) -> Swap | Leave | None:
     """A fused loss for a causal language model with a plain head, a reason to leave it, or None."""
     model: Any = module
@@ -82,7 +88,7 @@ def examine(module: nn.Module) -> Swap | Leave | None:
     head = model.get_output_embeddings()
     if type(head) is not nn.Linear:
         return Leave(f"its head is a {type(head).__name__}")
-    if model.get_decoder() is module:
+    if body_of(model) is module:
         return Leave("its decoder cannot be called without its head")
     config = model.config.get_text_config()
     for name in _SCALED:

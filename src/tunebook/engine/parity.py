@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -96,7 +96,10 @@ class Parity:
 
 
 def check_parity(
-    model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor | None = None
+    model: nn.Module,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor | None = None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> Parity:
     """Run forward and backward patched, then unpatched, and compare; the model is left as it was.
 
@@ -104,13 +107,16 @@ def check_parity(
         model: a causal language model that `patch` went over; called with `input_ids`, `labels`.
         input_ids: (batch, length); a few tokens are enough.
         labels: the same shape; None learns every token of `input_ids`.
+        inputs: what belongs to the tokens beside them, such as `pixel_values`; without them a
+            vision tower is not compared.
     """
     labels = input_ids if labels is None else labels
+    batch = {**(inputs or {}), "input_ids": input_ids}
     layers = _depth(model)
     with model_lock(model), exact_eight_bits(model):
-        patched = _step(model, input_ids, labels)
+        patched = _step(model, batch, labels)
         with plain_forwards(model):
-            plain = _step(model, input_ids, labels)
+            plain = _step(model, batch, labels)
     return _compare(patched, plain, layers)
 
 
@@ -118,19 +124,21 @@ def patch_checked(
     model: nn.Module,
     input_ids: torch.Tensor,
     labels: torch.Tensor | None = None,
+    inputs: Mapping[str, Any] | None = None,
     *,
     device: Literal["auto", "any"] = "auto",
 ) -> Report:
     """`patch`, then `check_parity`; a kind that fails is undone and stands in `left` with why."""
+    batch = (input_ids, labels, inputs)
     with model_lock(model):
         done = patch(model, device=device)
         _rehearse(model, input_ids)
         kinds = {kind for _, kind in done.swapped}
-        if not kinds or _failure(model, input_ids, labels) is None:
+        if not kinds or _failure(model, batch) is None:
             return done
-        failures = {kind: _failure_of({kind}, model, input_ids, labels, device) for kind in kinds}
+        failures = {kind: _failure_of({kind}, model, batch, device) for kind in kinds}
         good = {kind for kind, failure in failures.items() if failure is None}
-        together = _failure_of(good, model, input_ids, labels, device) if good else None
+        together = _failure_of(good, model, batch, device) if good else None
         if together is not None:
             failures = {kind: failures[kind] or together for kind in kinds}
             good = set()
@@ -148,7 +156,7 @@ def _rehearse(model: nn.Module, input_ids: torch.Tensor) -> None:
 _Step = tuple[float, torch.Tensor, list[torch.Tensor] | None]
 
 
-def _step(model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor) -> _Step:
+def _step(model: nn.Module, batch: Mapping[str, Any], labels: torch.Tensor) -> _Step:
     """Loss, logits and gradients, as they would be in training, from fixed random numbers.
 
     The logits are followed by those with a key cache, where other code runs. Dropout is off: fused
@@ -159,7 +167,7 @@ def _step(model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor) -> _S
         model.train()
         without_dropout(model)
         with torch.set_grad_enabled(bool(trainable)):
-            output: Any = model(input_ids=input_ids, labels=labels, use_cache=False)
+            output: Any = model(**batch, labels=labels, use_cache=False)
         gradients = None
         if trainable:
             output.loss.backward()
@@ -167,7 +175,7 @@ def _step(model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor) -> _S
                 torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in trainable
             ]
         with torch.no_grad():
-            answered: Any = model(input_ids=input_ids, use_cache=True).logits
+            answered: Any = model(**batch, use_cache=True).logits
         logits = torch.cat([output.logits.detach(), answered])
         return float(output.loss.detach()), logits, gradients
 
@@ -198,10 +206,14 @@ def _compare(patched: _Step, plain: _Step, layers: int) -> Parity:
     )
 
 
-def _failure(model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor | None) -> str | None:
+_Batch = tuple[torch.Tensor, torch.Tensor | None, Mapping[str, Any] | None]
+"""Arguments of `check_parity`."""
+
+
+def _failure(model: nn.Module, batch: _Batch) -> str | None:
     """Why the model as patched now may not stay so, or None."""
     try:
-        parity = check_parity(model, input_ids, labels)
+        parity = check_parity(model, *batch)
     except Exception as error:  # a kernel that does not build or launch here must not stop a run
         return f"it failed on a few tokens: {type(error).__name__}: {error}"
     return None if parity.ok else str(parity)
@@ -210,13 +222,12 @@ def _failure(model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor | N
 def _failure_of(
     kinds: Collection[str],
     model: nn.Module,
-    input_ids: torch.Tensor,
-    labels: torch.Tensor | None,
+    batch: _Batch,
     device: Literal["auto", "any"],
 ) -> str | None:
     unpatch(model)
     patch(model, kinds=kinds, device=device)
-    return _failure(model, input_ids, labels)
+    return _failure(model, batch)
 
 
 def _keep_only(
