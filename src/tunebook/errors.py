@@ -71,6 +71,14 @@ class ImagesUnsupported(RowInvalid):
     """A row holds a picture or a sound, and the model reads text only."""
 
 
+class ImageInvalid(RowInvalid):
+    """A picture of a row cannot be read, or pictures and their places in the row do not match."""
+
+
+class ImageTooLong(RowInvalid):
+    """A picture takes more tokens than a row may have, so that the row cannot be cut around it."""
+
+
 class FormatUnsuitable(TunebookError):
     """The data is of a known format that the training method cannot learn from as it is."""
 
