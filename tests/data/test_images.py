@@ -175,7 +175,7 @@ def test_tiny_ones_are_enlarged():
         (Image.new("RGB", (0, 5)), "0 x 5 pixels"),
         ({"bytes": None, "path": None}, "instead of a picture"),
         (17, "instead of a picture"),
-        ("x y" * 5000, "there is no file"),
+        ("x.y" * 5000, "there is no file"),
         ("a\0b", "there is no file"),
     ],
 )

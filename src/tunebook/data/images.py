@@ -10,6 +10,7 @@ import binascii
 import io
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from tunebook.data.turns import describe
 from tunebook.errors import ImageInvalid
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from PIL import Image
 
 MOST_PIXELS = 2**24
@@ -138,6 +140,35 @@ def stored_image(value: Image.Image) -> dict[str, Any]:
     keeps = value.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
     (value if keeps else _as_rgb(value)).save(written, "PNG")
     return {"bytes": written.getvalue(), "path": None}
+
+
+def stored_images(row: Any) -> Any:
+    """A row with every Pillow image in it, at any depth, as `stored_image`."""
+    return _stored(row) if "PIL.Image" in sys.modules else row
+
+
+def without_decoding(table: Dataset) -> Dataset:
+    """The table over the same data, whose pictures come as `{"bytes", "path"}`, not as pixels."""
+    import datasets
+
+    def holds_pictures(feature: Any) -> bool:
+        if isinstance(feature, dict | list):
+            return any(map(holds_pictures, getattr(feature, "values", lambda: feature)()))
+        return isinstance(feature, datasets.Image) or holds_pictures(getattr(feature, "feature", []))
+
+    if not holds_pictures(dict(table.features)):
+        return table
+    plain = table.data.table.replace_schema_metadata(None)
+    mark = f"{table._fingerprint}-undecoded"
+    return datasets.Dataset(plain, indices_table=table._indices, fingerprint=mark)
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _stored(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_stored(item) for item in value]
+    return stored_image(value) if _is_pillow(value) else value
 
 
 def _is_pillow(value: Any) -> bool:
