@@ -1,0 +1,383 @@
+"""The one path from messages with pictures to what a vision model reads: ids, labels and pixels.
+
+Training, the token view and the checks use it. It knows a processor, which alone decides how many
+tokens a picture takes; it knows no model, no files and no trainer.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tunebook.data.conversations import Conversation, Message
+from tunebook.data.images import fit_pixels, open_image
+from tunebook.data.masking import MASKED, Encoded, TrainOn, first_token
+from tunebook.data.pictures import place_images
+from tunebook.data.turns import IMAGE_MARK, to_message
+from tunebook.data.vision_texts import VisionTexts
+from tunebook.errors import ImageInvalid, ImageTooLong, ModelInvalid
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from transformers import ProcessorMixin
+
+    from tunebook.data.rendering import Span
+
+BY_TOKEN = (
+    "input_ids",
+    "attention_mask",
+    "token_type_ids",
+    "mm_token_type_ids",
+    "cross_attention_mask",
+)
+"""What a processor gives for every token, (rows, tokens, ...); the rest it gives for pictures."""
+
+
+class ImageSpan(NamedTuple):
+    """The tokens [start, end) of one picture, with all that frames them, and its size in pixels.
+
+    `grid` is how many patches high and wide it is, for processors that say so.
+    """
+
+    start: int
+    end: int
+    width: int
+    height: int
+    grid: tuple[int, int] | None = None
+
+
+@dataclass
+class EncodedVision(Encoded):
+    """One row with pictures as the model sees it; no token of a picture is ever learnt.
+
+    `text` is what the tokenizer was given, pictures as the processor writes them. `pixels` is what
+    the model gets besides `input_ids`, as tensors of this row alone; empty for a row of a batch.
+    """
+
+    images: list[ImageSpan] = field(default_factory=list)
+    pixels: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass
+class VisionRow:
+    """A conversation with marks where its pictures stand, the pictures opened, and what to call it."""
+
+    messages: list[Message]
+    images: list[Image.Image]
+    place: str = "The row"
+
+
+class VisionEncoder:
+    """Encodes rows for one processor; what it learns of the template serves the next row.
+
+    Args:
+        processor: with a fast tokenizer and a chat template.
+        train_on: "responses" (every assistant turn), "last_response", or "all" but the pictures.
+        max_length: in tokens. A longer row is cut on the right as text is, but never in a picture:
+            the turns from that picture on are left out, back to the last whole answer.
+        min_pixels, max_pixels: of a picture; None leaves that to the processor.
+        every_turn: work out the spans of user and system turns too.
+        variables: what the template is given besides the conversation.
+    """
+
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        *,
+        train_on: TrainOn = "responses",
+        max_length: int | None = None,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        every_turn: bool = False,
+        variables: dict[str, Any] | None = None,
+    ) -> None:
+        self.processor = processor
+        self.max_length = max_length
+        self.texts = VisionTexts(
+            processor,
+            train_on=train_on,
+            max_length=max_length,
+            every_turn=every_turn,
+            variables=variables,
+        )
+        self.token: str | None = getattr(processor, "image_token", None)
+        if self.token is None:
+            raise ModelInvalid(
+                "The model's processor has no token for a picture.",
+                f"{type(processor).__name__} names no `image_token`.",
+                "choose a vision model that takes pictures among its words.",
+            )
+        self._budget = (min_pixels, max_pixels)
+        kwargs = getattr(getattr(processor, "image_processor", None), "valid_kwargs", None)
+        self._fits_itself = "max_pixels" in getattr(kwargs, "__annotations__", {})
+
+    def batch(
+        self, rows: Sequence[VisionRow], *, pad_to_multiple_of: int | None = None
+    ) -> tuple[list[EncodedVision], dict[str, Any]]:
+        """Encode rows together.
+
+        Returns:
+            Each row, and the batch: `input_ids`, `labels` and what else the processor gives, as
+            tensors, padded on the right.
+
+        Raises:
+            ImageInvalid: the pictures of a row do not match its text, or the processor refuses one.
+            ImageTooLong: a picture leaves no room for an answer.
+        """
+        lengths: dict[int, int] = {}
+        rows = list(rows)
+        while True:
+            encoded, batch = self._encode(rows, pad_to_multiple_of)
+            shorter = [self._without_cut_image(*pair) for pair in zip(rows, encoded, strict=True)]
+            for number, (row, other) in enumerate(zip(rows, shorter, strict=True)):
+                if other is not row:
+                    lengths.setdefault(number, encoded[number].length)
+            if all(row is other for row, other in zip(rows, shorter, strict=True)):
+                break
+            rows = shorter
+        for number, length in lengths.items():
+            encoded[number].truncated, encoded[number].length = True, length
+        return encoded, self._as_cut(batch, encoded)
+
+    def _encode(
+        self, rows: list[VisionRow], multiple: int | None
+    ) -> tuple[list[EncodedVision], dict[str, Any]]:
+        rendered = [self._rendered(row) for row in rows]
+        try:
+            batch, texts, places = self._process([text for text, _ in rendered], rows, multiple)
+        except (ValueError, TypeError, ZeroDivisionError, IndexError) as error:
+            if len(rows) == 1:
+                raise _refused(rows[0], error) from error
+            for row in rows:  # which of them is it?
+                self._encode([row], multiple)
+            raise
+        grids = iter(batch["image_grid_thw"].tolist() if "image_grid_thw" in batch else [])
+        tokenized = self.texts.ids(texts)
+        encoded = []
+        for number, row in enumerate(rows):
+            (ids, encoding), found = tokenized[number], places[number]
+            self._require_same(ids, batch, number)
+            spans = [_moved(span, found) for span in rendered[number][1]]
+            whole = self.texts.finish(texts[number], spans, ids, encoding)
+            images = []
+            for (_, (start, end)), image in zip(found, row.images, strict=True):
+                first, last = (first_token(encoding, at, len(ids)) for at in (start, end))
+                grid = next(grids, None)
+                shape = (grid[1], grid[2]) if grid else None
+                images.append(ImageSpan(first, last, *image.size, shape))
+            encoded.append(_with_images(whole, images))
+        return encoded, batch
+
+    def _rendered(self, row: VisionRow) -> tuple[str, list[Span]]:
+        text, spans, _ = self.texts.render(row.messages)
+        places = text.count(str(self.token))
+        if places != len(row.images):
+            why = f"it has {len(row.images)} pictures, and its text {places} times {self.token!r}"
+            raise ImageInvalid(
+                f"{row.place}: pictures and image tokens do not match.",
+                f"{why}: the words hold that token, or the chat template does not write pictures.",
+                "take the token out of the words, or choose the model's own chat template.",
+            )
+        return text, spans
+
+    def _process(
+        self, texts: list[str], rows: list[VisionRow], multiple: int | None
+    ) -> tuple[dict[str, Any], list[str], list[list[Replaced]]]:
+        """The processor's batch, what it gave the tokenizer, and where it put pictures in that."""
+        images = [[self._fitted(image) for image in row.images] for row in rows]
+        listened = copy.copy(self.processor)
+        heard: list[tuple[list[str], list[Any]]] = []
+
+        def replace(*args: Any, **kwargs: Any) -> Any:
+            heard.append(self.processor.get_text_with_replacements(*args, **kwargs))
+            return heard[-1]
+
+        listened.get_text_with_replacements = replace  # type: ignore[method-assign]
+        process: Any = listened
+        batch = process(
+            text=list(texts),
+            images=images if any(images) else None,
+            padding=True,
+            padding_side="right",
+            pad_to_multiple_of=multiple,
+            add_special_tokens=False,
+            return_tensors="pt",
+            **self._pixel_limits(),
+        )
+        if heard and any(heard[-1][1]):
+            written, offsets = heard[-1]
+            places = [[(r["span"], r["new_span"]) for r in row] for row in offsets]
+        else:  # no picture, or a processor that writes each as the one token that it is
+            written, places = texts, [_as_they_are(text, str(self.token)) for text in texts]
+        return dict(batch), list(written), places
+
+    def _fitted(self, image: Image.Image) -> Image.Image:
+        """The picture within the budget, where the processor does not see to that itself."""
+        size = image.size if self._fits_itself else fit_pixels(image.size, *self._budget)
+        return image if size == image.size else image.resize(size)
+
+    def _pixel_limits(self) -> dict[str, Any]:
+        names = ("min_pixels", "max_pixels")
+        limits = {n: v for n, v in zip(names, self._budget, strict=True) if v is not None}
+        return limits if self._fits_itself else {}
+
+    def _require_same(self, ids: list[int], batch: dict[str, Any], number: int) -> None:
+        read = batch["input_ids"][number][batch["attention_mask"][number] == 1].tolist()
+        if read != ids:
+            raise ModelInvalid(
+                "The model's processor and its tokenizer make different tokens of one text.",
+                f"{type(self.processor).__name__}: {len(read)} tokens, the tokenizer {len(ids)}.",
+                "use the processor's own tokenizer.",
+            )
+
+    def _without_cut_image(self, row: VisionRow, encoded: EncodedVision) -> VisionRow:
+        """The row itself, or without the turns from the first picture on that would be cut."""
+        limit = self.max_length
+        cut = next((i for i, s in enumerate(encoded.images) if limit and s.end > limit), None)
+        if cut is None:
+            return row
+        before = 0
+        for turn, message in enumerate(row.messages):
+            before += message["content"].count(IMAGE_MARK)
+            if before > cut:
+                break
+        answered = [i for i, m in enumerate(row.messages[:turn]) if m["role"] == "assistant"]
+        if not answered:
+            span = encoded.images[cut]
+            raise ImageTooLong(
+                f"{row.place}: its picture does not fit into {limit} tokens.",
+                f"picture {cut + 1} ({span.width:,} x {span.height:,} pixels) takes "
+                f"{span.end - span.start:,} tokens and ends at token {span.end:,}.",
+                "lower `data.max_pixels`, or raise `model.max_seq_length`.",
+            )
+        kept = list(row.messages[: answered[-1] + 1])
+        images = sum(message["content"].count(IMAGE_MARK) for message in kept)
+        tools = getattr(row.messages, "tools", None)
+        return VisionRow(Conversation(kept, tools), row.images[:images], row.place)
+
+    def _as_cut(self, batch: dict[str, Any], encoded: list[EncodedVision]) -> dict[str, Any]:
+        import torch
+
+        limit = self.max_length
+        if limit is not None and batch["input_ids"].shape[1] > limit:
+            batch |= {name: batch[name][:, :limit] for name in BY_TOKEN if name in batch}
+        labels = torch.full_like(batch["input_ids"], MASKED)
+        for number, row in enumerate(encoded):
+            for first, last in row.learnt:
+                labels[number, first:last] = batch["input_ids"][number, first:last]
+        return {**batch, "labels": labels}
+
+
+Replaced = tuple[tuple[int, int], tuple[int, int]]
+"""Where a picture's token stood in the rendered text, and where what replaces it stands."""
+
+
+def encode_vision_row(
+    messages: list[Message],
+    images: Sequence[Any],
+    processor: ProcessorMixin,
+    *,
+    train_on: TrainOn = "responses",
+    max_length: int | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    place: str = "The row",
+) -> EncodedVision:
+    """One conversation with pictures, as ids, labels, spans and pixels.
+
+    Args:
+        messages: contents are text, or parts such as `{"type": "image"}`, with or without the
+            picture in them; or text with marks, as `to_messages(..., pictures=True)` gives it.
+        images: for the parts without, in order; anything that `open_image` opens.
+        place: which row, for errors.
+
+    Raises:
+        ImageInvalid: a picture cannot be opened, or there are more or fewer than places.
+        ImageTooLong, TemplateInvalid: see `VisionEncoder`.
+    """
+    encoder = VisionEncoder(
+        processor,
+        train_on=train_on,
+        max_length=max_length,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+        every_turn=True,
+    )
+    row = vision_row(messages, images, place)
+    (encoded,), batch = encoder.batch([row])
+    encoded.pixels = {k: v for k, v in batch.items() if k not in ("input_ids", "labels")}
+    return encoded
+
+
+def vision_row(messages: list[Message], images: Sequence[Any], place: str = "The row") -> VisionRow:
+    """A row whose pictures are opened, from messages in whichever form (see `encode_vision_row`).
+
+    Raises:
+        RowInvalid, ImageInvalid: naming the row.
+    """
+    values = list(images)
+    marked = any(IMAGE_MARK in str(message.get("content")) for message in messages)
+    if not marked:
+        turns = [to_message(m, place, f"turn {i}") for i, m in enumerate(messages)]
+        turns, values = place_images(turns, {"images": values}, ["images"], place)
+        messages = Conversation(turns, getattr(messages, "tools", None))
+    many = len(values) > 1
+    return VisionRow(
+        messages,
+        [
+            open_image(value, f"{place}, picture {number}" if many else place)
+            for number, value in enumerate(values, start=1)
+        ],
+        place,
+    )
+
+
+def _with_images(encoded: Encoded, images: list[ImageSpan]) -> EncodedVision:
+    """The same with its pictures, whose tokens are not learnt."""
+    values = {name: getattr(encoded, name) for name in Encoded.__dataclass_fields__}
+    values["learnt"] = list(_outside(encoded.learnt, images))
+    if encoded.uncut is not None:
+        values["uncut"] = list(_outside(encoded.uncut, images))
+    return EncodedVision(**values, images=images)
+
+
+def _outside(ranges: list[tuple[int, int]], images: list[ImageSpan]) -> Iterator[tuple[int, int]]:
+    """The ranges without the tokens of pictures."""
+    for first, last in ranges:
+        for image in images:
+            if first < image.end and image.start < last:
+                if first < image.start:
+                    yield first, image.start
+                first = image.end
+        if first < last:
+            yield first, last
+
+
+def _moved(span: Span, places: list[Replaced]) -> Span:
+    """A span of the rendered text, in the text whose pictures were written out."""
+    return span._replace(start=_at(span.start, places), end=_at(span.end, places))
+
+
+def _at(place: int, places: list[Replaced]) -> int:
+    return place + sum(new[1] - new[0] - (old[1] - old[0]) for old, new in places if old[1] <= place)
+
+
+def _as_they_are(text: str, token: str) -> list[Replaced]:
+    found, start = [], text.find(token)
+    while start >= 0:
+        here = (start, start + len(token))
+        found.append((here, here))
+        start = text.find(token, here[1])
+    return found
+
+
+def _refused(row: VisionRow, error: Exception) -> ImageInvalid:
+    sizes = ", ".join(f"{image.width:,} x {image.height:,}" for image in row.images) or "none"
+    return ImageInvalid(
+        f"{row.place}: the model's processor refuses it.",
+        f"{str(error).splitlines()[0] if str(error) else type(error).__name__} (pictures: {sizes}).",
+        "mend or delete the row; very long or narrow pictures are best cut into parts "
+        "(`data.on_bad_rows: skip` leaves such rows out).",
+    )
