@@ -110,8 +110,7 @@ class VisionEncoder:
                 "choose a vision model that takes pictures among its words.",
             )
         self._budget = (min_pixels, max_pixels)
-        kwargs = getattr(getattr(processor, "image_processor", None), "valid_kwargs", None)
-        self._fits_itself = "max_pixels" in getattr(kwargs, "__annotations__", {})
+        self._own_size = _pixel_size(getattr(processor, "image_processor", None))
 
     def batch(
         self, rows: Sequence[VisionRow], *, pad_to_multiple_of: int | None = None
@@ -215,13 +214,17 @@ class VisionEncoder:
 
     def _fitted(self, image: Image.Image) -> Image.Image:
         """The picture within the budget, where the processor does not see to that itself."""
-        size = image.size if self._fits_itself else fit_pixels(image.size, *self._budget)
+        size = image.size if self._own_size else fit_pixels(image.size, *self._budget)
         return image if size == image.size else image.resize(size)
 
     def _pixel_limits(self) -> dict[str, Any]:
-        names = ("min_pixels", "max_pixels")
-        limits = {n: v for n, v in zip(names, self._budget, strict=True) if v is not None}
-        return limits if self._fits_itself else {}
+        if self._own_size is None or self._budget == (None, None):
+            return {}
+        least, most = (
+            said if said is not None else own
+            for said, own in zip(self._budget, self._own_size, strict=True)
+        )
+        return {"size": {"shortest_edge": min(least, most), "longest_edge": max(least, most)}}
 
     def _require_same(self, ids: list[int], batch: dict[str, Any], number: int) -> None:
         read = batch["input_ids"][number][batch["attention_mask"][number] == 1].tolist()
@@ -332,6 +335,17 @@ def vision_row(messages: list[Message], images: Sequence[Any], place: str = "The
         ],
         place,
     )
+
+
+def _pixel_size(image_processor: Any) -> tuple[int, int] | None:
+    """The least and most pixels of a processor that keeps pictures between two numbers of them.
+
+    Such as Qwen's, which calls these numbers edges.
+    """
+    size = getattr(image_processor, "size", None) or {}
+    least, most = (dict(size).get(name) for name in ("shortest_edge", "longest_edge"))
+    merges = hasattr(image_processor, "merge_size")
+    return (least, most) if merges and least is not None and most is not None else None
 
 
 def _with_images(encoded: Encoded, images: list[ImageSpan]) -> EncodedVision:

@@ -1,0 +1,206 @@
+"""Rows with pictures as the models' own processors read them: counts, masks, cuts and bad rows."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tunebook.data.masking import MASKED
+from tunebook.data.vision import VisionEncoder, encode_vision_row, vision_row
+from tunebook.errors import ImageInvalid, ImageTooLong
+from tunebook.models.vision import load_processor
+from tunebook.recipe import ModelPart
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "models"))
+from tiny_vision import FAMILIES, tiny_vision
+
+SIZES = [(64, 64), (100, 60), (300, 40), (40, 200), (57, 33)]
+
+
+@pytest.fixture(scope="session")
+def processor_of(tmp_path_factory):
+    """The processor of a family, made once."""
+    made = {}
+
+    def get(family):
+        if family not in made:
+            folder = tiny_vision(family, tmp_path_factory.mktemp("vision") / family)
+            made[family] = load_processor(ModelPart(name=str(folder)))
+        return made[family]
+
+    return get
+
+
+def picture(size=(64, 64), color=(200, 30, 30)):
+    return Image.new("RGB", size, color)
+
+
+def talk(*pairs):
+    """Questions, each with as many pictures as it says, and their answers."""
+    messages = []
+    for images, question, answer in pairs:
+        parts = [{"type": "image"}] * images + [{"type": "text", "text": question}]
+        messages.append({"role": "user", "content": parts})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    return messages
+
+
+def learnt_text(encoded, processor):
+    """What the labels say, stretch by stretch."""
+    return [
+        processor.tokenizer.decode(encoded.input_ids[first:last]) for first, last in encoded.learnt
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_answers_are_learnt_and_ids_are_the_processors_own(processor_of, family):
+    processor = processor_of(family)
+    messages = talk((1, "What is it?", "A red field."), (2, "And these?", "Two more."))
+    images = [picture(size) for size in SIZES[:3]]
+    encoded = encode_vision_row(messages, images, processor)
+
+    text = processor.apply_chat_template(messages, tokenize=False)
+    own = processor(text=[text], images=[images], add_special_tokens=False, return_tensors="pt")
+    assert encoded.input_ids == own["input_ids"][0].tolist()
+    for name, value in own.items():
+        if name not in ("input_ids", "attention_mask"):
+            assert torch.equal(encoded.pixels[name], value), name
+
+    said = learnt_text(encoded, processor)
+    assert [text.strip().split("<")[0].strip() for text in said] == ["A red field.", "Two more."]
+    assert len(encoded.images) == 3
+    assert [(span.width, span.height) for span in encoded.images] == SIZES[:3]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_image_token_lies_in_a_span_of_a_picture(processor_of, family):
+    processor = processor_of(family)
+    token = getattr(processor.tokenizer, "image_token", None) or processor.image_token
+    token_id = processor.tokenizer.convert_tokens_to_ids(token)
+    for size in SIZES:
+        encoded = encode_vision_row(talk((2, "q", "a")), [picture(size)] * 2, processor)
+        inside = {i for span in encoded.images for i in range(span.start, span.end)}
+        places = {i for i, found in enumerate(encoded.input_ids) if found == token_id}
+        assert places
+        assert places <= inside
+        assert encoded.images[0].end <= encoded.images[1].start
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_with_all_learnt_no_token_of_a_picture_is(processor_of, family):
+    processor = processor_of(family)
+    encoded = encode_vision_row(talk((1, "q", "a")), [picture()], processor, train_on="all")
+    span = encoded.images[0]
+    labels = encoded.labels
+    assert set(labels[span.start : span.end]) == {MASKED}
+    outside = labels[: span.start] + labels[span.end :]
+    assert outside == encoded.input_ids[: span.start] + encoded.input_ids[span.end :]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_of_uneven_rows_is_its_rows_side_by_side(processor_of, family):
+    encoder = VisionEncoder(processor_of(family))
+    rows = [
+        vision_row(talk((2, "Both?", "Yes, both of them.")), [picture(SIZES[1]), picture(SIZES[2])]),
+        vision_row(talk((0, "No picture here.", "None.")), []),
+        vision_row(talk((1, "One?", "One.")), [picture(SIZES[3])]),
+    ]
+    encoded, batch = encoder.batch(rows, pad_to_multiple_of=8)
+    assert batch["input_ids"].shape[1] % 8 == 0
+    for number, row in enumerate(rows):
+        (alone,), _ = encoder.batch([row])
+        length = len(alone.input_ids)
+        assert batch["input_ids"][number, :length].tolist() == alone.input_ids
+        assert batch["labels"][number, :length].tolist() == alone.labels
+        assert set(batch["labels"][number, length:].tolist()) <= {MASKED}
+        assert encoded[number].images == alone.images
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cut_goes_around_a_picture(processor_of, family):
+    processor = processor_of(family)
+    messages = talk((1, "First?", "The first."), (1, "Second?", "The second one, at length."))
+    images = [picture(), picture()]
+    whole = encode_vision_row(messages, images, processor)
+    first, second = whole.images
+
+    in_the_last_answer = encode_vision_row(
+        messages, images, processor, max_length=len(whole.input_ids) - 3
+    )
+    assert in_the_last_answer.truncated
+    assert in_the_last_answer.images == whole.images
+    assert in_the_last_answer.input_ids == whole.input_ids[:-3]
+
+    if second.end - second.start > 1:
+        in_the_second = encode_vision_row(messages, images, processor, max_length=second.end - 1)
+        assert in_the_second.truncated
+        assert in_the_second.length == len(whole.input_ids)
+        assert in_the_second.images == [first]
+        assert "The first." in processor.tokenizer.decode(in_the_second.input_ids)
+        assert "Second?" not in processor.tokenizer.decode(in_the_second.input_ids)
+
+    with pytest.raises(ImageTooLong, match=r"Row 5(?s:.*)max_pixels"):
+        encode_vision_row(messages, images, processor, max_length=first.end - 1, place="Row 5")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pixel_budget_costs_fewer_tokens_or_none_more(processor_of, family):
+    processor = processor_of(family)
+    free = encode_vision_row(talk((1, "q", "a")), [picture((300, 300))], processor)
+    small = encode_vision_row(
+        talk((1, "q", "a")), [picture((300, 300))], processor, max_pixels=70 * 70
+    )
+    assert len(small.input_ids) <= len(free.input_ids)
+    if family.startswith("qwen"):
+        merged = 32 if family == "qwen3_vl" else 28
+        span = small.images[0]
+        assert span.grid is not None
+        tokens = span.grid[0] * span.grid[1] // 4
+        assert tokens * merged**2 <= 70 * 70
+        assert len(free.input_ids) - len(small.input_ids) > 20
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("size", [(4, 4), (4, 500), (3000, 12), (1, 1), (1500, 1100)])
+def test_odd_sizes_are_read_or_named(processor_of, family, size):
+    try:
+        encoded = encode_vision_row(talk((1, "q", "a")), [picture(size)], processor_of(family))
+    except ImageInvalid as error:
+        assert "processor refuses" in error.what
+    else:
+        assert encoded.images[0].end > encoded.images[0].start
+
+
+def test_pictures_and_places_that_do_not_match_are_named(processor_of):
+    processor = processor_of("gemma3")
+    for images in (1, 3):
+        with pytest.raises(ImageInvalid, match=r"Row 8: there are (more|fewer) pictures"):
+            encode_vision_row(talk((2, "q", "a")), [picture()] * images, processor, place="Row 8")
+    literal = talk((1, "what does <start_of_image> mean?", "a"))
+    with pytest.raises(ImageInvalid, match="image tokens do not match"):
+        encode_vision_row(literal, [picture()], processor)
+
+
+def test_pictures_may_stand_inside_the_parts(processor_of, tmp_path):
+    processor = processor_of("gemma3")
+    picture().save(tmp_path / "x.png")
+    inside = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Which is "},
+                {"type": "image", "image": picture()},
+                {"type": "text", "text": " and which "},
+                {"type": "image", "path": str(tmp_path / "x.png")},
+            ],
+        },
+        {"role": "assistant", "content": "Both."},
+    ]
+    encoded = encode_vision_row(inside, [], processor)
+    assert len(encoded.images) == 2
+    between = encoded.input_ids[encoded.images[0].end : encoded.images[1].start]
+    assert processor.tokenizer.decode(between).strip() == "and which"
