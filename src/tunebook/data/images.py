@@ -248,13 +248,14 @@ def _source(value: Any, place: str, folder: Path | str | None) -> Path | io.Byte
 
 def _file(text: str, place: str, folder: Path | str | None) -> Path | io.BytesIO:
     path = Path(text).expanduser()
-    path = path if path.is_absolute() or folder is None else Path(folder) / path
     short = len(text) < _LONGEST_PATH and "\0" not in text
     try:
-        if short and path.is_file():
-            return path
+        for found in [path] if folder is None else [Path(folder) / path, path]:
+            if short and found.is_file():
+                return found
     except OSError:  # such as a name that is too long
         pass
+    path = path if folder is None else Path(folder) / path
     if _BASE64.match(text):
         return _decoded(text, place)
     near = f"{path.parent.absolute()} is a folder" if short and path.parent.is_dir() else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.data.conversations import Conversation, Message
@@ -314,8 +315,16 @@ def encode_vision_row(
     return encoded
 
 
-def vision_row(messages: list[Message], images: Sequence[Any], place: str = "The row") -> VisionRow:
+def vision_row(
+    messages: list[Message],
+    images: Sequence[Any],
+    place: str = "The row",
+    folder: Path | None = None,
+) -> VisionRow:
     """A row whose pictures are opened, from messages in whichever form (see `encode_vision_row`).
+
+    Args:
+        folder: where relative paths begin.
 
     Raises:
         RowInvalid, ImageInvalid: naming the row.
@@ -330,7 +339,7 @@ def vision_row(messages: list[Message], images: Sequence[Any], place: str = "The
     return VisionRow(
         messages,
         [
-            open_image(value, f"{place}, picture {number}" if many else place)
+            open_image(value, f"{place}, picture {number}" if many else place, folder=folder)
             for number, value in enumerate(values, start=1)
         ],
         place,

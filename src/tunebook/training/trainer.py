@@ -5,7 +5,7 @@ Knows batches and a model that may be patched; knows no recipe, no run folder an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +35,7 @@ from tunebook.training.optimizers import name_of, updates_in_backward
 from tunebook.training.parts import split_batch
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedModel
@@ -87,8 +88,14 @@ class SFTTrainer(TrlSFTTrainer):
         self._flat: FlatOptimizer | None = None
         self.model: Any
         self.optimizer: Any
+        rows = {name: kwargs[name] for name in _ROWS if isinstance(kwargs.get(name), Sequence)}
+        stand_ins = {name: _stand_in(given) for name, given in rows.items()}
         with _adapter_dtype_kept(model), _head_kept(model):
-            super().__init__(model, *args, **kwargs)
+            super().__init__(model, *args, **{**kwargs, **stand_ins})
+        for name, given in rows.items():
+            setattr(self, name, given)
+        # Models that see say that they take no such number; here the loss is not theirs.
+        self.model_accepts_loss_kwargs = True
         self._seen: tuple[Count, Count] = (0, 0)
         self._logged: tuple[Count, Count] = (0, 0)
         self._sums: dict[str, list[torch.Tensor]] = {}
@@ -392,6 +399,14 @@ class SFTTrainer(TrlSFTTrainer):
 
 
 _OURS = ("loss_rows", "token_counts")
+_ROWS = ("train_dataset", "eval_dataset")
+
+
+def _stand_in(rows: Sequence[Any]) -> Dataset:
+    """As many rows: TRL wants a `datasets.Dataset`, whose rows would have to be stored."""
+    from datasets import Dataset
+
+    return Dataset.from_dict({"row": range(len(rows))})
 
 
 def _head_kept(model: nn.Module | str) -> AbstractContextManager[None]:
