@@ -110,7 +110,7 @@ class VisionEncoder:
                 f"{type(processor).__name__} names no `image_token`.",
                 "choose a vision model that takes pictures among its words.",
             )
-        self._budget = (min_pixels, max_pixels)
+        self.budget = (min_pixels, max_pixels)
         self._own_size = _pixel_size(getattr(processor, "image_processor", None))
 
     def batch(
@@ -144,10 +144,10 @@ class VisionEncoder:
     def _encode(
         self, rows: list[VisionRow], multiple: int | None
     ) -> tuple[list[EncodedVision], dict[str, Any]]:
-        rendered = [self._rendered(row) for row in rows]
+        rendered = [self._rendered(row.messages, len(row.images), row.place) for row in rows]
         try:
             batch, texts, places = self._process([text for text, _ in rendered], rows, multiple)
-        except (ValueError, TypeError, ZeroDivisionError, IndexError) as error:
+        except _REFUSALS as error:
             if len(rows) == 1:
                 raise _refused(rows[0], error) from error
             for row in rows:  # which of them is it?
@@ -170,13 +170,53 @@ class VisionEncoder:
             encoded.append(_with_images(whole, images))
         return encoded, batch
 
-    def _rendered(self, row: VisionRow) -> tuple[str, list[Span]]:
-        text, spans, _ = self.texts.render(row.messages)
+    def unseen(
+        self, messages: list[Message], images: int, place: str
+    ) -> tuple[Encoded, list[int]]:
+        """A row before its pictures are looked at, each one token; and which tokens they are.
+
+        Raises:
+            ImageInvalid: the text has more or fewer places than there are pictures.
+        """
+        text, spans = self._rendered(messages, images, place)
+        ((ids, encoding),) = self.texts.ids([text])
+        places = [old[0] for old, _ in _as_they_are(text, str(self.token))]
+        marks = [first_token(encoding, at, len(ids)) for at in places]
+        return self.texts.finish(text, spans, ids, encoding), marks
+
+    def cost(self, image: Image.Image) -> int:
+        """How many tokens a picture takes, with those that frame it.
+
+        Raises:
+            ImageInvalid: the processor refuses it.
+        """
+        row = VisionRow([], [image])
+        try:
+            _, (text,), _ = self._process([str(self.token)], [row], None)
+        except _REFUSALS as error:
+            raise _refused(row, error) from error
+        return len(self.texts.ids([text])[0][0])
+
+    def image_tokens(self, size: tuple[int, int]) -> int | None:
+        """How many tokens a picture takes without its frame, by arithmetic; None if it cannot be said."""
+        width, height = size if self._own_size else fit_pixels(size, *self.budget)
+        try:
+            counts: Any = self.processor._get_num_multimodal_tokens(  # type: ignore[attr-defined]
+                image_sizes=[(height, width)], **self._pixel_limits()
+            )
+            return int(counts["num_image_tokens"][0])
+        except (AttributeError, KeyError, TypeError, *_REFUSALS):
+            return None
+
+    def _rendered(
+        self, messages: list[Message], images: int, place: str
+    ) -> tuple[str, list[Span]]:
+        text, spans, _ = self.texts.render(messages)
         places = text.count(str(self.token))
-        if places != len(row.images):
-            why = f"it has {len(row.images)} pictures, and its text {places} times {self.token!r}"
+        if places != images:
+            why = f"it has {images} pictures, and its text {places} times {self.token!r}"
             raise ImageInvalid(
-                f"{row.place}: pictures and image tokens do not match.",
+                f"{place}: pictures and image tokens do not match.",
                 f"{why}: the words hold that token, or the chat template does not write pictures.",
                 "take the token out of the words, or choose the model's own chat template.",
             )
@@ -215,15 +255,15 @@ class VisionEncoder:
 
     def _fitted(self, image: Image.Image) -> Image.Image:
         """The picture within the budget, where the processor does not see to that itself."""
-        size = image.size if self._own_size else fit_pixels(image.size, *self._budget)
+        size = image.size if self._own_size else fit_pixels(image.size, *self.budget)
         return image if size == image.size else image.resize(size)
 
     def _pixel_limits(self) -> dict[str, Any]:
-        if self._own_size is None or self._budget == (None, None):
+        if self._own_size is None or self.budget == (None, None):
             return {}
         least, most = (
             said if said is not None else own
-            for said, own in zip(self._budget, self._own_size, strict=True)
+            for said, own in zip(self.budget, self._own_size, strict=True)
         )
         return {"size": {"shortest_edge": min(least, most), "longest_edge": max(least, most)}}
 
@@ -250,12 +290,8 @@ class VisionEncoder:
         answered = [i for i, m in enumerate(row.messages[:turn]) if m["role"] == "assistant"]
         if not answered:
             span = encoded.images[cut]
-            raise ImageTooLong(
-                f"{row.place}: its picture does not fit into {limit} tokens.",
-                f"picture {cut + 1} ({span.width:,} x {span.height:,} pixels) takes "
-                f"{span.end - span.start:,} tokens and ends at token {span.end:,}.",
-                "lower `data.max_pixels`, or raise `model.max_seq_length`.",
-            )
+            size, tokens = (span.width, span.height), span.end - span.start
+            raise too_long(row.place, cut + 1, size, tokens, limit or 0)
         kept = list(row.messages[: answered[-1] + 1])
         images = sum(message["content"].count(IMAGE_MARK) for message in kept)
         tools = getattr(row.messages, "tools", None)
@@ -273,6 +309,9 @@ class VisionEncoder:
                 labels[number, first:last] = batch["input_ids"][number, first:last]
         return {**batch, "labels": labels}
 
+
+_REFUSALS = (ValueError, TypeError, ZeroDivisionError, IndexError)
+"""What processors raise at pictures that they cannot read."""
 
 Replaced = tuple[tuple[int, int], tuple[int, int]]
 """Where a picture's token stood in the rendered text, and where what replaces it stands."""
@@ -343,6 +382,17 @@ def vision_row(
             for number, value in enumerate(values, start=1)
         ],
         place,
+    )
+
+
+def too_long(
+    place: str, picture: int, size: tuple[int, int], tokens: int, limit: int
+) -> ImageTooLong:
+    """The error of a row that a picture leaves no room for an answer."""
+    return ImageTooLong(
+        f"{place}: its picture does not fit into {limit:,} tokens.",
+        f"picture {picture} ({size[0]:,} x {size[1]:,} pixels) takes {tokens:,} tokens.",
+        "lower `data.max_pixels`, or raise `model.max_seq_length`.",
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from packaging.version import Version
-from transformers import Trainer
+from torch.nn import functional
 from trl.trainer.sft_trainer import SFTTrainer as TrlSFTTrainer
 
 from tunebook.data.packing import lean_batch
@@ -271,9 +271,21 @@ class SFTTrainer(TrlSFTTrainer):
         inputs = {key: value for key, value in inputs.items() if key not in _OURS}
         head: Any = super().compute_loss
         if self.args.device.type == "cpu" and _HEAD_NEEDS_A_GPU:
-            inputs["use_cache"] = False
-            head = partial(Trainer.compute_loss, self)
+            head = self._plain_loss
         return head(model, inputs, return_outputs, num_items_in_batch)
+
+    def _plain_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any
+    ) -> Any:
+        """From all logits: models that see have losses of their own, which take no number of tokens."""
+        labels = inputs["labels"][..., 1:]
+        given = {key: value for key, value in inputs.items() if key != "labels"}
+        outputs = model(**given, use_cache=False)
+        logits = outputs.logits[..., :-1, :].float()
+        loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+        items = (labels != -100).sum() if num_items is None else torch.as_tensor(num_items)
+        loss = loss / items.clamp(min=1)
+        return (loss, outputs) if return_outputs else loss
 
     def _fused_loss(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any
