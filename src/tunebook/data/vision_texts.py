@@ -93,9 +93,10 @@ class VisionTexts(Encoder):
         return renderer
 
 
-def tokenizer_of(processor: ProcessorMixin) -> PreTrainedTokenizerBase:
-    """The processor's tokenizer, with the processor's own chat template where it has one."""
-    tokenizer: PreTrainedTokenizerBase = processor.tokenizer  # type: ignore[attr-defined]
+def tokenizer_of(processor: Any) -> PreTrainedTokenizerBase:
+    """The processor's tokenizer, with the processor's own chat template; a tokenizer is its own."""
+    seeing = hasattr(processor, "image_processor")
+    tokenizer: PreTrainedTokenizerBase = processor.tokenizer if seeing else processor
     template = getattr(processor, "chat_template", None)
     if template and template != tokenizer.chat_template:
         tokenizer = copy.copy(tokenizer)

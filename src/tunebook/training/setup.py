@@ -5,8 +5,8 @@ Knows plans and the engine; knows no trainer, no data and no run folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from tunebook.engine import Report, has_fused_head, patch_checked
 from tunebook.models.shape import ModelShape
@@ -27,6 +27,7 @@ def set_up(
     data: DataSize | None,
     input_ids: torch.Tensor,
     labels: torch.Tensor | None = None,
+    inputs: Mapping[str, Any] | None = None,
     *,
     device: Literal["auto", "any"] = "auto",
 ) -> tuple[Plan, Report]:
@@ -35,13 +36,14 @@ def set_up(
     Args:
         plan: made from `recipe`, `shape` and `data`.
         input_ids, labels: (1, length), what the patched model is checked on.
+        inputs: what belongs to the tokens beside them, such as `pixel_values`.
         device: as of `engine.patch`.
 
     Returns:
         The plan that holds (another one where the model is not run fused after all), and what was
         swapped.
     """
-    swaps = patch_checked(model, input_ids, labels, device=device)
+    swaps = patch_checked(model, input_ids, labels, inputs, device=device)
     if plan.strategy.engine == "stock":
         return plan, swaps
     if has_fused_head(model) and apply_strategy(model, plan.strategy):

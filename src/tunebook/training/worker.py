@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook.data import DataStatistics, PreparedData, prepare_data
-from tunebook.data.tokenizers import tokenizer_for
+from tunebook.data.tokenizers import words_for
+from tunebook.data.vision_collator import VisionDataCollator, VisionRows
+from tunebook.data.vision_texts import tokenizer_of
 from tunebook.engine import Report, audit_gradients, release
 from tunebook.errors import FolderExists, require_disk_space
 from tunebook.events import ExportEvent, FinishedEvent, WarningEvent
@@ -42,19 +44,28 @@ if TYPE_CHECKING:
     from tunebook.training.trainer import SFTTrainer
 
 _PROBE = 32  # tokens before and after the first one that is learnt
+_PROBE_PIXELS = 2**17
 
 
 @dataclass
 class Prepared:
-    """All that training needs, in memory; nothing of it is on the disk yet."""
+    """All that training needs, in memory; nothing of it is on the disk yet.
+
+    `words` are the tokenizer, or the processor of a model that sees.
+    """
 
     model: PeftModel
-    tokenizer: PreTrainedTokenizerBase
+    words: Any
     data: PreparedData
     shape: ModelShape
     plan: Plan
     swaps: Report
     sampler: Sampler
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer, with the template that it is trained with."""
+        return tokenizer_of(self.words)
 
 
 def prepare(recipe: Recipe, rows: Any, tell: Callable[[str], None]) -> Prepared:
@@ -68,9 +79,9 @@ def prepare(recipe: Recipe, rows: Any, tell: Callable[[str], None]) -> Prepared:
     require_optimizer(recipe.training.optimizer, recipe.training.gradient_accumulation_steps)
     tell("Reading the tokenizer")
     shape = load_shape(recipe.model)
-    tokenizer = tokenizer_for(recipe)
+    words = words_for(recipe)
     tell("Turning rows into tokens")
-    data = prepare_data(recipe, tokenizer, rows=rows)
+    data = prepare_data(recipe, words, rows=rows)
     size = data_size(data.statistics)
     plan = require_fit(make_plan(recipe, shape=shape, data=size))
     # which may add up more batches than the recipe says
@@ -81,19 +92,27 @@ def prepare(recipe: Recipe, rows: Any, tell: Callable[[str], None]) -> Prepared:
     tell("Adding the adapter")
     adapted = add_lora(model, recipe.lora, seed=recipe.training.seed)
     tell("Checking the gradients")
-    batch = probe(data, adapted)
+    batch = probe(data, adapted, words)
     ids, labels = batch["input_ids"], batch["labels"]
-    plan, swaps = set_up(adapted, plan, recipe, shape, size, ids, labels)
+    inputs = {name: value for name, value in batch.items() if name not in ("input_ids", "labels")}
+    plan, swaps = set_up(adapted, plan, recipe, shape, size, ids, labels, inputs)
     require_fit(plan)
     audit_gradients(adapted, batch)
-    sampler = make_sampler(recipe.samples, adapted, tokenizer, data)
-    return Prepared(adapted, tokenizer, data, shape, plan, swaps, sampler)
+    sampler = make_sampler(recipe, adapted, words, data)
+    return Prepared(adapted, words, data, shape, plan, swaps, sampler)
 
 
-def probe(data: PreparedData, model: PeftModel) -> dict[str, torch.Tensor]:
-    """A few tokens of a row, (1, length), to try the model on before training."""
+def probe(data: PreparedData, model: PeftModel, words: Any) -> dict[str, torch.Tensor]:
+    """A few tokens of a row, (1, length), to try the model on before training.
+
+    Of rows with pictures, a whole row with small ones.
+    """
     import torch
 
+    if isinstance(data.train, VisionRows):
+        collate = VisionDataCollator(processor=words, max_pixels=_PROBE_PIXELS)
+        seen = next((row for row in data.train if row["images"]), data.train[0])
+        return {name: value.to(model.device) for name, value in collate([seen]).items()}
     row = data.train[0]
     first = next(i for i, label in enumerate(row["labels"]) if label != -100)
     end = first + _PROBE
@@ -138,6 +157,7 @@ def execute(
         DiskFull, FolderExists: before anything is written.
     """
     _open_folder(folder, recipe, prepared, resumed=checkpoint is not None)
+    prepared.sampler.keep_images(folder.path)
     model = prepared.model
     resumed = folder.step_of(checkpoint) if checkpoint else None
     notes = data_warnings(prepared.data.statistics, recipe) + swap_warnings(prepared.swaps)
@@ -147,7 +167,7 @@ def execute(
             recipe,
             prepared.plan.strategy,
             model,
-            prepared.tokenizer,
+            prepared.words,
             prepared.data.train,
             prepared.data.eval,
             output_dir=folder.checkpoints,
@@ -166,7 +186,7 @@ def execute(
         callback.release()
         release(model)  # what was spent on speed; the model may be talked to for hours
     tell("Saving")
-    save_adapter(model, prepared.tokenizer, folder.adapter, recipe=recipe, replace=True)
+    save_adapter(model, prepared.words, folder.adapter, recipe=recipe, replace=True)
     _export(folder, recipe, prepared, trainer.state.global_step)
     history = folder.history()
     folder.log.append(
