@@ -80,7 +80,7 @@ def test_a_run_learns_from_pictures_and_keeps_those_that_it_is_asked_about(
     assert run.state == "completed"
     steps = run.history()
     assert steps[-1].loss < steps[0].loss - 0.5
-    samples = [event for event in run.events() if isinstance(event, SampleEvent)]
+    samples = [event for event in run.log.read() if isinstance(event, SampleEvent)]
     assert {event.expected for event in samples} <= set(COLOURS)
     assert all(event.prompt == "Which colour?" for event in samples)
     for event in samples:
@@ -115,3 +115,29 @@ def test_a_model_that_reads_text_refuses_pictures_unless_told_to_ignore_them(col
         Run.create(text, root=tmp_path / "runs").start().wait()
     told = text.with_values({"data.image_columns": []})
     assert Run.create(told, root=tmp_path / "runs").start().wait().state == "completed"
+
+
+def test_a_check_names_what_is_wrong_with_pictures(tiny, colours):
+    from tunebook import check
+
+    folder = colours.parent / "pictures"
+    whole = (folder / "3.png").read_bytes()
+    (folder / "3.png").write_bytes(whole[:-100])
+    Image.new("CMYK", (50, 40)).save(folder / "4.png", "TIFF")
+    (folder / "6.png").unlink()
+    report = check(recipe(tiny, colours))
+    found = {finding.code: finding for finding in report.findings}
+    assert found["bad_image"].examples == [3, 6]
+    assert "damaged or cut off" in found["bad_image"].title
+    assert found["mended_image"].examples == [4]
+    assert "CMYK" in found["mended_image"].title
+    assert not report.ok
+    assert report.statistics is not None
+    assert report.statistics.images == 22
+
+    narrow = check(recipe(tiny, colours, model__max_seq_length=12))
+    found = {finding.code: finding for finding in narrow.findings}
+    assert "pixels) takes" in found["image_too_long"].title
+
+    text = check(recipe("tunebook-tiny", colours))
+    assert [finding.code for finding in text.findings][0] == "ImagesUnsupported"

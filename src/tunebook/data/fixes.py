@@ -213,7 +213,7 @@ def _valid(row: dict[str, Any], detection: Detection) -> bool:
 def _says_nothing(row: dict[str, Any], detection: Detection) -> bool:
     if not _valid(row, detection):
         return False
-    answers = [m for m in to_messages(row, detection) if m["role"] in ("assistant", "text")]
+    answers = [m for m in to_messages(row, detection, pictures=True) if m["role"] in ("assistant", "text")]
     return any(not m["content"].strip() and "tool_calls" not in m for m in answers)
 
 
@@ -226,7 +226,7 @@ def _new(seen: set[bytes], digest: bytes) -> bool:
 def _near(near: NearDuplicates, number: int, row: dict[str, Any], detection: Detection) -> bool:
     if not _valid(row, detection):
         return False
-    return near.seen(number, to_messages(row, detection)) is not None
+    return near.seen(number, to_messages(row, detection, pictures=True)) is not None
 
 
 def _not_measured(recipe: Recipe, detection: Detection, rows: int) -> Step:
@@ -241,7 +241,7 @@ def _not_measured(recipe: Recipe, detection: Detection, rows: int) -> Step:
 
     def step(number: int, row: Any) -> dict[str, Any] | None:
         if _valid(row, detection):
-            messages = to_messages(row, detection)
+            messages = to_messages(row, detection, pictures=True)
             if isinstance(overlap, Measured):
                 return None if overlap.meets(number, messages) == "exact" else row
             # Fewer rows are divided in another way: only one of each is sure to stand on one side.

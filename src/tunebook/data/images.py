@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook.data.turns import describe
+from tunebook.data.turns import DEEPEST, describe
 from tunebook.errors import ImageInvalid
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def stored_image(value: Image.Image) -> dict[str, Any]:
 
 
 def stored_images(row: Any) -> Any:
-    """A row with every Pillow image in it, at any depth, as `stored_image`."""
+    """A row with every Pillow image in it as `stored_image`, but for those in rows without an end."""
     return _stored(row) if "PIL.Image" in sys.modules else row
 
 
@@ -163,11 +163,13 @@ def without_decoding(table: Dataset) -> Dataset:
     return datasets.Dataset(plain, indices_table=table._indices, fingerprint=mark)
 
 
-def _stored(value: Any) -> Any:
+def _stored(value: Any, depth: int = 0) -> Any:
+    if depth > DEEPEST:
+        return value
     if isinstance(value, dict):
-        return {name: _stored(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_stored(item) for item in value]
+        return {name: _stored(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_stored(item, depth + 1) for item in value]
     return stored_image(value) if _is_pillow(value) else value
 
 

@@ -43,11 +43,17 @@ class Encoded:
     places: Any = field(repr=False, default_factory=list)
     length: int = 0
     uncut: list[tuple[int, int]] | None = field(repr=False, default=None)
+    rest: list[int] = field(repr=False, default_factory=list)
 
     @property
     def would_learn(self) -> list[tuple[int, int]]:
         """`learnt` before the cut."""
         return self.learnt if self.uncut is None else self.uncut
+
+    @property
+    def uncut_ids(self) -> list[int]:
+        """`input_ids` before the cut."""
+        return self.input_ids + self.rest
 
     @property
     def labels(self) -> list[int]:
@@ -277,6 +283,7 @@ class Encoder:
             encoded.places,
             encoded.length,
             encoded.learnt,
+            encoded.input_ids[limit:],
         )
 
 

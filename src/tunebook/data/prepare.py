@@ -25,7 +25,7 @@ from tunebook.data.spool import Skipped
 from tunebook.data.templates import with_recipe_template
 from tunebook.data.vision import VisionEncoder
 from tunebook.data.vision_collator import VisionRows
-from tunebook.data.vision_prepare import picture_folder, prepare_rows, recipe_vision_encoder
+from tunebook.data.vision_prepare import picture_folder, prepare_rows
 from tunebook.errors import (
     DatasetEmpty,
     FormatUnsuitable,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 Progress = Callable[[int, int], None]
+AnyEncoder = Encoder | VisionEncoder
 
 
 @dataclass
@@ -86,7 +87,7 @@ def prepare_data(
     table, skipped = loaded.table, loaded.skipped
     detection = detect_for(recipe.data, table)
     require_answers(recipe, detection)
-    encoder = encoder_of(recipe, tokenizer)
+    encoder = recipe_encoder(recipe, tokenizer)
     require_sight(detection, encoder)
     train_rows, eval_rows = divide_rows(recipe, len(table))
     folder = picture_folder(recipe.data) if rows is None else None
@@ -94,23 +95,19 @@ def prepare_data(
     if not counted.lengths:
         raise _nothing(recipe, counted, skipped)
     statistics = counted.statistics()
-    statistics.hidden_tools = _texts(encoder).hidden_tools
+    statistics.hidden_tools = encoder.hidden_tools
     evaluation = _evaluation(recipe, eval_rows, table, detection, encoder, skipped, folder)
     statistics.skipped_rows = skipped.count
     statistics.eval_rows = len(evaluation) if evaluation is not None else 0
     return PreparedData(train, evaluation, statistics, detection, counted.lengths)
 
 
-def encoder_of(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase | ProcessorMixin, *, every_turn: bool = False
-) -> Encoder | VisionEncoder:
-    """The encoder for a tokenizer, or for the processor of a model that sees."""
-    if hasattr(tokenizer, "image_processor"):
-        return recipe_vision_encoder(recipe, tokenizer, every_turn=every_turn)
-    return recipe_encoder(recipe, tokenizer, every_turn=every_turn)
+def sees(encoder: AnyEncoder) -> bool:
+    """Whether the encoder takes pictures."""
+    return isinstance(encoder, VisionEncoder)
 
 
-def require_sight(detection: Detection, encoder: Encoder | VisionEncoder) -> None:
+def require_sight(detection: Detection, encoder: AnyEncoder) -> None:
     """Look that pictures in columns of their own have a model that sees them.
 
     Raises:
@@ -125,15 +122,11 @@ def require_sight(detection: Detection, encoder: Encoder | VisionEncoder) -> Non
         )
 
 
-def _texts(encoder: Encoder | VisionEncoder) -> Encoder:
-    return encoder.texts if isinstance(encoder, VisionEncoder) else encoder
-
-
 def _encoded(
     numbers: list[int],
     table: Dataset,
     detection: Detection,
-    encoder: Encoder | VisionEncoder,
+    encoder: AnyEncoder,
     progress: Progress | None,
     skipped: Skipped,
     folder: Path | None,
@@ -181,9 +174,23 @@ _UNSUITABLE = {
 
 
 def recipe_encoder(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, *, every_turn: bool = False
-) -> Encoder:
-    """The encoder that a recipe's mask and length ask for."""
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase | ProcessorMixin, *, every_turn: bool = False
+) -> AnyEncoder:
+    """The encoder that a recipe's mask and length ask for.
+
+    Args:
+        tokenizer: or the processor of a model that sees, which takes pictures too.
+    """
+    if hasattr(tokenizer, "image_processor"):
+        return VisionEncoder(
+            tokenizer,
+            train_on=recipe.data.train_on,
+            max_length=recipe.model.max_seq_length,
+            min_pixels=recipe.data.min_pixels,
+            max_pixels=recipe.data.max_pixels,
+            every_turn=every_turn,
+            folder=picture_folder(recipe.data),
+        )
     return Encoder(
         tokenizer,
         train_on=recipe.data.train_on,
@@ -290,7 +297,7 @@ def _evaluation(
     numbers: list[int],
     table: Dataset,
     detection: Detection,
-    encoder: Encoder | VisionEncoder,
+    encoder: AnyEncoder,
     skipped: Skipped,
     folder: Path | None,
 ) -> Dataset | VisionRows | None:

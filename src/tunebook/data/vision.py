@@ -22,9 +22,10 @@ from tunebook.errors import ImageInvalid, ImageTooLong, ModelInvalid
 
 if TYPE_CHECKING:
     from PIL import Image
-    from transformers import ProcessorMixin
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-    from tunebook.data.rendering import Span
+    from tunebook.data.rendering import Renderer, Span
+    from tunebook.data.tools import Tool
 
 BY_TOKEN = (
     "input_ids",
@@ -80,6 +81,7 @@ class VisionEncoder:
             the turns from that picture on are left out, back to the last whole answer.
         min_pixels, max_pixels: of a picture; None leaves that to the processor.
         every_turn: work out the spans of user and system turns too.
+        folder: where relative paths of pictures begin.
         variables: what the template is given besides the conversation.
     """
 
@@ -92,10 +94,12 @@ class VisionEncoder:
         min_pixels: int | None = None,
         max_pixels: int | None = None,
         every_turn: bool = False,
+        folder: Path | None = None,
         variables: dict[str, Any] | None = None,
     ) -> None:
         self.processor = processor
         self.max_length = max_length
+        self.folder = folder
         self.texts = VisionTexts(
             processor,
             train_on=train_on,
@@ -112,6 +116,25 @@ class VisionEncoder:
             )
         self.budget = (min_pixels, max_pixels)
         self._own_size = _pixel_size(getattr(processor, "image_processor", None))
+
+    def __call__(self, messages: list[Message]) -> EncodedVision:
+        """One conversation of `to_messages(..., pictures=True)`, whose pictures are opened here."""
+        images = getattr(messages, "images", [])
+        return self.batch([vision_row(messages, images, folder=self.folder)])[0][0]
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The processor's."""
+        return self.texts.tokenizer
+
+    @property
+    def hidden_tools(self) -> int:
+        """Rows so far whose tools the template does not write."""
+        return self.texts.hidden_tools
+
+    def renderer(self, tools: list[Tool] | None = None) -> Renderer:
+        """What renders conversations with these tools."""
+        return self.texts.renderer(tools)
 
     def batch(
         self, rows: Sequence[VisionRow], *, pad_to_multiple_of: int | None = None

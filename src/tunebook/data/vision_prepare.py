@@ -5,7 +5,8 @@ Every row is rendered and its pictures' heads are read; pixels are read in train
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,15 @@ from tunebook.data.collecting import BATCH, RowCollector
 from tunebook.data.conversations import Conversation, to_messages
 from tunebook.data.formats import Detection
 from tunebook.data.images import image_size
+from tunebook.data.masking import Encoded
 from tunebook.data.spool import Skipped
 from tunebook.data.vision import VisionEncoder, too_long
 from tunebook.data.vision_collator import VisionRows
 from tunebook.errors import RowInvalid, TemplateInvalid
-from tunebook.recipe import DataPart, Recipe
+from tunebook.recipe import DataPart
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import ProcessorMixin
 
 Progress = Callable[[int, int], None]
 
@@ -29,24 +30,19 @@ _SURE = 3  # pictures of different costs whose frames take the same number of to
 _SLACK = 8  # tokens by which a text without pictures may be cut otherwise
 
 
-def recipe_vision_encoder(
-    recipe: Recipe, processor: ProcessorMixin, *, every_turn: bool = False
-) -> VisionEncoder:
-    """The encoder that a recipe's mask, length and pixel budget ask for."""
-    return VisionEncoder(
-        processor,
-        train_on=recipe.data.train_on,
-        max_length=recipe.model.max_seq_length,
-        min_pixels=recipe.data.min_pixels,
-        max_pixels=recipe.data.max_pixels,
-        every_turn=every_turn,
-    )
-
-
 def picture_folder(part: DataPart) -> Path | None:
     """Where relative paths of pictures begin: the folder of the data file, if it is one."""
     path = Path(part.source).expanduser()
     return path.parent if path.is_file() else path if path.is_dir() else None
+
+
+@dataclass(frozen=True)
+class SizedRow:
+    """A row whose pictures are as many tokens as they take; which tokens they are is left open."""
+
+    encoded: Encoded
+    images: int
+    image_tokens: int
 
 
 class ImageCosts:
@@ -107,8 +103,12 @@ def prepare_rows(
     for done, number in enumerate(numbers, start=1):
         try:
             talk = to_messages(table[number], detection, number=number, pictures=True)
-            if _measured(talk, number, encoder, costs, collected, folder):
+            sized = sized_row(talk, f"Row {number} (counted from 0)", encoder, costs, folder)
+            row = sized.encoded
+            if collected.count(number, len(row.input_ids), row.length, row.n_trained):
                 kept.append(number)
+                collected.images += sized.images
+                collected.image_tokens += sized.image_tokens
         except RowInvalid as error:
             skipped.take(error)
         except TemplateInvalid as error:
@@ -119,30 +119,45 @@ def prepare_rows(
     return VisionRows(table, detection, kept, folder), collected
 
 
-def _measured(
+def sized_row(
     talk: Conversation,
-    number: int,
+    place: str,
     encoder: VisionEncoder,
     costs: ImageCosts,
-    collected: RowCollector,
-    folder: Path | None,
-) -> bool:
-    """Count a row; whether anything of it is learnt within the length."""
-    place = f"Row {number} (counted from 0)"
+    folder: Path | None = None,
+) -> SizedRow:
+    """A row as it is trained on but for the pixels: only the heads of its pictures are read.
+
+    Near the length's limit it may differ by a few tokens.
+
+    Raises:
+        ImageInvalid, TemplateInvalid: as in training.
+        ImageTooLong: a picture leaves no room for an answer.
+    """
     sizes = [image_size(value, place, folder=folder) for value in talk.images]
     encoded, marks = encoder.unseen(talk, len(sizes), place)
-    extra = [costs(size) - 1 for size in sizes]
-    ends = [mark + 1 + sum(extra[: i + 1]) for i, mark in enumerate(marks)]
-    length = encoded.length + sum(extra)
-    limit = encoder.max_length or length + _SLACK
+    taken = [costs(size) for size in sizes]
+    ends = [mark + sum(taken[: i + 1]) - i for i, mark in enumerate(marks)]
+    ids: list[int] = []
+    for token, count in _counted(encoded.uncut_ids, dict(zip(marks, taken, strict=True))):
+        ids += [token] * count
+    limit = encoder.max_length or len(ids) + _SLACK
     fit = sum(end + _SLACK <= limit for end in ends)
-    # of the text as it is without pictures
-    room = limit - sum(extra) if fit == len(ends) else marks[fit]
-    learnt = sum(max(0, min(last, room) - first) for first, last in encoded.would_learn)
+    room = limit if fit == len(ends) else ends[fit] - taken[fit]
+
+    def moved(at: int) -> int:
+        return at + sum(taken[i] - 1 for i, mark in enumerate(marks) if mark < at)
+
+    uncut = [(moved(first), moved(last)) for first, last in encoded.would_learn]
+    learnt = [(first, min(last, room)) for first, last in uncut if first < room]
     if not learnt and fit < len(ends):
-        raise too_long(place, fit + 1, sizes[fit], extra[fit] + 1, limit)
-    if not collected.count(number, min(length, limit), length, learnt):
-        return False
-    collected.images += len(sizes)
-    collected.image_tokens += sum(extra) + len(extra)
-    return True
+        raise too_long(place, fit + 1, sizes[fit], taken[fit], limit)
+    cut = len(ids) > limit
+    row = Encoded(ids[:room], learnt, encoded.text, encoded.spans, cut, [], len(ids), uncut)
+    return SizedRow(row, len(sizes), sum(taken))
+
+
+def _counted(ids: list[int], counts: dict[int, int]) -> Iterator[tuple[int, int]]:
+    """Each token with how often it stands: once, or as a picture takes."""
+    for place, token in enumerate(ids):
+        yield token, counts.get(place, 1)

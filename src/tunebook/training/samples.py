@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tunebook.data.conversations import Conversation
 from tunebook.data.frames import common
 from tunebook.data.masking import Encoder
-from tunebook.data.prepare import encoder_of
+from tunebook.data.prepare import recipe_encoder
 from tunebook.data.turns import IMAGE_MARK
 from tunebook.data.vision import BY_TOKEN, VisionEncoder, vision_row
 from tunebook.data.vision_texts import tokenizer_of
@@ -119,7 +119,7 @@ def make_sampler(recipe: Recipe, model: PeftModel, words: Any, data: PreparedDat
         words: the tokenizer, or the processor of a model that sees.
     """
     part, tokenizer = recipe.samples, tokenizer_of(words)
-    encoder = encoder_of(recipe, words)
+    encoder = recipe_encoder(recipe, words)
     if part.sample_prompts:
         prompts = [
             Prompt(text, _ids(encoder, tokenizer, text)) for text in part.sample_prompts
