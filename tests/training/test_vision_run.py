@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_vision import tiny_vision
 
 from tunebook.errors import ImageInvalid, ImagesUnsupported
 from tunebook.events import SampleEvent
 from tunebook.recipe import Recipe
 from tunebook.training import Run, open_run
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "models"))
-from tiny_vision import tiny_vision
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 220, 20), "blue": (20, 20, 220)}
 
@@ -73,9 +69,7 @@ def recipe(model, source, **values):
     )
 
 
-def test_a_run_learns_from_pictures_and_keeps_those_that_it_is_asked_about(
-    tiny, colours, tmp_path
-):
+def test_a_run_learns_from_pictures_and_keeps_those_that_it_is_asked_about(tiny, colours, tmp_path):
     run = Run.create(recipe(tiny, colours), root=tmp_path / "runs").start().wait()
     assert run.state == "completed"
     steps = run.history()
@@ -140,4 +134,4 @@ def test_a_check_names_what_is_wrong_with_pictures(tiny, colours):
     assert "pixels) takes" in found["image_too_long"].title
 
     text = check(recipe("tunebook-tiny", colours))
-    assert [finding.code for finding in text.findings][0] == "ImagesUnsupported"
+    assert text.findings[0].code == "ImagesUnsupported"

@@ -213,7 +213,9 @@ def _valid(row: dict[str, Any], detection: Detection) -> bool:
 def _says_nothing(row: dict[str, Any], detection: Detection) -> bool:
     if not _valid(row, detection):
         return False
-    answers = [m for m in to_messages(row, detection, pictures=True) if m["role"] in ("assistant", "text")]
+    answers = [
+        m for m in to_messages(row, detection, pictures=True) if m["role"] in ("assistant", "text")
+    ]
     return any(not m["content"].strip() and "tool_calls" not in m for m in answers)
 
 

@@ -19,7 +19,7 @@ from tunebook.data.finders import (
 from tunebook.data.mapping import require_fields, standard_columns
 from tunebook.data.pictures import picture_columns
 from tunebook.data.tools import tools_column
-from tunebook.errors import FormatUnknown, RowInvalid
+from tunebook.errors import FormatUnknown, RecipeInvalid, RowInvalid
 from tunebook.recipe import DataPart
 
 SAMPLE = 100
@@ -102,9 +102,7 @@ def detect_format(
     )
 
 
-def _images(
-    names: list[str], sample: list[dict[str, Any]], wanted: list[str] | None
-) -> list[str]:
+def _images(names: list[str], sample: list[dict[str, Any]], wanted: list[str] | None) -> list[str]:
     for name in wanted or ():
         if name not in names:
             raise RecipeInvalid(

@@ -154,7 +154,9 @@ def without_decoding(table: Dataset) -> Dataset:
     def holds_pictures(feature: Any) -> bool:
         if isinstance(feature, dict | list):
             return any(map(holds_pictures, getattr(feature, "values", lambda: feature)()))
-        return isinstance(feature, datasets.Image) or holds_pictures(getattr(feature, "feature", []))
+        return isinstance(feature, datasets.Image) or holds_pictures(
+            getattr(feature, "feature", [])
+        )
 
     if not holds_pictures(dict(table.features)):
         return table

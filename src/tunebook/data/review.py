@@ -10,9 +10,9 @@ from typing import Any
 
 from tunebook.data.conversations import Conversation, Message, to_label, to_messages
 from tunebook.data.duplicates import NearDuplicates, row_digest
-from tunebook.data.images import image_fixes, open_image
 from tunebook.data.findings import EXAMPLES, ORDER, TEXTS, CheckReport, Finding
 from tunebook.data.formats import Detection, row_format
+from tunebook.data.images import image_fixes, open_image
 from tunebook.data.languages import language
 from tunebook.data.marks import UNKNOWN, RowMarks
 from tunebook.data.masking import MASKED, Encoded, Encoder

@@ -36,9 +36,7 @@ def from_hub(part: DataPart, skipped: Skipped) -> Dataset:
             name, start, count = streamed_slice(part.split, part.max_rows)
             stream = datasets.load_dataset(part.source, part.config, split=name, streaming=True)
             return _from_stream(stream, part.source, start, count, skipped)
-        return without_decoding(
-            datasets.load_dataset(part.source, part.config, split=part.split)
-        )
+        return without_decoding(datasets.load_dataset(part.source, part.config, split=part.split))
     except TunebookError:
         raise
     except DatasetNotFoundError as error:

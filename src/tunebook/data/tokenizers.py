@@ -23,9 +23,7 @@ def tokenizer_for(recipe: Recipe) -> PreTrainedTokenizerBase:
     Raises:
         ModelMissing, TokenizerMissing, TemplateInvalid: what is wrong with the recipe.
     """
-    tokenizer: PreTrainedTokenizerBase = with_recipe_template(
-        load_tokenizer(recipe.model), recipe
-    )
+    tokenizer: PreTrainedTokenizerBase = with_recipe_template(load_tokenizer(recipe.model), recipe)
     return tokenizer
 
 

@@ -193,9 +193,7 @@ class VisionEncoder:
             encoded.append(_with_images(whole, images))
         return encoded, batch
 
-    def unseen(
-        self, messages: list[Message], images: int, place: str
-    ) -> tuple[Encoded, list[int]]:
+    def unseen(self, messages: list[Message], images: int, place: str) -> tuple[Encoded, list[int]]:
         """A row before its pictures are looked at, each one token; and which tokens they are.
 
         Raises:
@@ -207,13 +205,13 @@ class VisionEncoder:
         marks = [first_token(encoding, at, len(ids)) for at in places]
         return self.texts.finish(text, spans, ids, encoding), marks
 
-    def cost(self, image: Image.Image) -> int:
+    def cost(self, image: Image.Image, place: str = "The row") -> int:
         """How many tokens a picture takes, with those that frame it.
 
         Raises:
             ImageInvalid: the processor refuses it.
         """
-        row = VisionRow([], [image])
+        row = VisionRow([], [image], place)
         try:
             _, (text,), _ = self._process([str(self.token)], [row], None)
         except _REFUSALS as error:
@@ -231,9 +229,7 @@ class VisionEncoder:
         except (AttributeError, KeyError, TypeError, *_REFUSALS):
             return None
 
-    def _rendered(
-        self, messages: list[Message], images: int, place: str
-    ) -> tuple[str, list[Span]]:
+    def _rendered(self, messages: list[Message], images: int, place: str) -> tuple[str, list[Span]]:
         text, spans, _ = self.texts.render(messages)
         places = text.count(str(self.token))
         if places != images:
@@ -305,18 +301,15 @@ class VisionEncoder:
         cut = next((i for i, s in enumerate(encoded.images) if limit and s.end > limit), None)
         if cut is None:
             return row
-        before = 0
-        for turn, message in enumerate(row.messages):
-            before += message["content"].count(IMAGE_MARK)
-            if before > cut:
-                break
-        answered = [i for i, m in enumerate(row.messages[:turn]) if m["role"] == "assistant"]
+        of_turns = [i for i, m in enumerate(row.messages) for _ in range(_count(m))]
+        earlier = row.messages[: of_turns[cut]]
+        answered = [i for i, m in enumerate(earlier) if m["role"] == "assistant"]
         if not answered:
             span = encoded.images[cut]
             size, tokens = (span.width, span.height), span.end - span.start
             raise too_long(row.place, cut + 1, size, tokens, limit or 0)
         kept = list(row.messages[: answered[-1] + 1])
-        images = sum(message["content"].count(IMAGE_MARK) for message in kept)
+        images = sum(map(_count, kept))
         tools = getattr(row.messages, "tools", None)
         return VisionRow(Conversation(kept, tools), row.images[:images], row.place)
 
@@ -430,6 +423,11 @@ def _pixel_size(image_processor: Any) -> tuple[int, int] | None:
     return (least, most) if merges and least is not None and most is not None else None
 
 
+def _count(message: Message) -> int:
+    """How many pictures a turn shows."""
+    return int(message["content"].count(IMAGE_MARK))
+
+
 def _with_images(encoded: Encoded, images: list[ImageSpan]) -> EncodedVision:
     """The same with its pictures, whose tokens are not learnt."""
     values = {name: getattr(encoded, name) for name in Encoded.__dataclass_fields__}
@@ -457,7 +455,9 @@ def _moved(span: Span, places: list[Replaced]) -> Span:
 
 
 def _at(place: int, places: list[Replaced]) -> int:
-    return place + sum(new[1] - new[0] - (old[1] - old[0]) for old, new in places if old[1] <= place)
+    return place + sum(
+        new[1] - new[0] - (old[1] - old[0]) for old, new in places if old[1] <= place
+    )
 
 
 def _as_they_are(text: str, token: str) -> list[Replaced]:

@@ -188,7 +188,11 @@ class VisionRows(Sequence[dict[str, Any]]):
     """
 
     def __init__(
-        self, table: Dataset, detection: Detection, numbers: Sequence[int], folder: Path | None = None
+        self,
+        table: Dataset,
+        detection: Detection,
+        numbers: Sequence[int],
+        folder: Path | None = None,
     ) -> None:
         self.table, self.detection, self.numbers, self.folder = table, detection, numbers, folder
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunebook.data.collecting import BATCH, RowCollector
 from tunebook.data.conversations import Conversation, to_messages
@@ -56,31 +56,34 @@ class ImageCosts:
         self._known: dict[tuple[int, int], int] = {}
         self._frames: dict[int, int] = {}
 
-    def __call__(self, size: tuple[int, int]) -> int:
+    def __call__(self, size: tuple[int, int], place: str = "The row") -> int:
         """Tokens of a picture of this width and height, with those that frame it.
+
+        Args:
+            place: which row, for the error.
 
         Raises:
             ImageInvalid, ImageTooLong: the processor refuses the size.
         """
         if size not in self._known:
-            self._known[size] = self._count(size)
+            self._known[size] = self._count(size, place)
         return self._known[size]
 
-    def _count(self, size: tuple[int, int]) -> int:
+    def _count(self, size: tuple[int, int], place: str) -> int:
         tokens = self._encoder.image_tokens(size)
         if tokens is None:
-            return self._tried(size)
+            return self._tried(size, place)
         if tokens not in self._frames:
             frames = set(self._frames.values())
             if len(self._frames) >= _SURE and len(frames) == 1:
                 return tokens + next(iter(frames))
-            self._frames[tokens] = self._tried(size) - tokens
+            self._frames[tokens] = self._tried(size, place) - tokens
         return tokens + self._frames[tokens]
 
-    def _tried(self, size: tuple[int, int]) -> int:
+    def _tried(self, size: tuple[int, int], place: str) -> int:
         from PIL import Image
 
-        return self._encoder.cost(Image.new("RGB", size))
+        return self._encoder.cost(Image.new("RGB", size), place)
 
 
 def prepare_rows(
@@ -136,7 +139,7 @@ def sized_row(
     """
     sizes = [image_size(value, place, folder=folder) for value in talk.images]
     encoded, marks = encoder.unseen(talk, len(sizes), place)
-    taken = [costs(size) for size in sizes]
+    taken = [costs(size, place) for size in sizes]
     ends = [mark + sum(taken[: i + 1]) - i for i, mark in enumerate(marks)]
     ids: list[int] = []
     for token, count in _counted(encoded.uncut_ids, dict(zip(marks, taken, strict=True))):

@@ -121,9 +121,7 @@ def make_sampler(recipe: Recipe, model: PeftModel, words: Any, data: PreparedDat
     part, tokenizer = recipe.samples, tokenizer_of(words)
     encoder = recipe_encoder(recipe, words)
     if part.sample_prompts:
-        prompts = [
-            Prompt(text, _ids(encoder, tokenizer, text)) for text in part.sample_prompts
-        ]
+        prompts = [Prompt(text, _ids(encoder, tokenizer, text)) for text in part.sample_prompts]
     else:
         rows: Any = data.eval if data.eval is not None and len(data.eval) else data.train
         count = min(part.sample_rows, len(rows))
