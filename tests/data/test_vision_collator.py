@@ -15,6 +15,7 @@ from tunebook.errors import ImageInvalid, ImageTooLong, RecipeInvalid
 from tunebook.models.vision import load_processor
 from tunebook.recipe import DataPart, ModelPart
 from tunebook.trainer import UnslothVisionDataCollator
+from tunebook.training.parts import split_batch
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +193,34 @@ def test_lists_and_streams_with_pillow_images_become_tables(processor):
         batch = VisionDataCollator(None, processor)(list(seen))
         assert batch["input_ids"].shape[0] == len(loaded)
         assert "pixel_values" in batch
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "gemma3", "mllama", "idefics3", "llava_next"])
+def test_a_batch_that_is_too_large_is_cut_with_its_pictures(tmp_path, family):
+    processor = load_processor(ModelPart(name=str(tiny_vision(family, tmp_path / family))))
+    counts = [2, 0, 1, 1]
+    rows = [
+        {
+            "messages": [user(*[PLACE] * count, TEXT), ANSWER],
+            "images": [picture(size=(50 + 20 * i + 40 * row, 60)) for i in range(count)],
+        }
+        for row, count in enumerate(counts)
+    ]
+    collate = VisionDataCollator(None, processor, image_counts=True)
+    whole = collate(rows)
+    assert whole["image_counts"] == (2, 0, 1, 1)
+    parts = list(split_batch(whole, 2))
+    for part, given in zip(parts, (rows[:2], rows[2:]), strict=True):
+        alone = collate(given)
+        assert part.keys() == alone.keys()
+        length = alone["input_ids"].shape[1]
+        assert torch.equal(part["input_ids"][:, :length], alone["input_ids"])
+        assert part["image_counts"] == alone["image_counts"]
+        for name in ("pixel_values", "image_grid_thw", "image_sizes", "aspect_ratio_ids"):
+            if name in alone and family in ("qwen2_5_vl", "gemma3"):
+                assert torch.equal(part[name], alone[name]), name
+            elif name in alone:  # padded to what the batch has most of
+                assert part[name].shape[0] == alone[name].shape[0], name
+    last = list(split_batch(whole, 4))[1]
+    if family in ("qwen2_5_vl", "gemma3", "llava_next"):
+        assert "pixel_values" not in last

@@ -49,6 +49,7 @@ class VisionDataCollator:
         min_pixels, max_pixels: of a picture; None leaves that to the processor.
         train_on: as in the recipe.
         on_bad_rows: "skip" leaves out rows that cannot be used, and logs them.
+        image_counts: put how many pictures each row has into the batch, which models do not take.
         instruction_part, response_part, force_match, num_proc, snap_to_patch_size, resize_dimension,
             padding_free: of other libraries; the spans of turns are known here without them, and sizes
             are the processor's matter.
@@ -83,6 +84,7 @@ class VisionDataCollator:
         max_pixels: int | None = None,
         train_on: TrainOn = "responses",
         on_bad_rows: Literal["stop", "skip"] = "stop",
+        image_counts: bool = False,
     ) -> None:
         if processor is None:
             raise TypeError("VisionDataCollator needs the model's processor")
@@ -98,6 +100,7 @@ class VisionDataCollator:
         )
         self.pad_to_multiple_of = pad_to_multiple_of
         self.skips = on_bad_rows == "skip"
+        self.image_counts = image_counts
         self._ignore = ignore_index
         self._resize = resize
         self._format = formatting_func
@@ -123,7 +126,10 @@ class VisionDataCollator:
         return batch
 
     def _encoded(self, rows: list[VisionRow]) -> dict[str, Any]:
-        return self.encoder.batch(rows, pad_to_multiple_of=self.pad_to_multiple_of)[1]
+        encoded, batch = self.encoder.batch(rows, pad_to_multiple_of=self.pad_to_multiple_of)
+        if self.image_counts:
+            batch["image_counts"] = tuple(len(row.images) for row in encoded)
+        return batch
 
     def _rows(self, examples: Sequence[Mapping[str, Any]]) -> Iterator[VisionRow]:
         """The rows of a batch, opened; those that cannot be used are left out where they may be."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from tunebook.data.vision import BY_TOKEN
+
 
 def split_batch(inputs: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:
     """A batch as batches of fewer rows, or of fewer documents where it is packed in one row."""
@@ -28,12 +30,36 @@ def split_batch(inputs: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:
 def _by_rows(whole: dict[str, Any], rows: int, parts: int) -> Iterator[dict[str, Any]]:
     each = -(-rows // parts)
     for first in range(0, rows, each):
+        if "image_counts" in whole:
+            yield _with_images(whole, first, first + each)
+            continue
         yield {
             key: value[first : first + each]
             if isinstance(value, torch.Tensor) and value.dim() > 1
             else value
             for key, value in whole.items()
         }
+
+
+def _with_images(whole: dict[str, Any], first: int, last: int) -> dict[str, Any]:
+    """Some rows with their pictures; processors give these by row, by picture or by patch."""
+    counts = whole["image_counts"]
+    begin, end = sum(counts[:first]), sum(counts[:last])
+    by_row = any(name in whole for name in ("pixel_attention_mask", "aspect_ratio_ids"))
+    grid = whole.get("image_grid_thw")
+    part: dict[str, Any] = {"image_counts": counts[first:last]}
+    for key, value in whole.items():
+        if key == "image_counts" or not isinstance(value, torch.Tensor) or value.dim() < 2:
+            part.setdefault(key, value)
+        elif key in BY_TOKEN or key == "labels" or by_row:
+            part[key] = value[first:last]
+        elif key == "pixel_values" and grid is not None:
+            patches = grid.prod(-1)
+            begun = int(patches[:begin].sum())
+            part[key] = value[begun : begun + int(patches[begin:end].sum())]
+        else:
+            part[key] = value[begin:end]
+    return {k: v for k, v in part.items() if not (isinstance(v, torch.Tensor) and v.numel() == 0)}
 
 
 def _by_documents(whole: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:

@@ -90,6 +90,7 @@ def _vision_collator(recipe: Recipe, processor: Any, config: SFTConfig) -> Visio
         max_pixels=data.max_pixels,
         train_on=data.train_on,
         on_bad_rows=data.on_bad_rows,
+        image_counts=True,
     )
 
 

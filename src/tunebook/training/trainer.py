@@ -28,6 +28,7 @@ from tunebook.engine import (
     fused_layers,
     has_fused_head,
 )
+from tunebook.models.vision import has_towers
 from tunebook.training.flat import FlatOptimizer, flat_optimizer
 from tunebook.training.meter import MemoryMeter
 from tunebook.training.numbers import Numbers
@@ -114,6 +115,8 @@ class SFTTrainer(TrlSFTTrainer):
         Left alone where a step is not the same kernels every time, or where there is no such thing.
         """
         alone = self.accelerator.num_processes == 1 and not self.args.fp16
+        if has_towers(self.model):
+            return  # what is done with pictures depends on their sizes, not on the shape of a batch
         if self._fused and self.args.device.type == "cuda" and alone and not drops(self.model):
             step = partial(self._forward_backward, self.model)
             self._graphs = StepGraphs(step, guard=lambda: LAYOUT.version)
@@ -410,7 +413,7 @@ class SFTTrainer(TrlSFTTrainer):
         return {"entropy": entropy / labelled, "mean_token_accuracy": correct / labelled}
 
 
-_OURS = ("loss_rows", "token_counts")
+_OURS = ("loss_rows", "token_counts", "image_counts")
 _ROWS = ("train_dataset", "eval_dataset")
 
 
