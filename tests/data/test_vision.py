@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from tiny_vision import FAMILIES, tiny_vision
 
 from tunebook.data.masking import MASKED
 from tunebook.data.vision import VisionEncoder, encode_vision_row, vision_row
-from tunebook.errors import ImageInvalid, ImageTooLong
+from tunebook.errors import ImageInvalid, ImageTooLong, TemplateInvalid
 from tunebook.models.vision import load_processor
 from tunebook.recipe import ModelPart
 
@@ -211,3 +212,71 @@ def test_pictures_may_stand_inside_the_parts(processor_of, tmp_path):
     assert len(encoded.images) == 2
     between = encoded.input_ids[encoded.images[0].end : encoded.images[1].start]
     assert processor.tokenizer.decode(between).strip() == "and which"
+
+
+REAL = {  # what is learnt of two answers, "A field." and "A lake."
+    "Apriel-1.6-15b-Thinker-fixed": ("pixtral", ["A field.\n<|end|>", "A lake."]),
+    "unsloth-Apriel-1.5": ("pixtral", ["A field.\n<|end|>\n</s>", "A lake.\n<|end|>\n</s>"]),
+    "Mistral-Small-3.2-24B-Instruct-2506": ("pixtral", ["A field.</s>", "A lake.</s>"]),
+    "unsloth-mistral-Devstral-Small-2507": ("pixtral", ["A field.</s>", "A lake.</s>"]),
+    "mistralai-Ministral-3-14B-Reasoning-2512": ("mistral3", ["A field.</s>", "A lake.</s>"]),
+    "Qwen3.5-4B": ("qwen3_vl", ["A field.<|im_end|>", "\n</think>\n\nA lake.<|im_end|>"]),
+    "Reka-Edge": ("llava_next", [" A field.\n\n<sep>", " A lake.\n\n<sep>"]),
+    "LFM2.5-8B-A1B": ("llava_next", ["A field.<|im_end|>\n", "A lake.<|im_end|>\n"]),
+}
+TWO = [
+    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]},
+    {"role": "assistant", "content": "A field."},
+    {"role": "user", "content": [{"type": "text", "text": "And?"}, {"type": "image"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "A lake."}]},
+]
+
+
+def with_template(processor, template):
+    processor = copy.copy(processor)
+    processor.chat_template = template
+    return processor
+
+
+@pytest.mark.parametrize("system", [False, True])
+@pytest.mark.parametrize("name", REAL)
+def test_real_templates_mark_the_same_answers(processor_of, shared_data, name, system):
+    family, answers = REAL[name]
+    template = (shared_data / "chat_templates" / f"{name}.jinja").read_text()
+    told = [{"role": "system", "content": "Be short."}] * system
+    processor = with_template(processor_of(family), template)
+    encoded = encode_vision_row([*told, *TWO], [picture(), picture()], processor)
+    assert learnt_text(encoded, processor) == answers
+    assert len(encoded.images) == 2
+
+
+LISTS_ONLY = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ part['text'] }}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+ANSWERS_AS_TEXT = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['role'] == 'user' and message['content'] is not string %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% else %}{{ message['content'] + '' }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WORDS_ONLY = "{% for message in messages %}{{ message['role'] + message['content'] }}{% endfor %}"
+
+
+@pytest.mark.parametrize("template", [LISTS_ONLY, ANSWERS_AS_TEXT])
+def test_templates_get_turns_in_the_form_that_they_take(processor_of, template):
+    processor = with_template(processor_of("qwen2_5_vl"), template)
+    encoded = encode_vision_row(TWO, [picture(), picture()], processor)
+    assert learnt_text(encoded, processor) == ["A field.<|im_end|>", "A lake.<|im_end|>"]
+
+
+def test_a_template_without_pictures_is_named(processor_of):
+    processor = with_template(processor_of("qwen2_5_vl"), WORDS_ONLY)
+    with pytest.raises(TemplateInvalid, match="with pictures"):
+        encode_vision_row(TWO, [picture(), picture()], processor)

@@ -38,7 +38,17 @@ class VisionRenderer(Renderer):
         self, messages: list[Message], *, generation_prompt: bool = False, track: bool = False
     ) -> tuple[str, list[tuple[int, int]]]:
         given = [self._in_parts(message) for message in messages]
-        return super()._render(given, generation_prompt=generation_prompt, track=track)
+        try:
+            return super()._render(given, generation_prompt=generation_prompt, track=track)
+        except TemplateInvalid as error:
+            if not any(IMAGE_MARK in str(message["content"]) for message in messages):
+                raise
+            raise TemplateInvalid(
+                "The chat template refuses a conversation with pictures.",
+                error.why,
+                "mend the conversation, or choose a chat template that writes pictures, such as the "
+                "model's own.",
+            ) from error
 
     def _in_parts(self, message: Message) -> Message:
         content = message["content"]
