@@ -96,7 +96,8 @@ class SFTTrainer(trainer.SFTTrainer):
         tokenizer = processing_class if processing_class is not None else tokenizer
         named = "dataset_text_field" in moved or _is_changed(args, "dataset_text_field")
         # As tutorials on pictures say it: the collator makes everything of the rows as they are.
-        ready = (config.dataset_kwargs or {}).get("skip_prepare_dataset")
+        told: Any = config.dataset_kwargs or {}
+        ready = told.get("skip_prepare_dataset")
         if tokenizer is not None and kwargs.get("formatting_func") is None and not ready:
             field = config.dataset_text_field
             train_dataset = _tokenized(train_dataset, tokenizer, field, config, named)

@@ -11,15 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tunebook.data.images import (
-    MOST_PIXELS,
-    fit_pixels,
-    image_fixes,
-    image_size,
-    looks_like_image,
-    open_image,
-    stored_image,
-)
+from tunebook.data.image_storage import looks_like_image, stored_image
+from tunebook.data.images import MOST_PIXELS, fit_pixels, image_fixes, image_size, open_image
 from tunebook.errors import ImageInvalid
 
 
@@ -226,3 +219,5 @@ def test_a_stored_picture_reads_back(tmp_path):
     picture().save(tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as opened:
         assert stored_image(opened) == {"bytes": None, "path": str(tmp_path / "x.png")}
+        opened.thumbnail((5, 4))  # is another picture than the file now
+        assert open_image(stored_image(opened)).size == opened.size

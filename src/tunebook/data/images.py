@@ -10,17 +10,15 @@ import binascii
 import io
 import math
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook.data.turns import DEEPEST, describe
+from tunebook.data.turns import describe
 from tunebook.errors import ImageInvalid
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from PIL import Image
 
 MOST_PIXELS = 2**24
@@ -38,7 +36,6 @@ _DATA_URL = re.compile(r"^data:[^,]*,")
 _BASE64 = re.compile(r"^[A-Za-z0-9+/\s]{100,}={0,2}\s*$")
 _LONGEST_PATH = 4096
 _KEYS = ("bytes", "image", "image_url", "path", "url")
-_PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def open_image(
@@ -120,62 +117,7 @@ def fit_pixels(
     return width, height
 
 
-def looks_like_image(value: Any) -> bool:
-    """Whether a row's value is a picture, by its kind alone; a text is one if it names such a file."""
-    if isinstance(value, Mapping):
-        held = {key for key, item in value.items() if item is not None}
-        return bool(held) and held <= {"bytes", "path"}
-    if isinstance(value, str):
-        text = value.strip()
-        return text.lower().endswith(_PICTURE_ENDINGS) or text.startswith("data:image/")
-    return isinstance(value, bytes | bytearray) or _is_pillow(value)
-
-
-def stored_image(value: Image.Image) -> dict[str, Any]:
-    """A Pillow image as a table stores it, `{"bytes", "path"}`: its file's name if it has one."""
-    name = getattr(value, "filename", "")
-    if name and Path(name).is_file():
-        return {"bytes": None, "path": str(Path(name).absolute())}
-    written = io.BytesIO()
-    keeps = value.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
-    (value if keeps else _as_rgb(value)).save(written, "PNG")
-    return {"bytes": written.getvalue(), "path": None}
-
-
-def stored_images(row: Any) -> Any:
-    """A row with every Pillow image in it as `stored_image`, but for those in rows without an end."""
-    return _stored(row) if "PIL.Image" in sys.modules else row
-
-
-def without_decoding(table: Dataset) -> Dataset:
-    """The table over the same data, whose pictures come as `{"bytes", "path"}`, not as pixels."""
-    import datasets
-
-    def holds_pictures(feature: Any) -> bool:
-        if isinstance(feature, dict | list):
-            return any(map(holds_pictures, getattr(feature, "values", lambda: feature)()))
-        return isinstance(feature, datasets.Image) or holds_pictures(
-            getattr(feature, "feature", [])
-        )
-
-    if not holds_pictures(dict(table.features)):
-        return table
-    plain = table.data.table.replace_schema_metadata(None)
-    mark = f"{table._fingerprint}-undecoded"
-    return datasets.Dataset(plain, indices_table=table._indices, fingerprint=mark)
-
-
-def _stored(value: Any, depth: int = 0) -> Any:
-    if depth > DEEPEST:
-        return value
-    if isinstance(value, dict):
-        return {name: _stored(item, depth + 1) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_stored(item, depth + 1) for item in value]
-    return stored_image(value) if _is_pillow(value) else value
-
-
-def _is_pillow(value: Any) -> bool:
+def is_pillow(value: Any) -> bool:
     """Whether a value is a Pillow image, without importing Pillow for what is none."""
     return any(cls.__module__ == "PIL.Image" for cls in type(value).__mro__)
 
@@ -185,7 +127,7 @@ def _opened(value: Any, place: str, folder: Path | str | None) -> Iterator[Image
     """The picture, its pixels not decoded yet; a file that was opened here is closed after."""
     from PIL import Image
 
-    if _is_pillow(value):
+    if is_pillow(value):
         _require_size(value, place)
         yield value
         return

@@ -20,7 +20,7 @@ from tunebook.data.files import (
     read_file,
     read_files,
 )
-from tunebook.data.images import without_decoding
+from tunebook.data.image_storage import without_decoding
 from tunebook.data.sources import from_hub, from_memory
 from tunebook.data.splits import (
     listed,

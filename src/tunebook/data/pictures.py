@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tunebook.data.images import looks_like_image
+from tunebook.data.image_storage import looks_like_image
 from tunebook.data.turns import IMAGE_MARK, Message
 from tunebook.errors import ImageInvalid, ImagesUnsupported
 

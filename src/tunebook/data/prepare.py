@@ -181,9 +181,10 @@ def recipe_encoder(
     Args:
         tokenizer: or the processor of a model that sees, which takes pictures too.
     """
-    if hasattr(tokenizer, "image_processor"):
+    words: Any = tokenizer
+    if hasattr(words, "image_processor"):
         return VisionEncoder(
-            tokenizer,
+            words,
             train_on=recipe.data.train_on,
             max_length=recipe.model.max_seq_length,
             min_pixels=recipe.data.min_pixels,
@@ -192,7 +193,7 @@ def recipe_encoder(
             folder=picture_folder(recipe.data),
         )
     return Encoder(
-        tokenizer,
+        words,
         train_on=recipe.data.train_on,
         max_length=recipe.model.max_seq_length,
         every_turn=every_turn,

@@ -195,10 +195,9 @@ class Review:
             return True  # `_encode` says of the row that it is refused
 
     def _encode(self, number: int, messages: Conversation) -> None:
-        if self.encoder is None:
-            return
         if self._vision is not None and self._costs is not None:
             self._look_at_images(number, messages, self._vision, self._costs)
+        if not isinstance(self.encoder, Encoder):
             return
         try:
             rendered = self.encoder.render(messages)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tunebook.data.files import table_from_rows
-from tunebook.data.images import stored_images, without_decoding
+from tunebook.data.image_storage import stored_images, without_decoding
 from tunebook.data.splits import first_line, one_split, parsed_split, streamed_slice
 from tunebook.data.spool import RowSpool, Skipped, dataset_of
 from tunebook.data.turns import too_deep

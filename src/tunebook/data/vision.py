@@ -6,17 +6,24 @@ tokens a picture takes; it knows no model, no files and no trainer.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tunebook.data.conversations import Conversation, Message
-from tunebook.data.images import fit_pixels, open_image
+from tunebook.data.images import open_image
 from tunebook.data.masking import MASKED, Encoded, TrainOn, first_token
 from tunebook.data.pictures import place_images
 from tunebook.data.turns import IMAGE_MARK, to_message
+from tunebook.data.vision_processor import BY_TOKEN, PictureProcessor
+from tunebook.data.vision_spans import (
+    EncodedVision as EncodedVision,
+    ImageSpan as ImageSpan,
+    as_they_are,
+    moved,
+    with_images,
+)
 from tunebook.data.vision_texts import VisionTexts
 from tunebook.errors import ImageInvalid, ImageTooLong, ModelInvalid
 
@@ -26,40 +33,6 @@ if TYPE_CHECKING:
 
     from tunebook.data.rendering import Renderer, Span
     from tunebook.data.tools import Tool
-
-BY_TOKEN = (
-    "input_ids",
-    "attention_mask",
-    "token_type_ids",
-    "mm_token_type_ids",
-    "cross_attention_mask",
-)
-"""What a processor gives for every token, (rows, tokens, ...); the rest it gives for pictures."""
-
-
-class ImageSpan(NamedTuple):
-    """The tokens [start, end) of one picture, with all that frames them, and its size in pixels.
-
-    `grid` is how many patches high and wide it is, for processors that say so.
-    """
-
-    start: int
-    end: int
-    width: int
-    height: int
-    grid: tuple[int, int] | None = None
-
-
-@dataclass
-class EncodedVision(Encoded):
-    """One row with pictures as the model sees it; no token of a picture is ever learnt.
-
-    `text` is what the tokenizer was given, pictures as the processor writes them. `pixels` is what
-    the model gets besides `input_ids`, as tensors of this row alone; empty for a row of a batch.
-    """
-
-    images: list[ImageSpan] = field(default_factory=list)
-    pixels: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass
@@ -97,7 +70,7 @@ class VisionEncoder:
         folder: Path | None = None,
         variables: dict[str, Any] | None = None,
     ) -> None:
-        self.processor = processor
+        self.pictures = PictureProcessor(processor, min_pixels, max_pixels)
         self.max_length = max_length
         self.folder = folder
         self.texts = VisionTexts(
@@ -107,15 +80,6 @@ class VisionEncoder:
             every_turn=every_turn,
             variables=variables,
         )
-        self.token: str | None = getattr(processor, "image_token", None)
-        if self.token is None:
-            raise ModelInvalid(
-                "The model's processor has no token for a picture.",
-                f"{type(processor).__name__} names no `image_token`.",
-                "choose a vision model that takes pictures among its words.",
-            )
-        self.budget = (min_pixels, max_pixels)
-        self._own_size = _pixel_size(getattr(processor, "image_processor", None))
 
     def __call__(self, messages: list[Message]) -> EncodedVision:
         """One conversation of `to_messages(..., pictures=True)`, whose pictures are opened here."""
@@ -168,11 +132,12 @@ class VisionEncoder:
         self, rows: list[VisionRow], multiple: int | None
     ) -> tuple[list[EncodedVision], dict[str, Any]]:
         rendered = [self._rendered(row.messages, len(row.images), row.place) for row in rows]
+        texts, images = [text for text, _ in rendered], [row.images for row in rows]
         try:
-            batch, texts, places = self._process([text for text, _ in rendered], rows, multiple)
-        except _REFUSALS as error:
+            batch, texts, places = self.pictures(texts, images, multiple=multiple)
+        except ImageInvalid as error:
             if len(rows) == 1:
-                raise _refused(rows[0], error) from error
+                raise ImageInvalid(f"{rows[0].place}: {error.what}", error.why, error.do) from error
             for row in rows:  # which of them is it?
                 self._encode([row], multiple)
             raise
@@ -182,15 +147,15 @@ class VisionEncoder:
         for number, row in enumerate(rows):
             (ids, encoding), found = tokenized[number], places[number]
             self._require_same(ids, batch, number)
-            spans = [_moved(span, found) for span in rendered[number][1]]
+            spans = [moved(span, found) for span in rendered[number][1]]
             whole = self.texts.finish(texts[number], spans, ids, encoding)
-            images = []
+            seen = []
             for (_, (start, end)), image in zip(found, row.images, strict=True):
                 first, last = (first_token(encoding, at, len(ids)) for at in (start, end))
                 grid = next(grids, None)
                 shape = (grid[1], grid[2]) if grid else None
-                images.append(ImageSpan(first, last, *image.size, shape))
-            encoded.append(_with_images(whole, images))
+                seen.append(ImageSpan(first, last, *image.size, shape))
+            encoded.append(with_images(whole, seen))
         return encoded, batch
 
     def unseen(self, messages: list[Message], images: int, place: str) -> tuple[Encoded, list[int]]:
@@ -201,39 +166,15 @@ class VisionEncoder:
         """
         text, spans = self._rendered(messages, images, place)
         ((ids, encoding),) = self.texts.ids([text])
-        places = [old[0] for old, _ in _as_they_are(text, str(self.token))]
+        places = [old[0] for old, _ in as_they_are(text, self.pictures.token)]
         marks = [first_token(encoding, at, len(ids)) for at in places]
         return self.texts.finish(text, spans, ids, encoding), marks
 
-    def cost(self, image: Image.Image, place: str = "The row") -> int:
-        """How many tokens a picture takes, with those that frame it.
-
-        Raises:
-            ImageInvalid: the processor refuses it.
-        """
-        row = VisionRow([], [image], place)
-        try:
-            _, (text,), _ = self._process([str(self.token)], [row], None)
-        except _REFUSALS as error:
-            raise _refused(row, error) from error
-        return len(self.texts.ids([text])[0][0])
-
-    def image_tokens(self, size: tuple[int, int]) -> int | None:
-        """How many tokens a picture takes without its frame, by arithmetic; None if it cannot be said."""
-        width, height = size if self._own_size else fit_pixels(size, *self.budget)
-        try:
-            counts: Any = self.processor._get_num_multimodal_tokens(  # type: ignore[attr-defined]
-                image_sizes=[(height, width)], **self._pixel_limits()
-            )
-            return int(counts["num_image_tokens"][0])
-        except (AttributeError, KeyError, TypeError, *_REFUSALS):
-            return None
-
     def _rendered(self, messages: list[Message], images: int, place: str) -> tuple[str, list[Span]]:
         text, spans, _ = self.texts.render(messages)
-        places = text.count(str(self.token))
+        places = text.count(self.pictures.token)
         if places != images:
-            why = f"it has {images} pictures, and its text {places} times {self.token!r}"
+            why = f"it has {images} pictures, and its text {places} times {self.pictures.token!r}"
             raise ImageInvalid(
                 f"{place}: pictures and image tokens do not match.",
                 f"{why}: the words hold that token, or the chat template does not write pictures.",
@@ -241,57 +182,12 @@ class VisionEncoder:
             )
         return text, spans
 
-    def _process(
-        self, texts: list[str], rows: list[VisionRow], multiple: int | None
-    ) -> tuple[dict[str, Any], list[str], list[list[Replaced]]]:
-        """The processor's batch, what it gave the tokenizer, and where it put pictures in that."""
-        images = [[self._fitted(image) for image in row.images] for row in rows]
-        listened = copy.copy(self.processor)
-        heard: list[tuple[list[str], list[Any]]] = []
-
-        def replace(*args: Any, **kwargs: Any) -> Any:
-            heard.append(self.processor.get_text_with_replacements(*args, **kwargs))
-            return heard[-1]
-
-        listened.get_text_with_replacements = replace  # type: ignore[method-assign]
-        process: Any = listened
-        batch = process(
-            text=list(texts),
-            images=images if any(images) else None,
-            padding=True,
-            padding_side="right",
-            pad_to_multiple_of=multiple,
-            add_special_tokens=False,
-            return_tensors="pt",
-            **self._pixel_limits(),
-        )
-        if heard and any(heard[-1][1]):
-            written, offsets = heard[-1]
-            places = [[(r["span"], r["new_span"]) for r in row] for row in offsets]
-        else:  # no picture, or a processor that writes each as the one token that it is
-            written, places = texts, [_as_they_are(text, str(self.token)) for text in texts]
-        return dict(batch), list(written), places
-
-    def _fitted(self, image: Image.Image) -> Image.Image:
-        """The picture within the budget, where the processor does not see to that itself."""
-        size = image.size if self._own_size else fit_pixels(image.size, *self.budget)
-        return image if size == image.size else image.resize(size)
-
-    def _pixel_limits(self) -> dict[str, Any]:
-        if self._own_size is None or self.budget == (None, None):
-            return {}
-        least, most = (
-            said if said is not None else own
-            for said, own in zip(self.budget, self._own_size, strict=True)
-        )
-        return {"size": {"shortest_edge": min(least, most), "longest_edge": max(least, most)}}
-
     def _require_same(self, ids: list[int], batch: dict[str, Any], number: int) -> None:
         read = batch["input_ids"][number][batch["attention_mask"][number] == 1].tolist()
         if read != ids:
             raise ModelInvalid(
                 "The model's processor and its tokenizer make different tokens of one text.",
-                f"{type(self.processor).__name__}: {len(read)} tokens, the tokenizer {len(ids)}.",
+                f"{type(self.pictures.processor).__name__}: {len(read)} tokens, the tokenizer {len(ids)}.",
                 "use the processor's own tokenizer.",
             )
 
@@ -324,13 +220,6 @@ class VisionEncoder:
             for first, last in row.learnt:
                 labels[number, first:last] = batch["input_ids"][number, first:last]
         return {**batch, "labels": labels}
-
-
-_REFUSALS = (ValueError, TypeError, ZeroDivisionError, IndexError)
-"""What processors raise at pictures that they cannot read."""
-
-Replaced = tuple[tuple[int, int], tuple[int, int]]
-"""Where a picture's token stood in the rendered text, and where what replaces it stands."""
 
 
 def encode_vision_row(
@@ -412,68 +301,6 @@ def too_long(
     )
 
 
-def _pixel_size(image_processor: Any) -> tuple[int, int] | None:
-    """The least and most pixels of a processor that keeps pictures between two numbers of them.
-
-    Such as Qwen's, which calls these numbers edges.
-    """
-    size = getattr(image_processor, "size", None) or {}
-    least, most = (dict(size).get(name) for name in ("shortest_edge", "longest_edge"))
-    merges = hasattr(image_processor, "merge_size")
-    return (least, most) if merges and least is not None and most is not None else None
-
-
 def _count(message: Message) -> int:
     """How many pictures a turn shows."""
     return int(message["content"].count(IMAGE_MARK))
-
-
-def _with_images(encoded: Encoded, images: list[ImageSpan]) -> EncodedVision:
-    """The same with its pictures, whose tokens are not learnt."""
-    values = {name: getattr(encoded, name) for name in Encoded.__dataclass_fields__}
-    values["learnt"] = list(_outside(encoded.learnt, images))
-    if encoded.uncut is not None:
-        values["uncut"] = list(_outside(encoded.uncut, images))
-    return EncodedVision(**values, images=images)
-
-
-def _outside(ranges: list[tuple[int, int]], images: list[ImageSpan]) -> Iterator[tuple[int, int]]:
-    """The ranges without the tokens of pictures."""
-    for first, last in ranges:
-        for image in images:
-            if first < image.end and image.start < last:
-                if first < image.start:
-                    yield first, image.start
-                first = image.end
-        if first < last:
-            yield first, last
-
-
-def _moved(span: Span, places: list[Replaced]) -> Span:
-    """A span of the rendered text, in the text whose pictures were written out."""
-    return span._replace(start=_at(span.start, places), end=_at(span.end, places))
-
-
-def _at(place: int, places: list[Replaced]) -> int:
-    return place + sum(
-        new[1] - new[0] - (old[1] - old[0]) for old, new in places if old[1] <= place
-    )
-
-
-def _as_they_are(text: str, token: str) -> list[Replaced]:
-    found, start = [], text.find(token)
-    while start >= 0:
-        here = (start, start + len(token))
-        found.append((here, here))
-        start = text.find(token, here[1])
-    return found
-
-
-def _refused(row: VisionRow, error: Exception) -> ImageInvalid:
-    sizes = ", ".join(f"{image.width:,} x {image.height:,}" for image in row.images) or "none"
-    return ImageInvalid(
-        f"{row.place}: the model's processor refuses it.",
-        f"{str(error).splitlines()[0] if str(error) else type(error).__name__} (pictures: {sizes}).",
-        "mend or delete the row; very long or narrow pictures are best cut into parts "
-        "(`data.on_bad_rows: skip` leaves such rows out).",
-    )

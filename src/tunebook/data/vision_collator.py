@@ -105,7 +105,7 @@ class VisionDataCollator:
         self._resize = resize
         self._format = formatting_func
         self._never = [
-            item if isinstance(item, int) else processor.tokenizer.convert_tokens_to_ids(item)  # type: ignore[attr-defined]
+            item if isinstance(item, int) else processor.tokenizer.convert_tokens_to_ids(item)
             for item in mask_out_tokens or ()
         ]
         self._detections: dict[tuple[str, ...], Detection] = {}

@@ -18,7 +18,7 @@ from tunebook.data.masking import Encoded
 from tunebook.data.spool import Skipped
 from tunebook.data.vision import VisionEncoder, too_long
 from tunebook.data.vision_collator import VisionRows
-from tunebook.errors import RowInvalid, TemplateInvalid
+from tunebook.errors import ImageInvalid, RowInvalid, TemplateInvalid
 from tunebook.recipe import DataPart
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class ImageCosts:
         return self._known[size]
 
     def _count(self, size: tuple[int, int], place: str) -> int:
-        tokens = self._encoder.image_tokens(size)
+        tokens = self._encoder.pictures.tokens(size)
         if tokens is None:
             return self._tried(size, place)
         if tokens not in self._frames:
@@ -83,7 +83,11 @@ class ImageCosts:
     def _tried(self, size: tuple[int, int], place: str) -> int:
         from PIL import Image
 
-        return self._encoder.cost(Image.new("RGB", size), place)
+        try:
+            written = self._encoder.pictures.written(Image.new("RGB", size))
+        except ImageInvalid as error:
+            raise ImageInvalid(f"{place}: {error.what}", error.why, error.do) from error
+        return len(self._encoder.texts.ids([written])[0][0])
 
 
 def prepare_rows(

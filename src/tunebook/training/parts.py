@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tunebook.data.vision import BY_TOKEN
+from tunebook.data.vision_processor import BY_TOKEN
 
 
 def split_batch(inputs: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,8 @@ from tunebook.data.frames import common
 from tunebook.data.masking import Encoder
 from tunebook.data.prepare import recipe_encoder
 from tunebook.data.turns import IMAGE_MARK
-from tunebook.data.vision import BY_TOKEN, VisionEncoder, vision_row
+from tunebook.data.vision import VisionEncoder, vision_row
+from tunebook.data.vision_processor import BY_TOKEN
 from tunebook.data.vision_texts import tokenizer_of
 from tunebook.engine import answer_ids, encode_messages
 from tunebook.recipe import Recipe

@@ -85,7 +85,7 @@ def _vision_collator(recipe: Recipe, processor: Any, config: SFTConfig) -> Visio
     return VisionDataCollator(
         processor=processor,
         max_seq_length=recipe.model.max_seq_length,
-        pad_to_multiple_of=config.pad_to_multiple_of,
+        pad_to_multiple_of=int(config.pad_to_multiple_of or 0) or None,
         min_pixels=data.min_pixels,
         max_pixels=data.max_pixels,
         train_on=data.train_on,
