@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from tiny_vision import tiny_vision
 
+from tunebook.data import apply_fixes, check
 from tunebook.errors import ImageInvalid, ImagesUnsupported
-from tunebook.events import SampleEvent
+from tunebook.events import SampleEvent, WarningEvent
 from tunebook.recipe import Recipe
 from tunebook.training import Run, open_run
 
@@ -64,6 +65,7 @@ def recipe(model, source, **values):
             "samples.sample_steps": 3,
             "samples.sample_rows": 2,
             "samples.sample_tokens": 4,
+            "training.packing": True,  # which rows with pictures are not
             **dotted,
         }
     )
@@ -74,6 +76,8 @@ def test_a_run_learns_from_pictures_and_keeps_those_that_it_is_asked_about(tiny,
     assert run.state == "completed"
     steps = run.history()
     assert steps[-1].loss < steps[0].loss - 0.5
+    warned = [event.code for event in run.log.read() if isinstance(event, WarningEvent)]
+    assert "rows_not_packed" in warned
     samples = [event for event in run.log.read() if isinstance(event, SampleEvent)]
     assert {event.expected for event in samples} <= set(COLOURS)
     assert all(event.prompt == "Which colour?" for event in samples)
@@ -112,8 +116,6 @@ def test_a_model_that_reads_text_refuses_pictures_unless_told_to_ignore_them(col
 
 
 def test_a_check_names_what_is_wrong_with_pictures(tiny, colours):
-    from tunebook import check
-
     folder = colours.parent / "pictures"
     whole = (folder / "3.png").read_bytes()
     (folder / "3.png").write_bytes(whole[:-100])
@@ -128,6 +130,11 @@ def test_a_check_names_what_is_wrong_with_pictures(tiny, colours):
     assert not report.ok
     assert report.statistics is not None
     assert report.statistics.images == 22
+    assert report.statistics.largest_image == (50, 63)
+
+    fixed = apply_fixes(recipe(tiny, colours), ["drop_invalid"])
+    assert fixed.changed == {"drop_invalid": 2}
+    assert len(fixed.table) == 22
 
     narrow = check(recipe(tiny, colours, model__max_seq_length=12))
     found = {finding.code: finding for finding in narrow.findings}

@@ -6,6 +6,7 @@ This module knows no templates and no files: it is given one encoded row after t
 from __future__ import annotations
 
 import itertools
+import math
 from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -29,7 +30,8 @@ class DataStatistics(BaseModel):
     learnt; `skipped_rows` could not be used; `truncated` were cut; of `hidden_tools` the template
     does not write the tools. `percentiles` maps
     "50", "90", "95" and "99" to lengths; `suggested_max_seq_length` is None where the one in use is good.
-    `images` are the pictures of all rows, `image_tokens` what they take of `tokens`.
+    `images` are the pictures of all rows, `image_tokens` what they take of `tokens`, and
+    `largest_image` width and height of the one with most pixels, as it is opened.
     """
 
     rows: int
@@ -46,6 +48,7 @@ class DataStatistics(BaseModel):
     suggested_max_seq_length: int | None = None
     images: int = 0
     image_tokens: int = 0
+    largest_image: tuple[int, int] | None = None
 
 
 @dataclass
@@ -62,6 +65,7 @@ class RowCollector:
     first_masked: int | None = None
     images: int = 0
     image_tokens: int = 0
+    largest_image: tuple[int, int] | None = None
     _ids: list[list[int]] = field(default_factory=list)
     _learnt: list[list[tuple[int, int]]] = field(default_factory=list)
 
@@ -90,6 +94,13 @@ class RowCollector:
         self.truncated += uncut > length
         self.lengths.append(length)
         return True
+
+    def count_images(self, sizes: list[tuple[int, int]], tokens: int) -> None:
+        """Count the pictures of a row that teaches, which take so many tokens."""
+        self.images += len(sizes)
+        self.image_tokens += tokens
+        known = [self.largest_image] if self.largest_image else []
+        self.largest_image = max(known + sizes, key=math.prod, default=None)
 
     def flush(self) -> None:
         """Turn the waiting rows into one Arrow batch."""
@@ -123,6 +134,7 @@ class RowCollector:
             masked_rows=self.masked,
             images=self.images,
             image_tokens=self.image_tokens,
+            largest_image=self.largest_image,
             longest=ordered[-1] if ordered else 0,
             mean_length=round(sum(ordered) / count, 2) if count else 0.0,
             suggested_max_seq_length=suggest_max_length(self.uncut, self.cut),

@@ -105,7 +105,7 @@ TEXTS: dict[str, tuple[Severity, str, str, str | None]] = {
         "error",
         "The pictures of {n} of {rows} rows cannot be used; the first: {why}",
         "mend these rows, or leave them out (`data.on_bad_rows: skip`).",
-        None,
+        "drop_invalid",
     ),
     "image_too_long": (
         "error",

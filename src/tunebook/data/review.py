@@ -228,8 +228,7 @@ class Review:
         except TemplateInvalid as error:
             self.mark("template_refuses", number, error.why)
         else:
-            self._collected.images += sized.images
-            self._collected.image_tokens += sized.image_tokens
+            self._collected.count_images(sized.images, sized.image_tokens)
             self._look_at_tokens(number, sized.encoded, plain=messages[0]["role"] == "text")
 
     def _tokenize(self) -> None:

@@ -38,10 +38,13 @@ def picture_folder(part: DataPart) -> Path | None:
 
 @dataclass(frozen=True)
 class SizedRow:
-    """A row whose pictures are as many tokens as they take; which tokens they are is left open."""
+    """A row whose pictures, given by their sizes, are as many tokens as they take.
+
+    Which tokens these are is left open.
+    """
 
     encoded: Encoded
-    images: int
+    images: list[tuple[int, int]]
     image_tokens: int
 
 
@@ -114,8 +117,7 @@ def prepare_rows(
             row = sized.encoded
             if collected.count(number, len(row.input_ids), row.length, row.n_trained):
                 kept.append(number)
-                collected.images += sized.images
-                collected.image_tokens += sized.image_tokens
+                collected.count_images(sized.images, sized.image_tokens)
         except RowInvalid as error:
             skipped.take(error)
         except TemplateInvalid as error:
@@ -161,7 +163,7 @@ def sized_row(
         raise too_long(place, fit + 1, sizes[fit], taken[fit], limit)
     cut = len(ids) > limit
     row = Encoded(ids[:room], learnt, encoded.text, encoded.spans, cut, [], len(ids), uncut)
-    return SizedRow(row, len(sizes), sum(taken))
+    return SizedRow(row, sizes, sum(taken))
 
 
 def _counted(ids: list[int], counts: dict[int, int]) -> Iterator[tuple[int, int]]:

@@ -82,7 +82,7 @@ def prepare(recipe: Recipe, rows: Any, tell: Callable[[str], None]) -> Prepared:
     words = words_for(recipe)
     tell("Turning rows into tokens")
     data = prepare_data(recipe, words, rows=rows)
-    size = data_size(data.statistics)
+    size, recipe = data_size(data.statistics), as_run(recipe, data.statistics)
     plan = require_fit(make_plan(recipe, shape=shape, data=size))
     # which may add up more batches than the recipe says
     require_optimizer(plan.strategy.optimizer, plan.strategy.gradient_accumulation_steps)
@@ -121,6 +121,13 @@ def probe(data: PreparedData, model: PeftModel, words: Any) -> dict[str, torch.T
         name: torch.tensor([row[name][start:end]], device=model.device)
         for name in ("input_ids", "labels")
     }
+
+
+def as_run(recipe: Recipe, statistics: DataStatistics) -> Recipe:
+    """The recipe as it is run: rows with pictures are not packed."""
+    if not (recipe.training.packing and statistics.images):
+        return recipe
+    return recipe.with_values({"training.packing": False})
 
 
 def data_size(statistics: DataStatistics) -> DataSize:
@@ -206,6 +213,7 @@ def _out_of_memory(
 ) -> Callable[[], int | None]:
     """What the trainer calls when a batch does not fit: a smaller plan, told and written down."""
     size = data_size(prepared.data.statistics)
+    recipe = as_run(recipe, prepared.data.statistics)
     smaller = give_up_memory(prepared.model, prepared.plan, recipe, prepared.shape, size)
     rows = prepared.plan.strategy.micro_batch
 
@@ -270,6 +278,14 @@ def data_warnings(statistics: DataStatistics, recipe: Recipe) -> list[WarningEve
                 code="rows_masked",
                 message=f"{statistics.masked_rows} of {total} rows hold nothing to learn and are left out.",
                 do="look at them with `tunebook check`.",
+            )
+        )
+    if as_run(recipe, statistics) is not recipe:
+        warnings.append(
+            WarningEvent(
+                code="rows_not_packed",
+                message="Rows with pictures are not packed into full sequences.",
+                do="nothing; each batch is padded to its longest row.",
             )
         )
     if statistics.hidden_tools:
