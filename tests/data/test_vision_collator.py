@@ -224,3 +224,12 @@ def test_a_batch_that_is_too_large_is_cut_with_its_pictures(tmp_path, family):
     last = list(split_batch(whole, 4))[1]
     if family in ("qwen2_5_vl", "gemma3", "llava_next"):
         assert "pixel_values" not in last
+
+
+def test_a_small_batch_of_a_large_picture(processor):
+    row = {"talk": [user({"type": "image", "image": picture(size=(3000, 2000))}, TEXT), ANSWER]}
+    collate = VisionDataCollator(None, processor, formatting_func=lambda given: given["talk"])
+    small = collate.small(row)
+    patches = small["image_grid_thw"].prod().item()
+    assert patches * 14 * 14 <= 2**17
+    assert learnt(small, processor) == "a field<|im_end|>"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SMALL = 2**17  # pixels
 Resize = Literal["min", "max"] | int | tuple[int, int]
 
 
@@ -124,6 +125,14 @@ class VisionDataCollator:
         if self._ignore != MASKED:
             labels[labels == MASKED] = self._ignore
         return batch
+
+    def small(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """One row as a batch, with its pictures shrunk, to try a model on."""
+        processor = self.encoder.pictures.processor
+        made = VisionDataCollator(
+            processor=processor, formatting_func=self._format, max_pixels=_SMALL
+        )
+        return made([row])
 
     def _encoded(self, rows: list[VisionRow]) -> dict[str, Any]:
         encoded, batch = self.encoder.batch(rows, pad_to_multiple_of=self.pad_to_multiple_of)

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from tunebook.training.trainer import SFTTrainer
 
 _PROBE = 32  # tokens before and after the first one that is learnt
-_PROBE_PIXELS = 2**17
 
 
 @dataclass
@@ -110,9 +109,11 @@ def probe(data: PreparedData, model: PeftModel, words: Any) -> dict[str, torch.T
     import torch
 
     if isinstance(data.train, VisionRows):
-        collate = VisionDataCollator(processor=words, max_pixels=_PROBE_PIXELS)
         seen = next((row for row in data.train if row["images"]), data.train[0])
-        return {name: value.to(model.device) for name, value in collate([seen]).items()}
+        return {
+            k: v.to(model.device)
+            for k, v in VisionDataCollator(processor=words).small(seen).items()
+        }
     row = data.train[0]
     first = next(i for i, label in enumerate(row["labels"]) if label != -100)
     end = first + _PROBE
