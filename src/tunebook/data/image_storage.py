@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook.data.images import is_pillow, open_image
-from tunebook.data.turns import DEEPEST
+from tunebook.data.turns import too_deep
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -46,7 +46,7 @@ def stored_image(value: Image.Image) -> dict[str, Any]:
 
 def stored_images(row: Any) -> Any:
     """A row with every Pillow image in it as `stored_image`, but for those in rows without an end."""
-    return _stored(row) if "PIL.Image" in sys.modules else row
+    return _stored(row) if "PIL.Image" in sys.modules and too_deep(row) is None else row
 
 
 def without_decoding(table: Dataset) -> Dataset:
@@ -67,11 +67,9 @@ def without_decoding(table: Dataset) -> Dataset:
     return datasets.Dataset(plain, indices_table=table._indices, fingerprint=mark)
 
 
-def _stored(value: Any, depth: int = 0) -> Any:
-    if depth > DEEPEST:
-        return value
+def _stored(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _stored(item, depth + 1) for name, item in value.items()}
+        return {name: _stored(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_stored(item, depth + 1) for item in value]
+        return [_stored(item) for item in value]
     return stored_image(value) if is_pillow(value) else value
