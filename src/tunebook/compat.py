@@ -115,6 +115,10 @@ class SFTTrainer(trainer.SFTTrainer):
             **kwargs,
         )
         remember(model, self)
+        if isinstance(data_collator, VisionDataCollator):
+            data_collator.image_counts = (
+                True  # by which this trainer cuts a batch that is too large
+            )
         if plan is not None:
             self.loss_chunk = plan.strategy.loss_chunk
             self._parts = -(-config.per_device_train_batch_size // plan.strategy.micro_batch)

@@ -94,6 +94,9 @@ def test_a_picture_and_a_text_are_asked_about_with_an_instruction(processor):
     assert learnt(batch, processor) == r"\frac{1}{2}<|im_end|>"
     told = detect_format(rows, merged_prompt="Write the formula.")
     assert told.columns == {"completion": "text"}
+    mapped = detect_format(rows, columns={"completion": "text"})
+    assert mapped.merged_prompt == INSTRUCTION
+    assert INSTRUCTION in mapped.reason
     assert detect_format(rows, image_columns=[]).format == "text"
     with pytest.raises(RecipeInvalid, match="image_columns"):
         detect_format(rows, image_columns=["photo"])

@@ -142,3 +142,15 @@ def test_a_check_names_what_is_wrong_with_pictures(tiny, colours):
 
     text = check(recipe("tunebook-tiny", colours))
     assert text.findings[0].code == "ImagesUnsupported"
+
+
+def test_a_model_that_sees_learns_from_words_alone_too(tiny, tmp_path):
+    rows = [{"question": "Which colour?", "answer": name} for name in COLOURS] * 4
+    words = recipe(tiny, "unused", training__max_steps=2)
+    run = Run.create(words, root=tmp_path / "runs", rows=rows).start().wait()
+    assert run.state == "completed"
+    warned = [event.code for event in run.log.read() if isinstance(event, WarningEvent)]
+    assert {"no_pictures", "rows_not_packed"} <= set(warned)
+    trained = [name for name, p in run.model.named_parameters() if "lora_" in name]
+    assert trained
+    assert not any("visual" in name for name in trained)

@@ -26,6 +26,7 @@ SAMPLE = 100
 INSTRUCTION = "Write what this picture shows."
 """What is asked about pictures with a text, where no column and no `data.merged_prompt` asks."""
 CAPTIONS = ("caption", "description", "latex", "formula", "transcription", "text", "label")
+_ANSWERS, _ASKED = {"completion", "output"}, {"prompt", "instruction", "messages"}
 KNOWN = (
     "`messages` (list of role/content), `conversations` (list of from/value), "
     "`instruction`/`input`/`output`, `prompt`/`completion`, `question`/`answer`, `text`, "
@@ -196,6 +197,8 @@ def _by_hand(
     pictures: bool,
 ) -> Detection:
     """The detection that a mapping by hand means."""
+    if pictures and not merged_prompt and columns.keys() & _ANSWERS and not columns.keys() & _ASKED:
+        merged_prompt = INSTRUCTION
     if merged_prompt:
         if not pictures or "{" in merged_prompt:
             require_fields(merged_prompt, names)
@@ -221,7 +224,10 @@ def _by_hand(
             columns = chat.columns | columns
     listed = ", ".join(f"{part}=`{column}`" for part, column in columns.items())
     reason = f"Mapped by hand: {listed}" if listed else "Mapped by hand"
-    reason += "; the question is merged from several columns." if merged_prompt else "."
+    if merged_prompt and "{" in merged_prompt:
+        reason += "; the question is merged from several columns."
+    else:
+        reason += f"; asked of each is: {merged_prompt}" if merged_prompt else "."
     return Detection(
         format=kind, confidence=1.0, columns=columns, reason=reason, merged_prompt=merged_prompt
     )

@@ -17,8 +17,8 @@ def split_batch(inputs: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:
     """A batch as batches of fewer rows, or of fewer documents where it is packed in one row."""
     rows = inputs["input_ids"].shape[0]
     whole = {key: value for key, value in inputs.items() if key != "loss_rows"}
-    if parts == 1:
-        yield inputs
+    if parts == 1 or ("pixel_values" in inputs and "image_counts" not in inputs):
+        yield inputs  # whose pictures are whose is not known
     elif rows > 1:
         yield from _by_rows(whole, rows, parts)
     elif "cu_seq_lens_q" in whole:

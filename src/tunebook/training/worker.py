@@ -81,7 +81,7 @@ def prepare(recipe: Recipe, rows: Any, tell: Callable[[str], None]) -> Prepared:
     words = words_for(recipe)
     tell("Turning rows into tokens")
     data = prepare_data(recipe, words, rows=rows)
-    size, recipe = data_size(data.statistics), as_run(recipe, data.statistics)
+    size, recipe = data_size(data.statistics), as_run(recipe, data)
     plan = require_fit(make_plan(recipe, shape=shape, data=size))
     # which may add up more batches than the recipe says
     require_optimizer(plan.strategy.optimizer, plan.strategy.gradient_accumulation_steps)
@@ -124,11 +124,27 @@ def probe(data: PreparedData, model: PeftModel, words: Any) -> dict[str, torch.T
     }
 
 
-def as_run(recipe: Recipe, statistics: DataStatistics) -> Recipe:
-    """The recipe as it is run: rows with pictures are not packed."""
-    if not (recipe.training.packing and statistics.images):
-        return recipe
-    return recipe.with_values({"training.packing": False})
+def as_run(recipe: Recipe, data: PreparedData) -> Recipe:
+    """The recipe as a model that sees runs it: nothing is packed, and nothing learns from no picture."""
+    changed: dict[str, Any] = {}
+    if isinstance(data.train, VisionRows):
+        if recipe.training.packing:
+            changed["training.packing"] = False
+        if not data.statistics.images and recipe.lora.vision_layers and recipe.lora.language_layers:
+            changed["lora.vision_layers"] = False
+    return recipe.with_values(changed) if changed else recipe
+
+
+def run_warnings(recipe: Recipe, run: Recipe) -> list[WarningEvent]:
+    """What the user should know of how a recipe is run (see `as_run`)."""
+    told = []
+    if recipe.training.packing != run.training.packing:
+        what = "Rows of a model that sees are not packed into full sequences."
+        told.append(("rows_not_packed", what, "nothing; batches are padded to their longest row."))
+    if recipe.lora.vision_layers != run.lora.vision_layers:
+        what = "No row holds a picture: the layers that look at pictures get no adapter."
+        told.append(("no_pictures", what, "look at `data.image_columns` if there should be some."))
+    return [WarningEvent(code=code, message=what, do=do) for code, what, do in told]
 
 
 def data_size(statistics: DataStatistics) -> DataSize:
@@ -169,6 +185,7 @@ def execute(
     model = prepared.model
     resumed = folder.step_of(checkpoint) if checkpoint else None
     notes = data_warnings(prepared.data.statistics, recipe) + swap_warnings(prepared.swaps)
+    notes += run_warnings(recipe, as_run(recipe, prepared.data))
     callback = EventCallback(folder.log, model, stop_asked, notes, resumed)
     with quiet():
         trainer = make_trainer(
@@ -214,7 +231,7 @@ def _out_of_memory(
 ) -> Callable[[], int | None]:
     """What the trainer calls when a batch does not fit: a smaller plan, told and written down."""
     size = data_size(prepared.data.statistics)
-    recipe = as_run(recipe, prepared.data.statistics)
+    recipe = as_run(recipe, prepared.data)
     smaller = give_up_memory(prepared.model, prepared.plan, recipe, prepared.shape, size)
     rows = prepared.plan.strategy.micro_batch
 
@@ -279,14 +296,6 @@ def data_warnings(statistics: DataStatistics, recipe: Recipe) -> list[WarningEve
                 code="rows_masked",
                 message=f"{statistics.masked_rows} of {total} rows hold nothing to learn and are left out.",
                 do="look at them with `tunebook check`.",
-            )
-        )
-    if as_run(recipe, statistics) is not recipe:
-        warnings.append(
-            WarningEvent(
-                code="rows_not_packed",
-                message="Rows with pictures are not packed into full sequences.",
-                do="nothing; each batch is padded to its longest row.",
             )
         )
     if statistics.hidden_tools:
