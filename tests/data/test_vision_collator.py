@@ -236,3 +236,18 @@ def test_a_small_batch_of_a_large_picture(processor):
     patches = small["image_grid_thw"].prod().item()
     assert patches * 14 * 14 <= 2**17
     assert learnt(small, processor) == "a field<|im_end|>"
+
+
+def test_a_worker_tells_which_row_was_bad(processor):
+    rows = datasets.Dataset.from_dict(
+        {"image": ["nowhere.png"], "question": ["q"], "answer": ["a"]}
+    )
+    seen = VisionRows(rows, detect_format(rows), [0])
+    loader = torch.utils.data.DataLoader(
+        seen, num_workers=1, collate_fn=VisionDataCollator(None, processor)
+    )
+    with pytest.raises(ImageInvalid) as caught:
+        next(iter(loader))
+    assert caught.value.what == "Row 0 (counted from 0): the picture cannot be used."
+    assert caught.value.why.startswith("there is no file 'nowhere.png'")
+    assert caught.value.do.startswith("check the path")
