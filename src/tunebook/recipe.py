@@ -165,6 +165,7 @@ class DataPart(Part):
         unit="pixels",
         description="Larger pictures are shrunk to this: fewer tokens and less memory for each. Empty: "
         "what the model's own processor does.",
+        advanced=True,
     )
     on_bad_rows: Literal["stop", "skip"] = knob(
         "stop",
