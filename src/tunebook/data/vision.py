@@ -140,7 +140,11 @@ class VisionEncoder:
                 raise ImageInvalid(f"{rows[0].place}: {error.what}", error.why, error.do) from error
             for row in rows:  # which of them is it?
                 self._encode([row], multiple)
-            raise
+            raise ImageInvalid(
+                "The model's processor refuses rows together that it takes one by one.",
+                error.why,
+                "set `training.batch_size` to 1; newer releases of transformers may take them.",
+            ) from error
         grids = iter(batch["image_grid_thw"].tolist() if "image_grid_thw" in batch else [])
         tokenized = self.texts.ids(texts)
         encoded = []
