@@ -16,8 +16,10 @@ import torch
 
 from tunebook.engine import CAUSAL, LossRequest, fused_layers, host_bytes, patch, spend
 from tunebook.models.adapters import add_lora
+from tunebook.models.catalog import find
 from tunebook.models.shape import ModelShape
 from tunebook.plan import Strategy
+from tunebook.plan.fused_layer import groups_of
 from tunebook.plan.fused_memory import (
     fused_parts,
     fused_resident_parts,
@@ -397,3 +399,11 @@ def test_stays_are_those_of_a_flat_optimizer(make_tiny):
         optimizer.step()
         states = resident_bytes(tiny.model, optimizer) - resident_bytes(tiny.model)
         assert states == pytest.approx(parts["optimizer"], abs=_SMALL + 8 * 1024)
+
+
+def test_kinds_that_are_switched_off_have_no_rank() -> None:
+    entry = find("Llama-3.2-1B-Instruct")
+    assert entry is not None
+    groups = groups_of(entry.shape, recipe_of(4, {"r": 16, "mlp_modules": False}))
+    ranks = {name: group.rank for name, group in groups.items()}
+    assert ranks == {"qkv": 48, "o": 16, "gate_up": 0, "down": 0}

@@ -14,7 +14,7 @@ import yaml
 
 from tunebook import __version__
 from tunebook.curves import smooth
-from tunebook.export.commands import sees, usage
+from tunebook.export.commands import takes_pictures, usage
 from tunebook.models.catalog import find
 from tunebook.recipe import Recipe
 
@@ -62,7 +62,9 @@ def model_card(
     base, licence = _base(recipe)
     head: dict[str, Any] = {
         "library_name": {"adapter": "peft", "gguf": "gguf"}.get(form, "transformers"),
-        "pipeline_tag": "image-text-to-text" if sees(name, files or []) else "text-generation",
+        "pipeline_tag": "image-text-to-text"
+        if takes_pictures(name, files or [])
+        else "text-generation",
         "tags": ["tunebook", *(["lora"] if form == "adapter" else [])],
     }
     if base:

@@ -30,13 +30,13 @@ def usage(form: str, place: str, recipe: Recipe, *, files: list[str] | None = No
         files: the names of the files there, if it is on the hub; None looks into the folder.
     """
     if form == "adapter":
-        return _adapter(place, recipe, sees(place, files))
+        return _adapter(place, recipe, takes_pictures(place, files))
     if "gguf" in form or place.endswith(".gguf"):
         return _gguf(place) if files is None else _gguf_on_the_hub(place, files)
-    return _whole(place, sees(place, files))
+    return _whole(place, takes_pictures(place, files))
 
 
-def sees(place: str, files: Iterable[str] | None = None) -> bool:
+def takes_pictures(place: str, files: Iterable[str] | None = None) -> bool:
     """Whether what was saved takes pictures: its processor lies beside it.
 
     Args:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoImageProcessor, AutoProcessor
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers import AutoImageProcessor
+from transformers.models.auto import processing_auto
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils.hub import PushToHubMixin, cached_file
 
@@ -57,7 +57,8 @@ class _WithoutVideos(ProcessorMixin):
     def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
         if argument_name == "video_processor" and isinstance(argument, VideoSettings):
             return VideoSettings
-        return super().check_argument_for_proper_class(argument_name, argument)
+        inherited: Any = super()
+        return inherited.check_argument_for_proper_class(argument_name, argument)
 
 
 class Qwen2VLProcessor(_WithoutVideos, transformers.Qwen2VLProcessor):
@@ -93,7 +94,8 @@ class SmolVLMProcessor(_WithoutVideos, transformers.SmolVLMProcessor):
         self.global_image_token = getattr(tokenizer, "global_image_token", "<global-img>")
         self.image_seq_len = image_seq_len
         self.video_token = getattr(tokenizer, "video_token", "<video>")
-        ProcessorMixin.__init__(
+        common: Any = ProcessorMixin
+        common.__init__(
             self, image_processor, tokenizer, video_processor, chat_template=chat_template, **kwargs
         )
 
@@ -117,7 +119,8 @@ class PixtralProcessor(ProcessorMixin):
         image_end_token: str = "[IMG_END]",
         **_: Any,
     ) -> None:
-        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        inherited: Any = super()
+        inherited.__init__(image_processor, tokenizer, chat_template=chat_template)
         self.patch_size, self.spatial_merge_size = patch_size, spatial_merge_size
         self.image_token, self.image_break_token = image_token, image_break_token
         self.image_end_token = image_end_token
@@ -126,7 +129,7 @@ class PixtralProcessor(ProcessorMixin):
         self.image_end_token_id = tokenizer.convert_tokens_to_ids(image_end_token)
 
     @property
-    def image_token_ids(self) -> list[int]:
+    def image_token_ids(self) -> list[int | None]:  # type: ignore[misc]
         """Of everything that stands for a picture in a text."""
         return [self.image_token_id, self.image_break_token_id, self.image_end_token_id]
 
@@ -140,7 +143,7 @@ class PixtralProcessor(ProcessorMixin):
         kwargs["patch_size"] = self._cell
         return super()._process_images(images, **kwargs)
 
-    def replace_image_token(self, image_inputs: dict, image_idx: int, **_: Any) -> str:
+    def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **_: Any) -> str:
         """The text of one picture from its size after resizing."""
         height, width = image_inputs["image_sizes"][image_idx]
         row = self.image_token * (int(width) // self._cell)
@@ -182,7 +185,8 @@ def read_processor(part: ModelPart, *, token: str | None = None) -> ProcessorMix
     try:
         with quiet():
             if kind is None:
-                made = AutoProcessor.from_pretrained(
+                chooses: Any = processing_auto.AutoProcessor
+                made = chooses.from_pretrained(
                     location, trust_remote_code=part.trust_remote_code, **where
                 )
             else:
@@ -244,7 +248,8 @@ def _class_name(location: str, where: dict[str, Any]) -> str:
         if name := _json(location, file, where).get("processor_class"):
             return str(name)
     kind = _json(location, "config.json", where).get("model_type", "")
-    return str(PROCESSOR_MAPPING_NAMES.get(kind) or "")
+    names: Any = processing_auto
+    return str(names.PROCESSOR_MAPPING_NAMES.get(kind) or "")
 
 
 def _json(location: str, file: str, where: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def tower_parameters(config: Mapping[str, Any], values: Mapping[str, Any]) -> in
     if family.startswith("qwen"):
         return _qwen(tower, values)
     if family == "mllama":
-        return _llama(tower, values) + _biased(*values["projector"])
+        return int(_llama(tower, values) + _biased(*values["projector"]))
     if family in ("pixtral", "mistral3"):
         return _pixtral(config, values)
     side = tower["image_size"] // values["patch_size"]
@@ -34,7 +34,7 @@ def tower_parameters(config: Mapping[str, Any], values: Mapping[str, Any]) -> in
     whole = _siglip(values, side)
     if family == "gemma3":
         hidden = values["hidden_size"]
-        return whole + hidden * text_width(config) + hidden
+        return int(whole + hidden * text_width(config) + hidden)
     return whole + _plain(*values["projector"])
 
 
@@ -74,7 +74,7 @@ def _clip(config: Mapping[str, Any], values: Mapping[str, Any], side: int) -> in
 def _clip_layer(values: Mapping[str, Any]) -> int:
     hidden, wide = values["hidden_size"], values["intermediate_size"]
     attention = ((hidden, hidden),) * 4
-    return 2 * 2 * hidden + _biased(*attention, (hidden, wide), (wide, hidden))
+    return int(2 * 2 * hidden + _biased(*attention, (hidden, wide), (wide, hidden)))
 
 
 def _llama(tower: Mapping[str, Any], values: Mapping[str, Any]) -> int:

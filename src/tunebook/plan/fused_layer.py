@@ -75,14 +75,30 @@ def groups_of(shape: ModelShape, recipe: Recipe) -> dict[str, Group]:
     names = (
         lora.target_modules if isinstance(lora.target_modules, str) else tuple(lora.target_modules)
     )
-    return _groups(shape, lora.r, names, recipe.quantization.bits != 16, lora.dropout > 0)
+    switches = (lora.language_layers, lora.attention_modules, lora.mlp_modules)
+    packed = recipe.quantization.bits != 16
+    return _groups(shape, lora.r, names, switches, packed, lora.dropout > 0)
 
 
 @functools.lru_cache(maxsize=64)  # a plan is chosen among hundreds of forecasts
 def _groups(
-    shape: ModelShape, r: int, names: str | tuple[str, ...], packed: bool, dropped: bool
+    shape: ModelShape,
+    r: int,
+    names: str | tuple[str, ...],
+    switches: tuple[bool, bool, bool],
+    packed: bool,
+    dropped: bool,
 ) -> dict[str, Group]:
-    lora = LoraPart.model_validate({"r": r, "target_modules": names})
+    language, attention, mlp = switches
+    lora = LoraPart.model_validate(
+        {
+            "r": r,
+            "target_modules": names,
+            "language_layers": language,
+            "attention_modules": attention,
+            "mlp_modules": mlp,
+        }
+    )
     sizes, adapted = shape.linear_layers(), shape.adapted_layers(lora)
     made = {}
     for name, members in _GROUPS.items():
