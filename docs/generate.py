@@ -12,7 +12,8 @@ from typing import Any
 from tunebook.data.files import FILE_KINDS
 from tunebook.data.findings import TEXTS
 from tunebook.data.fixes import FIXES
-from tunebook.data.formats import detect_format
+from tunebook.data.formats import INSTRUCTION, detect_format
+from tunebook.data.images import MOST_PIXELS
 from tunebook.data.names import TEMPLATES
 from tunebook.export import FORMATS, predicted_sizes
 from tunebook.export.gguf.architectures import ARCHITECTURES
@@ -98,6 +99,35 @@ def templates_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+_PICTURES = f"""## Pictures
+
+A model that sees learns from rows of any of these formats that hold pictures as well:
+
+| where | such as |
+| --- | --- |
+| in the parts of a turn | `{{"type": "image", "image": ...}}`, `{{"type": "image_url", ...}}` |
+| in a column, with places | `images` beside `{{"type": "image"}}` parts, or `<image>` in the text |
+| in a column, with no places | before the first question |
+| in a column beside a text alone | the text is the answer to `data.merged_prompt`, else to "{INSTRUCTION}" |
+
+A picture is a path (from the data file's folder), bytes, a Pillow image, `datasets.Image`, a data URL
+or base64 text. Nothing is fetched: an address is an error. CMYK, palettes, 16 bits, transparency
+(laid on white), animations (the first frame), turned photos and giants beyond {MOST_PIXELS / 1e6:.1f}
+million pixels are mended when they are opened, and a check says which; what cannot be read is named
+with its row. Pictures are opened when a batch is made, by workers where there is a GPU, and none is
+kept, so memory does not grow with their number.
+
+The model's own processor says how many tokens a picture takes; `data.min_pixels` and
+`data.max_pixels` change that. No token of a picture is learnt, and none is cut off: a row too long is
+cut behind its last picture, or where a picture does not fit any more, behind the last answer before
+it. A picture that leaves no room for any answer is an error of its row.
+
+In scripts: `VisionDataCollator(model, processor)` from `tunebook`, and from `tunebook.data`
+`encode_vision_row(messages, images, processor)` for one row with the tokens of each picture.""".split(
+    "\n"
+)
+
+
 def data_page() -> str:
     """The page of sources, formats, findings and fixes."""
     kinds = ", ".join(f"`{ending}`" for ending in FILE_KINDS)
@@ -152,6 +182,8 @@ def data_page() -> str:
             "schemas, as a list or as its text, is given to the chat template, which writes it where the",
             "model was trained to read it; the panel shows the tools above the conversation.",
             'A message with `"train": false` is never learnt.',
+            "",
+            *_PICTURES,
             "",
             "## What a check finds",
             "",

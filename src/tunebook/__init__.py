@@ -43,6 +43,7 @@ _NAMES = {
     "SFTConfig": "compat",
     "SFTTrainer": "compat",
     "TrainingArguments": "compat",
+    "VisionDataCollator": "data",
     "is_bf16_supported": "compat",
     "is_bfloat16_supported": "compat",
 }
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
         is_bf16_supported as is_bf16_supported,
         is_bfloat16_supported as is_bfloat16_supported,
     )
-    from tunebook.data import check as check
+    from tunebook.data import VisionDataCollator as VisionDataCollator, check as check
     from tunebook.data.demo import demo_recipe as demo_recipe
     from tunebook.errors import TunebookError as TunebookError
     from tunebook.events import EventLog as EventLog

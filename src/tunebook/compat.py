@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import transformers
 from trl.trainer.sft_config import SFTConfig as TrlSFTConfig
 
 from tunebook.data.tokenizers import tokenize_texts
+from tunebook.data.vision_collator import VisionDataCollator
 from tunebook.errors import RecipeInvalid
 from tunebook.fast_models import (
     FastLanguageModel as FastLanguageModel,
@@ -95,11 +97,14 @@ class SFTTrainer(trainer.SFTTrainer):
         config = _config(args, moved, model)
         tokenizer = processing_class if processing_class is not None else tokenizer
         named = "dataset_text_field" in moved or _is_changed(args, "dataset_text_field")
-        if tokenizer is not None and kwargs.get("formatting_func") is None:
+        # As tutorials on pictures say it: the collator makes everything of the rows as they are.
+        told: Any = config.dataset_kwargs or {}
+        ready = told.get("skip_prepare_dataset")
+        if tokenizer is not None and kwargs.get("formatting_func") is None and not ready:
             field = config.dataset_text_field
             train_dataset = _tokenized(train_dataset, tokenizer, field, config, named)
             eval_dataset = _tokenized(eval_dataset, tokenizer, field, config, named)
-        plan = plan_by_hand(model, config)
+        plan = plan_by_hand(model, config, batch=_pictures(data_collator, train_dataset))
         super().__init__(
             model,
             args=config,
@@ -110,6 +115,10 @@ class SFTTrainer(trainer.SFTTrainer):
             **kwargs,
         )
         remember(model, self)
+        if isinstance(data_collator, VisionDataCollator):
+            data_collator.image_counts = (
+                True  # by which this trainer cuts a batch that is too large
+            )
         if plan is not None:
             self.loss_chunk = plan.strategy.loss_chunk
             self._parts = -(-config.per_device_train_batch_size // plan.strategy.micro_batch)
@@ -136,6 +145,13 @@ def _config(args: Any, moved: dict[str, Any], model: Any) -> TrlSFTConfig:
     if config.dataloader_pin_memory and not config.use_cpu:  # no batch waits for the step before it
         config.accelerator_config.non_blocking = True  # type: ignore[union-attr]
     return config
+
+
+def _pictures(collator: Any, dataset: Any) -> Callable[[], dict[str, Any]] | None:
+    """What makes a small batch of the first row, of rows with pictures that can be read twice."""
+    if not isinstance(collator, VisionDataCollator) or not hasattr(dataset, "__getitem__"):
+        return None
+    return lambda: collator.small(dataset[0])
 
 
 def _tokenized(dataset: Any, tokenizer: Any, field: str, config: TrlSFTConfig, named: bool) -> Any:

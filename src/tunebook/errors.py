@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_WHY, _DO = "\n  Why: ", "\n  Do:  "
+
 
 class TunebookError(Exception):
     """An error with three parts, shown alike by Python, the command line and every panel.
@@ -21,14 +23,23 @@ class TunebookError(Exception):
         do: what to do next, with the exact knob.
     """
 
-    def __init__(self, what: str, why: str, do: str) -> None:
+    def __init__(self, what: str, why: str = "", do: str = "") -> None:
+        if not why and _WHY in what:  # a data loader's worker raised it, and tells it as one text
+            what, why, do = self._told(what)
         super().__init__(what, why, do)
         self.what = what
         self.why = why
         self.do = do
 
     def __str__(self) -> str:
-        return f"{self.what}\n  Why: {self.why}\n  Do:  {self.do}"
+        return f"{self.what}{_WHY}{self.why}{_DO}{self.do}"
+
+    @classmethod
+    def _told(cls, text: str) -> tuple[str, str, str]:
+        """The parts of an error in a text that ends with it, such as a traceback."""
+        head, _, rest = text.rpartition(_WHY)
+        why, _, do = rest.partition(_DO)
+        return head.rpartition(f"{cls.__name__}: ")[2], why, do.strip()
 
     @property
     def name(self) -> str:
@@ -69,6 +80,14 @@ class RowInvalid(TunebookError):
 
 class ImagesUnsupported(RowInvalid):
     """A row holds a picture or a sound, and the model reads text only."""
+
+
+class ImageInvalid(RowInvalid):
+    """A picture of a row cannot be read, or pictures and their places in the row do not match."""
+
+
+class ImageTooLong(RowInvalid):
+    """A picture takes more tokens than a row may have, so that the row cannot be cut around it."""
 
 
 class FormatUnsuitable(TunebookError):

@@ -112,12 +112,16 @@ class BusyEvent(EventBase):
 
 
 class SampleEvent(EventBase):
-    """An answer of the model at this step; `expected` is what the row says, if it is one."""
+    """An answer of the model at this step; `expected` is what the row says, if it is one.
+
+    `images` are the pictures that the question shows, as paths within the run folder.
+    """
 
     kind: Literal["sample"] = "sample"
     prompt: str
     answer: str
     expected: str | None = None
+    images: tuple[str, ...] = ()
 
 
 class PausedEvent(EventBase):

@@ -142,6 +142,31 @@ class DataPart(Part):
         "{input}]]`. A block in double brackets is left out where its column is empty.",
         advanced=True,
     )
+    image_columns: list[str] | None = knob(
+        None,
+        title="Image columns",
+        description="The columns that hold pictures: paths, bytes or images. Empty: they are found. "
+        "An empty list takes none, so that a model that reads text learns from the words alone.",
+        advanced=True,
+    )
+    min_pixels: int | None = knob(
+        None,
+        title="Least pixels",
+        ge=1,
+        unit="pixels",
+        description="Smaller pictures are enlarged to this, so that small writing gets more tokens. "
+        "Empty: what the model's own processor does.",
+        advanced=True,
+    )
+    max_pixels: int | None = knob(
+        None,
+        title="Most pixels",
+        ge=1,
+        unit="pixels",
+        description="Larger pictures are shrunk to this: fewer tokens and less memory for each. Empty: "
+        "what the model's own processor does.",
+        advanced=True,
+    )
     on_bad_rows: Literal["stop", "skip"] = knob(
         "stop",
         title="Broken rows",
@@ -190,6 +215,20 @@ class DataPart(Part):
     def _typed_columns(cls, value: Any) -> Any:
         """`prompt=question, completion=answer`, as a person types it, is a mapping too."""
         return columns_of_text(value) if isinstance(value, str) else value
+
+    @field_validator("image_columns", mode="before")
+    @classmethod
+    def _typed_names(cls, value: Any) -> Any:
+        """`before, after`, as a person types it, is a list too; blanks are none said."""
+        if not isinstance(value, str):
+            return value
+        return [name.strip() for name in value.split(",") if name.strip()] or None
+
+    @model_validator(mode="after")
+    def _has_room(self) -> DataPart:
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise ValueError("min_pixels must not be larger than max_pixels")
+        return self
 
 
 class LoraPart(Part):

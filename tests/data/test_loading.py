@@ -389,7 +389,7 @@ def test_half_a_character_is_named(tmp_path):
 
 
 def test_a_row_that_mixes_kinds_by_itself_says_so():
-    turns = [{"role": "user", "content": [{"image": "x"}]}, {"role": "assistant", "content": "a"}]
+    turns = [{"role": "user", "content": {"image": "x"}}, {"role": "assistant", "content": "a"}]
     with pytest.raises(DatasetUnreadable, match="mixes kinds") as caught:
         load_rows(DataPart(), rows=[{"messages": turns}])
     assert "in which" in caught.value.why

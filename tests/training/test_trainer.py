@@ -74,7 +74,7 @@ def logged(trainer: Any) -> Log:
 def curve(folder: Path, steps: int, batch_size: int, accumulation: int, **values: Any) -> Log:
     """By our trainer on a model that is patched and checked, as in a run."""
     recipe, prepared = demo(steps, batch_size, accumulation, **values)
-    batch = probe(prepared.data, prepared.model)
+    batch = probe(prepared.data, prepared.model, prepared.words)
     patch_checked(prepared.model, batch["input_ids"], batch["labels"], device="any")
     audit_gradients(prepared.model, batch)
     trainer = make_trainer(

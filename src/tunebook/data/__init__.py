@@ -22,6 +22,8 @@ from tunebook.data.templates import (
     with_recipe_template,
 )
 from tunebook.data.tokens import TokenCell, TokenView, preview_rows, token_view
+from tunebook.data.vision import EncodedVision, ImageSpan, encode_vision_row
+from tunebook.data.vision_collator import VisionDataCollator
 
 __all__ = [
     "CHAT_TEMPLATES",
@@ -32,8 +34,10 @@ __all__ = [
     "DataStatistics",
     "Detection",
     "Encoded",
+    "EncodedVision",
     "Finding",
     "Fixed",
+    "ImageSpan",
     "Message",
     "Placement",
     "PreparedData",
@@ -44,12 +48,14 @@ __all__ = [
     "TextPiece",
     "TokenCell",
     "TokenView",
+    "VisionDataCollator",
     "apply_fixes",
     "check",
     "compare_templates",
     "detect_format",
     "encode_conversation",
     "encode_text",
+    "encode_vision_row",
     "follow_row",
     "get_chat_template",
     "load_rows",

@@ -16,6 +16,7 @@ from tunebook.data.conversations import to_messages
 from tunebook.data.findings import TEXTS
 from tunebook.data.formats import Detection
 from tunebook.data.marks import RowMarks, holds
+from tunebook.data.turns import IMAGE_MARK
 from tunebook.errors import DatasetUnreadable, RowInvalid
 
 if TYPE_CHECKING:
@@ -115,13 +116,13 @@ class RowList:
 def first_words(row: dict[str, Any], detection: Detection) -> str:
     """What a row begins with, in one line: its question, or the first text in it."""
     try:
-        messages = to_messages(row, detection)
+        messages = to_messages(row, detection, pictures=True)
     except RowInvalid:
         said = next(_texts(row), "")
     else:
         asked = [m["content"] for m in messages if m["role"] in ("user", "text") and m["content"]]
         said = asked[0] if asked else next((m["content"] for m in messages if m["content"]), "")
-    words = " ".join(said[: 4 * FIRST_WORDS].split())
+    words = " ".join(said[: 4 * FIRST_WORDS].replace(IMAGE_MARK, "").split())
     return words if len(words) <= FIRST_WORDS else words[:FIRST_WORDS] + "…"
 
 

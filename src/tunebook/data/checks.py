@@ -21,15 +21,16 @@ from tunebook.data.loading import Loaded, read_rows
 from tunebook.data.marks import RowMarks
 from tunebook.data.mismatch import template_mismatch
 from tunebook.data.overlap import Overlap, overlap_of
-from tunebook.data.prepare import recipe_encoder, require_answers
+from tunebook.data.prepare import recipe_encoder, require_answers, require_sight
 from tunebook.data.review import Review
 from tunebook.data.spool import Skipped
 from tunebook.data.templates import with_recipe_template
+from tunebook.data.vision_texts import tokenizer_of
 from tunebook.errors import DatasetUnreadable, ExtraMissing, SourceMissing, TunebookError
 from tunebook.recipe import Recipe
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 
 def check(
@@ -37,7 +38,7 @@ def check(
     *,
     model: str | None = None,
     rows: Any = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None = None,
     near_duplicates: bool | None = None,
 ) -> CheckReport:
     """Look at every row as training would, and say what is wrong.
@@ -46,7 +47,7 @@ def check(
         recipe_or_source: a Recipe, a path or dataset id, or rows in memory.
         model: whose tokenizer is used where no recipe says so; without one, tokens are not checked.
         rows: in-memory data instead of the recipe's source.
-        tokenizer: used as it is instead of loading the model's.
+        tokenizer: used as it is instead of loading the model's; the processor of one that sees.
         near_duplicates: look for them too; None: if the package for it is installed.
 
     Raises:
@@ -58,9 +59,9 @@ def check(
     recipe, rows = recipe_of(recipe_or_source, model, rows)
     by_recipe = isinstance(recipe_or_source, Recipe)
     if tokenizer is None and (by_recipe or model is not None):
-        from tunebook.models.loading import load_tokenizer
+        from tunebook.data.tokenizers import words_for
 
-        tokenizer = load_tokenizer(recipe.model)
+        tokenizer = words_for(recipe)
     try:
         loaded = read_readable(recipe, rows)
         detection = detect_for(recipe.data, loaded.table)
@@ -75,7 +76,7 @@ def check_loaded(
     recipe: Recipe,
     loaded: Loaded,
     detection: Detection,
-    tokenizer: PreTrainedTokenizerBase | None,
+    tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None,
     near_duplicates: bool | None = None,
     *,
     trains: bool = True,
@@ -92,6 +93,7 @@ def check_loaded(
             require_answers(recipe, detection)
         if tokenizer is not None:
             encoder = recipe_encoder(recipe, with_recipe_template(tokenizer, recipe))
+            require_sight(detection, encoder)
     except TunebookError as error:
         finding = from_error(error)
         report = CheckReport(findings=[finding], detection=detection, rows=len(loaded.table))
@@ -183,6 +185,6 @@ def _overlap(
 def _look_at_template(review: Review, tokenizer: Any, recipe: Recipe) -> None:
     """The one place where the chosen template is compared with the model's own."""
     if tokenizer is not None:
-        why = template_mismatch(tokenizer, recipe.model.chat_template)
+        why = template_mismatch(tokenizer_of(tokenizer), recipe.model.chat_template)
         if why:
             review.mark("template_mismatch", 0, why)

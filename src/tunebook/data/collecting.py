@@ -6,6 +6,7 @@ This module knows no templates and no files: it is given one encoded row after t
 from __future__ import annotations
 
 import itertools
+import math
 from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ class DataStatistics(BaseModel):
     learnt; `skipped_rows` could not be used; `truncated` were cut; of `hidden_tools` the template
     does not write the tools. `percentiles` maps
     "50", "90", "95" and "99" to lengths; `suggested_max_seq_length` is None where the one in use is good.
+    `images` are the pictures of all rows, `image_tokens` what they take of `tokens`, and
+    `largest_image` width and height of the one with most pixels, as it is opened.
     """
 
     rows: int
@@ -43,6 +46,9 @@ class DataStatistics(BaseModel):
     mean_length: float
     percentiles: dict[str, int]
     suggested_max_seq_length: int | None = None
+    images: int = 0
+    image_tokens: int = 0
+    largest_image: tuple[int, int] | None = None
 
 
 @dataclass
@@ -57,26 +63,44 @@ class RowCollector:
     truncated: int = 0
     masked: int = 0
     first_masked: int | None = None
+    images: int = 0
+    image_tokens: int = 0
+    largest_image: tuple[int, int] | None = None
     _ids: list[list[int]] = field(default_factory=list)
     _learnt: list[list[tuple[int, int]]] = field(default_factory=list)
 
     def add(self, number: int, encoded: Encoded) -> None:
         """Take in row `number`, or count it as masked."""
         learnt = encoded.n_trained
-        self.uncut.append(encoded.length)
-        self.cut += encoded.truncated
         # The first token is never predicted, so a label there alone teaches nothing.
-        if learnt == 0 or (learnt == 1 and encoded.learnt[0] == (0, 1)):
-            self.masked += 1
-            self.first_masked = number if self.first_masked is None else self.first_masked
+        teaches = learnt > 1 or (learnt == 1 and encoded.learnt[0] != (0, 1))
+        length = len(encoded.input_ids)
+        if not self.count(number, length, encoded.length, learnt if teaches else 0):
             return
-        self.trained += learnt
-        self.truncated += encoded.truncated
-        self.lengths.append(len(encoded.input_ids))
         self._ids.append(encoded.input_ids)
         self._learnt.append(encoded.learnt)
         if len(self._ids) >= BATCH:
             self.flush()
+
+    def count(self, number: int, length: int, uncut: int, learnt: int) -> bool:
+        """Count row `number`, of so many tokens after the cut and before it; whether it teaches."""
+        self.uncut.append(uncut)
+        self.cut += uncut > length
+        if not learnt:
+            self.masked += 1
+            self.first_masked = number if self.first_masked is None else self.first_masked
+            return False
+        self.trained += learnt
+        self.truncated += uncut > length
+        self.lengths.append(length)
+        return True
+
+    def count_images(self, sizes: list[tuple[int, int]], tokens: int) -> None:
+        """Count the pictures of a row that teaches, which take so many tokens."""
+        self.images += len(sizes)
+        self.image_tokens += tokens
+        known = [self.largest_image] if self.largest_image else []
+        self.largest_image = max(known + sizes, key=math.prod, default=None)
 
     def flush(self) -> None:
         """Turn the waiting rows into one Arrow batch."""
@@ -108,6 +132,9 @@ class RowCollector:
             trained_tokens=self.trained,
             truncated=self.truncated,
             masked_rows=self.masked,
+            images=self.images,
+            image_tokens=self.image_tokens,
+            largest_image=self.largest_image,
             longest=ordered[-1] if ordered else 0,
             mean_length=round(sum(ordered) / count, 2) if count else 0.0,
             suggested_max_seq_length=suggest_max_length(self.uncut, self.cut),

@@ -166,7 +166,9 @@ def mapped_row(rows: Any, part: DataPart, number: int = 0) -> MappedRow:
     """A row as messages under the mapping of a data part."""
     try:
         found = detect_for(part, rows)
-        return MappedRow(messages=list(to_messages(rows[number], found, number=number)))
+        return MappedRow(
+            messages=list(to_messages(rows[number], found, number=number, pictures=True))
+        )
     except TunebookError as error:
         return MappedRow(error=error.to_dict())
 

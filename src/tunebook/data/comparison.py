@@ -94,7 +94,8 @@ def compare_templates(
         raise RowInvalid(
             f"There is no row {row}.", "rows are counted from 0.", "choose a smaller number."
         )
-    messages = to_messages(page[0], detect_for(recipe.data, head), number=row)
+    seen = hasattr(tokenizer, "image_processor")
+    messages = to_messages(page[0], detect_for(recipe.data, head), number=row, pictures=seen)
     return compare_messages(recipe, tokenizer, messages, other, row=row)
 
 

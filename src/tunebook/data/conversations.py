@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunebook.data.mapping import fill
+from tunebook.data.pictures import place_images, require_text
 from tunebook.data.tools import Tool, to_tools
 from tunebook.data.turns import (
     ROLE_ALIASES as ROLE_ALIASES,
@@ -40,11 +41,20 @@ _SPOKEN = re.compile(r"(?:\A|\n\n)(Human|Assistant): ?")
 
 
 class Conversation(list[Message]):
-    """Messages, and the tools that the model is offered in them (None: none)."""
+    """Messages, and the tools that the model is offered in them (None: none).
 
-    def __init__(self, messages: Iterable[Message] = (), tools: list[Tool] | None = None) -> None:
+    `images` are the values of the pictures, one for each `IMAGE_MARK` in the contents, in order.
+    """
+
+    def __init__(
+        self,
+        messages: Iterable[Message] = (),
+        tools: list[Tool] | None = None,
+        images: list[Any] | None = None,
+    ) -> None:
         super().__init__(messages)
         self.tools = tools
+        self.images = images or []
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,11 @@ class Preference:
 
 
 def to_messages(
-    row: dict[str, Any], detection: Detection, *, number: int | None = None
+    row: dict[str, Any],
+    detection: Detection,
+    *,
+    number: int | None = None,
+    pictures: bool = False,
 ) -> Conversation:
     """One row as messages `{"role", "content"}`; plain text is a single message of the role "text".
 
@@ -69,9 +83,12 @@ def to_messages(
         row: as the dataset gives it.
         detection: what the columns mean.
         number: the row's number from 0, for the error.
+        pictures: the model sees them; what is not looked at here is whether they can be opened.
 
     Raises:
         RowInvalid: naming the row and the key that is missing or holds the wrong thing.
+        ImageInvalid: there are more or fewer pictures than places for them.
+        ImagesUnsupported: a turn holds a picture, and the model reads text only.
     """
     columns = detection.columns
     place = place_of(number)
@@ -86,7 +103,13 @@ def to_messages(
             messages.append(_message("assistant", _text(row, columns["output"], place)))
         if "completion" in columns:
             messages += _side(row, columns["completion"], "assistant", place)
-    return Conversation(_with_system(row, columns, messages, place), _tools(row, columns, place))
+    messages = _with_system(row, columns, messages, place)
+    images: list[Any] = []
+    if pictures:
+        messages, images = place_images(messages, row, detection.images, place)
+    else:
+        require_text(messages, place)
+    return Conversation(messages, _tools(row, columns, place), images)
 
 
 def to_preference(

@@ -30,7 +30,8 @@ def row_digest(row: dict[str, Any]) -> bytes:
 def chat_digest(messages: list[Message]) -> bytes:
     """16 bytes that equal conversations share, whatever columns they came from."""
     said = [[m["role"], m["content"].strip(), m.get("tool_calls")] for m in messages]
-    return _digest(json.dumps([said, getattr(messages, "tools", None)], default=str))
+    held = [getattr(messages, name, None) or None for name in ("tools", "images")]
+    return _digest(json.dumps([said, *held], default=str))
 
 
 class NearDuplicates:
@@ -71,6 +72,8 @@ class NearDuplicates:
         return self._alike(self._hash(messages))
 
     def _hash(self, messages: list[Message]) -> Any:
+        if getattr(messages, "images", None):
+            return None  # the same words about two pictures are not the same
         words = _WORDS.findall(" ".join(m["content"] for m in messages).lower())
         shingles = {" ".join(words[i : i + _WIDTH]) for i in range(len(words) - _WIDTH + 1)}
         if len(shingles) < _FEWEST:

@@ -38,7 +38,8 @@ class Detection(BaseModel):
 
     `columns` gives, for each part of the format, the column (or key) that holds it; `confidence`
     is the share of the sampled rows that agree, lowered where a column's name had to be guessed.
-    `merged_prompt`, if it is set, makes the question from several columns.
+    `merged_prompt`, if it is set, makes the question from several columns. `images` are the columns
+    that hold pictures.
     """
 
     format: FormatName
@@ -47,6 +48,7 @@ class Detection(BaseModel):
     reason: str
     disagreeing: list[int] = []
     merged_prompt: str | None = None
+    images: list[str] = []
 
 
 def _find_chat(

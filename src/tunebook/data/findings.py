@@ -101,6 +101,24 @@ TEXTS: dict[str, tuple[Severity, str, str, str | None]] = {
         "mend or delete these rows.",
         "drop_invalid",
     ),
+    "bad_image": (
+        "error",
+        "The pictures of {n} of {rows} rows cannot be used; the first: {why}",
+        "mend these rows, or leave them out (`data.on_bad_rows: skip`).",
+        "drop_invalid",
+    ),
+    "image_too_long": (
+        "error",
+        "In {n} of {rows} rows a picture leaves no room for an answer; the first: {why}",
+        "lower `data.max_pixels`, or raise `model.max_seq_length`.",
+        None,
+    ),
+    "mended_image": (
+        "info",
+        "The pictures of {n} of {rows} rows are mended when they are opened; the first is {why}.",
+        "nothing, unless something is lost by it.",
+        None,
+    ),
     "mixed_formats": (
         "error",
         "{n} of {rows} rows are written in another format than the others: {why}.",

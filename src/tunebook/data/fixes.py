@@ -15,10 +15,12 @@ from tunebook.data.conversations import to_messages
 from tunebook.data.duplicates import NearDuplicates, chat_digest, row_digest
 from tunebook.data.formats import Detection, detect_for, look_at
 from tunebook.data.frames import common
+from tunebook.data.images import open_image
 from tunebook.data.loading import read_rows
 from tunebook.data.overlap import Measured, overlap_of
 from tunebook.data.spool import RowSpool, Skipped
 from tunebook.data.suspects import hidden, mended, token_pattern
+from tunebook.data.vision_prepare import picture_folder
 from tunebook.errors import FolderExists, RecipeInvalid, RowInvalid
 from tunebook.recipe import Recipe
 
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FIXES = {
-    "drop_invalid": "leave out rows that cannot be read, or turned into a conversation",
+    "drop_invalid": "leave out rows that cannot be read, or turned into a conversation, or whose "
+    "pictures cannot be opened",
     "drop_empty_answers": "leave out rows with an empty answer",
     "drop_duplicates": "keep the first of rows that are the same",
     "drop_near_duplicates": "keep the first of rows that are nearly the same",
@@ -185,7 +188,8 @@ def _through(
 def _step(name: str, recipe: Recipe, detection: Detection, tokens: list[str], rows: int) -> Step:
     """What one fix does to one row: the row as it is, changed, or None to drop it."""
     if name == "drop_invalid":
-        return lambda number, row: row if _valid(row, detection) else None
+        folder = picture_folder(recipe.data)
+        return lambda number, row: row if _seen(row, detection, folder) else None
     if name == "drop_empty_answers":
         return lambda number, row: None if _says_nothing(row, detection) else row
     if name == "drop_duplicates":
@@ -210,10 +214,22 @@ def _valid(row: dict[str, Any], detection: Detection) -> bool:
     return True
 
 
+def _seen(row: dict[str, Any], detection: Detection, folder: Path | None) -> bool:
+    """Whether a row is valid and its pictures can be opened."""
+    try:
+        for value in to_messages(row, detection, pictures=True).images:
+            open_image(value, folder=folder)
+    except RowInvalid:
+        return False
+    return _valid(row, detection)
+
+
 def _says_nothing(row: dict[str, Any], detection: Detection) -> bool:
     if not _valid(row, detection):
         return False
-    answers = [m for m in to_messages(row, detection) if m["role"] in ("assistant", "text")]
+    answers = [
+        m for m in to_messages(row, detection, pictures=True) if m["role"] in ("assistant", "text")
+    ]
     return any(not m["content"].strip() and "tool_calls" not in m for m in answers)
 
 
@@ -226,7 +242,7 @@ def _new(seen: set[bytes], digest: bytes) -> bool:
 def _near(near: NearDuplicates, number: int, row: dict[str, Any], detection: Detection) -> bool:
     if not _valid(row, detection):
         return False
-    return near.seen(number, to_messages(row, detection)) is not None
+    return near.seen(number, to_messages(row, detection, pictures=True)) is not None
 
 
 def _not_measured(recipe: Recipe, detection: Detection, rows: int) -> Step:
@@ -241,7 +257,7 @@ def _not_measured(recipe: Recipe, detection: Detection, rows: int) -> Step:
 
     def step(number: int, row: Any) -> dict[str, Any] | None:
         if _valid(row, detection):
-            messages = to_messages(row, detection)
+            messages = to_messages(row, detection, pictures=True)
             if isinstance(overlap, Measured):
                 return None if overlap.meets(number, messages) == "exact" else row
             # Fewer rows are divided in another way: only one of each is sure to stand on one side.

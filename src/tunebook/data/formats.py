@@ -17,11 +17,16 @@ from tunebook.data.finders import (
     any_chat,
 )
 from tunebook.data.mapping import require_fields, standard_columns
+from tunebook.data.pictures import picture_columns
 from tunebook.data.tools import tools_column
-from tunebook.errors import FormatUnknown, RowInvalid
+from tunebook.errors import FormatUnknown, RecipeInvalid, RowInvalid
 from tunebook.recipe import DataPart
 
 SAMPLE = 100
+INSTRUCTION = "Write what this picture shows."
+"""What is asked about pictures with a text, where no column and no `data.merged_prompt` asks."""
+CAPTIONS = ("caption", "description", "latex", "formula", "transcription", "text", "label")
+_ANSWERS, _ASKED = {"completion", "output"}, {"prompt", "instruction", "messages"}
 KNOWN = (
     "`messages` (list of role/content), `conversations` (list of from/value), "
     "`instruction`/`input`/`output`, `prompt`/`completion`, `question`/`answer`, `text`, "
@@ -35,7 +40,13 @@ def detect_for(part: DataPart, rows: Any) -> Detection:
     Raises:
         FormatUnknown, RecipeInvalid: as `detect_format`.
     """
-    return detect_format(rows, part.format, columns=part.columns, merged_prompt=part.merged_prompt)
+    return detect_format(
+        rows,
+        part.format,
+        columns=part.columns,
+        merged_prompt=part.merged_prompt,
+        image_columns=part.image_columns,
+    )
 
 
 def detect_format(
@@ -44,6 +55,7 @@ def detect_format(
     *,
     columns: dict[str, str] | None = None,
     merged_prompt: str | None = None,
+    image_columns: list[str] | None = None,
 ) -> Detection:
     """Find out what the columns mean from their names and the first 100 rows.
 
@@ -52,7 +64,9 @@ def detect_format(
         format: a format's name, to be taken without looking further; "auto" tries all.
         columns: part to column, taken instead of looking at names; `tools` alone goes with
             whatever the other names mean.
-        merged_prompt: the question as text with `{column}` and optional `[[blocks]]`.
+        merged_prompt: the question as text with `{column}` and optional `[[blocks]]`; of rows with
+            pictures it may be the same for all.
+        image_columns: the columns that hold pictures; None looks for them, [] takes none.
 
     Raises:
         FormatUnknown: no format fits, or the one named needs columns that are not there.
@@ -62,12 +76,19 @@ def detect_format(
     named = getattr(rows, "column_names", None)
     names: list[str] = list(named or dict.fromkeys(key for row in sample for key in row))
     mapped = standard_columns(columns or {}, names)
+    images = _images(names, sample, image_columns)
+    words = [name for name in names if name not in images]
     if mapped.keys() - {"tools"} or merged_prompt:
-        return _compare(_by_hand(names, sample, format, mapped, merged_prompt), sample)
+        found = _by_hand(words, sample, format, mapped, merged_prompt, bool(images))
+        return _compare(_with_images(found, images), sample)
     for finder in FINDERS if format == "auto" else FINDER_OF[format]:
-        found = finder(names, sample)
-        if found is not None:
-            return _compare(_with_tools(found, names, sample, mapped.get("tools")), sample)
+        named_so = finder(words, sample)
+        if named_so is not None:
+            found = _with_tools(named_so, names, sample, mapped.get("tools"))
+            return _compare(_with_images(found, images), sample)
+    caption = next((name for name in CAPTIONS if images and name in words), None)
+    if caption is not None and format in ("auto", "prompt_completion"):
+        return _compare(_with_images(_captioned(caption, 0.9), images), sample)
     listed = ", ".join(f"`{name}`" for name in names) or "none"
     if format == "auto":
         raise FormatUnknown(
@@ -80,6 +101,40 @@ def detect_format(
         f"its columns are {listed}; known are {KNOWN}.",
         'set `data.format` to "auto", or name the columns in `data.columns`.',
     )
+
+
+def _images(names: list[str], sample: list[dict[str, Any]], wanted: list[str] | None) -> list[str]:
+    for name in wanted or ():
+        if name not in names:
+            raise RecipeInvalid(
+                f"`data.image_columns` names a column that is not there: `{name}`.",
+                f"the columns are {', '.join(f'`{item}`' for item in names)}.",
+                "write one of these, or leave it empty to let them be found.",
+            )
+    return picture_columns(names, sample) if wanted is None else list(wanted)
+
+
+def _captioned(column: str, confidence: float) -> Detection:
+    """Pictures with nothing but a text to each: the text is the answer."""
+    reason = f"`{column}` is what is to be said of each picture; asked is: {INSTRUCTION}"
+    return Detection(
+        format="prompt_completion",
+        confidence=confidence,
+        columns={"completion": column},
+        reason=reason,
+        merged_prompt=INSTRUCTION,
+    )
+
+
+def _with_images(found: Detection, images: list[str]) -> Detection:
+    """The detection with the columns of pictures."""
+    if not images:
+        return found
+    if found.format == "text":
+        found = _captioned(found.columns["text"], found.confidence)
+    listed = ", ".join(f"`{name}`" for name in images)
+    reason = f"{found.reason} Pictures are in {listed}."
+    return found.model_copy(update={"images": images, "reason": reason})
 
 
 def row_format(row: dict[str, Any]) -> FormatName | None:
@@ -98,7 +153,7 @@ def look_at(row: dict[str, Any], detection: Detection, *, number: int | None = N
         to_preference(row, detection, number=number)
     if detection.format == "unpaired_preference":
         to_label(row, detection, number=number)
-    to_messages(row, detection, number=number)
+    to_messages(row, detection, number=number, pictures=True)
 
 
 def _compare(found: Detection, sample: list[dict[str, Any]]) -> Detection:
@@ -139,12 +194,17 @@ def _by_hand(
     format: str,
     columns: dict[str, str],
     merged_prompt: str | None,
+    pictures: bool,
 ) -> Detection:
     """The detection that a mapping by hand means."""
+    if pictures and not merged_prompt and columns.keys() & _ANSWERS and not columns.keys() & _ASKED:
+        merged_prompt = INSTRUCTION
     if merged_prompt:
-        require_fields(merged_prompt, names)
+        if not pictures or "{" in merged_prompt:
+            require_fields(merged_prompt, names)
         if not columns.keys() & {"completion", "output", "chosen", "text"}:
             answers = [*ALPACA_ANSWERS, *dict.fromkeys(answer for _, answer in PAIRS)]
+            answers += CAPTIONS if pictures else ()
             answer = next((name for name in answers if name in names), None)
             columns |= {"completion": answer} if answer else {}
     kind = _kind_of(set(columns) | ({"prompt"} if merged_prompt else set()))
@@ -164,7 +224,10 @@ def _by_hand(
             columns = chat.columns | columns
     listed = ", ".join(f"{part}=`{column}`" for part, column in columns.items())
     reason = f"Mapped by hand: {listed}" if listed else "Mapped by hand"
-    reason += "; the question is merged from several columns." if merged_prompt else "."
+    if merged_prompt and "{" in merged_prompt:
+        reason += "; the question is merged from several columns."
+    else:
+        reason += f"; asked of each is: {merged_prompt}" if merged_prompt else "."
     return Detection(
         format=kind, confidence=1.0, columns=columns, reason=reason, merged_prompt=merged_prompt
     )

@@ -13,9 +13,9 @@ from tunebook.data.checks import check_loaded
 from tunebook.data.conversations import to_messages
 from tunebook.data.formats import Detection, detect_for
 from tunebook.data.loading import read_rows
-from tunebook.data.masking import Encoded, Encoder
+from tunebook.data.masking import Encoded
 from tunebook.data.placing import Placement, RowPlaces
-from tunebook.data.prepare import recipe_encoder
+from tunebook.data.prepare import AnyEncoder, recipe_encoder, sees
 from tunebook.data.templates import with_recipe_template
 from tunebook.data.tokens import TEMPLATE, TokenView, json_safe, token_view
 from tunebook.errors import RowInvalid, TunebookError
@@ -91,7 +91,7 @@ def journey_of(
     raw: dict[str, Any],
     number: int,
     detection: Detection,
-    encoder: Encoder,
+    encoder: AnyEncoder,
     places: RowPlaces | None = None,
     values: Sequence[float | None] = (),
 ) -> RowJourney:
@@ -107,7 +107,7 @@ def journey_of(
         journey.packed = places.of(number)
     stage: StageName = "messages"
     try:
-        messages = to_messages(raw, detection, number=number)
+        messages = to_messages(raw, detection, number=number, pictures=sees(encoder))
         journey.messages, journey.tools = json_safe(messages), json_safe(messages.tools)
         stage = "text"
         encoded = encoder(messages)

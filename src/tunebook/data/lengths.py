@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from tunebook.data.conversations import to_label, to_messages
+from tunebook.data.vision import VisionEncoder
+from tunebook.data.vision_prepare import ImageCosts, sized_row
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from tunebook.data.formats import Detection
-    from tunebook.data.masking import Encoder
+    from tunebook.data.prepare import AnyEncoder
 
 BINS = 40
 STOPS = 160
@@ -154,18 +156,23 @@ class LengthTally:
 
 
 def sample_lengths(
-    table: Any, detection: Detection, encoder: Encoder, most: int = SAMPLE
+    table: Any, detection: Detection, encoder: AnyEncoder, most: int = SAMPLE
 ) -> LengthTally:
     """The lengths of rows spread evenly over a table; rows that cannot be used are passed over."""
     tally = LengthTally()
     step = max(1, len(table) // most)
+    sees = isinstance(encoder, VisionEncoder)
+    costs = ImageCosts(encoder) if isinstance(encoder, VisionEncoder) else None
     for number in range(0, len(table), step):
         try:
-            messages = to_messages(table[number], detection, number=number)
+            messages = to_messages(table[number], detection, number=number, pictures=sees)
             labelled = detection.format == "unpaired_preference"
             if labelled and not to_label(table[number], detection, number=number):
                 continue  # nobody learns it
-            encoded = encoder(messages)
+            if isinstance(encoder, VisionEncoder) and costs is not None:
+                encoded = sized_row(messages, "", encoder, costs, encoder.folder).encoded
+            else:
+                encoded = encoder(messages)
         except TunebookError:
             continue
         tally.add(encoded.length, encoded.would_learn)

@@ -20,6 +20,7 @@ from tunebook.data.files import (
     read_file,
     read_files,
 )
+from tunebook.data.image_storage import without_decoding
 from tunebook.data.sources import from_hub, from_memory
 from tunebook.data.splits import (
     listed,
@@ -198,7 +199,7 @@ def _from_folder(path: Path, split: str, skipped: Skipped) -> Dataset:
     import datasets
 
     if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        return one_split(datasets.load_from_disk(str(path)), split, str(path))
+        return without_decoding(one_split(datasets.load_from_disk(str(path)), split, str(path)))
     found = sorted(f for f in path.rglob("*") if f.is_file() and file_kind(f) is not None)
     files = [f for f in found if not any(p.startswith(".") for p in f.relative_to(path).parts)]
     # Readmes and the like stand beside the data.

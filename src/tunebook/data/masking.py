@@ -43,11 +43,17 @@ class Encoded:
     places: Any = field(repr=False, default_factory=list)
     length: int = 0
     uncut: list[tuple[int, int]] | None = field(repr=False, default=None)
+    rest: list[int] = field(repr=False, default_factory=list)
 
     @property
     def would_learn(self) -> list[tuple[int, int]]:
         """`learnt` before the cut."""
         return self.learnt if self.uncut is None else self.uncut
+
+    @property
+    def uncut_ids(self) -> list[int]:
+        """`input_ids` before the cut."""
+        return self.input_ids + self.rest
 
     @property
     def labels(self) -> list[int]:
@@ -162,26 +168,30 @@ class Encoder:
             key = json.dumps(tools) if tools else ""
         except (RecursionError, TypeError, ValueError) as error:
             raise wrong("The row", "`tools`", f"is no JSON: {error}") from None
-        found = self._renderers.pop(key, None) or Renderer(self.tokenizer, tools)
+        found = self._renderers.pop(key, None) or self.make_renderer(tools)
         if len(self._renderers) >= _KEPT:
             del self._renderers[next(iter(self._renderers))]
         self._renderers[key] = found
         return found
 
+    def make_renderer(self, tools: list[Tool] | None) -> Renderer:
+        """A new one, for conversations with these tools."""
+        return Renderer(self.tokenizer, tools)
+
     def tokenize(self, prepared: list[tuple[str, list[Span], bool]]) -> list[Encoded]:
         """Rendered rows as ids and labels."""
         chats = [text for text, _, plain in prepared if not plain]
         texts = [text for text, _, plain in prepared if plain]
-        chat_rows = iter(self._ids(chats, special=False))
-        text_rows = iter(self._ids(texts, special=True))
+        chat_rows = iter(self.ids(chats, special=False))
+        text_rows = iter(self.ids(texts, special=True))
         return [
             self._finish_text(text, *next(text_rows))
             if plain
-            else self._finish(text, spans, *next(chat_rows))
+            else self.finish(text, spans, *next(chat_rows))
             for text, spans, plain in prepared
         ]
 
-    def _ids(self, texts: list[str], *, special: bool) -> list[tuple[list[int], Any]]:
+    def ids(self, texts: list[str], *, special: bool = False) -> list[tuple[list[int], Any]]:
         """Ids and the tokenizer's Encoding, which knows the offsets, of each text."""
         if not texts:
             return []
@@ -224,14 +234,15 @@ class Encoder:
         ordered = sorted(spans.values(), key=lambda span: (span.start, span.turn))
         return text, [span._replace(trained=span.turn in trained) for span in ordered]
 
-    def _finish(self, text: str, spans: list[Span], ids: list[int], encoding: Any) -> Encoded:
+    def finish(self, text: str, spans: list[Span], ids: list[int], encoding: Any) -> Encoded:
+        """Ids with the ranges that are learnt, cut to the length allowed."""
         everything, count = self.train_on == "all", len(ids)
         found = []
         last = 0
         for span in spans:
             if span.trained != everything:
-                first = max(last, _first_token(encoding, span.start, count))
-                last = max(first, _first_token(encoding, span.end, count))
+                first = max(last, first_token(encoding, span.start, count))
+                last = max(first, first_token(encoding, span.end, count))
                 found.append((first, last))
         if everything:  # what was found is left out
             edges = [0, *(edge for place in found for edge in place), count]
@@ -272,10 +283,11 @@ class Encoder:
             encoded.places,
             encoded.length,
             encoded.learnt,
+            encoded.input_ids[limit:],
         )
 
 
-def _first_token(encoding: Any, place: int, count: int) -> int:
+def first_token(encoding: Any, place: int, count: int) -> int:
     """The first of `count` tokens that begins at a character's place or behind it."""
 
     def start(token: int) -> int:

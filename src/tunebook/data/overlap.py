@@ -103,7 +103,7 @@ def overlap_of(recipe: Recipe, rows: int, near: NearDuplicates | None = None) ->
     def conversations() -> Iterable[list[Message]]:
         for row in table:
             try:
-                yield to_messages(row, detection)
+                yield to_messages(row, detection, pictures=True)
             except RowInvalid:
                 continue
 

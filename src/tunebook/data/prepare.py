@@ -23,9 +23,13 @@ from tunebook.data.masking import Encoded, Encoder
 from tunebook.data.rendering import Span
 from tunebook.data.spool import Skipped
 from tunebook.data.templates import with_recipe_template
+from tunebook.data.vision import VisionEncoder
+from tunebook.data.vision_collator import VisionRows
+from tunebook.data.vision_prepare import picture_folder, prepare_rows
 from tunebook.errors import (
     DatasetEmpty,
     FormatUnsuitable,
+    ImagesUnsupported,
     NothingToLearn,
     RowInvalid,
     TemplateInvalid,
@@ -34,20 +38,22 @@ from tunebook.recipe import DataPart, Recipe
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 Progress = Callable[[int, int], None]
+AnyEncoder = Encoder | VisionEncoder
 
 
 @dataclass
 class PreparedData:
     """What the trainer gets: tables with the columns `input_ids` and `labels` (-100 is not learnt).
 
+    For a model that sees, `VisionRows` instead, whose pictures are opened when a batch is made.
     `lengths` are those of the training rows in tokens, in order.
     """
 
-    train: Dataset
-    eval: Dataset | None
+    train: Dataset | VisionRows
+    eval: Dataset | VisionRows | None
     statistics: DataStatistics
     detection: Detection
     lengths: list[int] = field(default_factory=list)
@@ -55,7 +61,7 @@ class PreparedData:
 
 def prepare_data(
     recipe: Recipe,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | ProcessorMixin,
     *,
     rows: Any = None,
     progress: Progress | None = None,
@@ -63,7 +69,8 @@ def prepare_data(
     """Load, understand, render, tokenise and mask everything that a recipe trains on.
 
     Args:
-        tokenizer: the model's; the recipe's chat template is put on a copy of it.
+        tokenizer: the model's; the recipe's chat template is put on a copy of it. The processor of a
+            model that sees.
         rows: in-memory data instead of `recipe.data.source`.
         progress: called with (rows done, rows in all) now and then.
 
@@ -73,23 +80,64 @@ def prepare_data(
         FormatUnsuitable: the rows are preferences or bare questions, and the recipe did not say
             what to learn of them.
         NothingToLearn: not one token of any row would be learnt.
+        ImagesUnsupported: the rows hold pictures, and the model reads text only.
     """
     tokenizer = with_recipe_template(tokenizer, recipe)
     loaded = read_rows(recipe.data, rows=rows)
     table, skipped = loaded.table, loaded.skipped
     detection = detect_for(recipe.data, table)
     require_answers(recipe, detection)
-    train_rows, eval_rows = divide_rows(recipe, len(table))
     encoder = recipe_encoder(recipe, tokenizer)
-    train = _encode_table(train_rows, table, detection, encoder, progress, skipped)
-    if not train.lengths:
-        raise _nothing(recipe, train, skipped)
-    statistics = train.statistics()
+    require_sight(detection, encoder)
+    train_rows, eval_rows = divide_rows(recipe, len(table))
+    folder = picture_folder(recipe.data) if rows is None else None
+    train, counted = _encoded(train_rows, table, detection, encoder, progress, skipped, folder)
+    if not counted.lengths:
+        raise _nothing(recipe, counted, skipped)
+    statistics = counted.statistics()
     statistics.hidden_tools = encoder.hidden_tools
-    evaluation = _evaluation(recipe, eval_rows, table, detection, encoder, skipped)
+    evaluation = _evaluation(recipe, eval_rows, table, detection, encoder, skipped, folder)
     statistics.skipped_rows = skipped.count
     statistics.eval_rows = len(evaluation) if evaluation is not None else 0
-    return PreparedData(train.dataset(), evaluation, statistics, detection, train.lengths)
+    return PreparedData(train, evaluation, statistics, detection, counted.lengths)
+
+
+def sees(encoder: AnyEncoder) -> bool:
+    """Whether the encoder takes pictures."""
+    return isinstance(encoder, VisionEncoder)
+
+
+def require_sight(detection: Detection, encoder: AnyEncoder) -> None:
+    """Look that pictures in columns of their own have a model that sees them.
+
+    Raises:
+        ImagesUnsupported: the model reads text only.
+    """
+    if detection.images and not isinstance(encoder, VisionEncoder):
+        listed = ", ".join(f"`{name}`" for name in detection.images)
+        raise ImagesUnsupported(
+            "The rows hold pictures, and the model reads text only.",
+            f"they are in {listed}.",
+            "choose a vision model, or set `data.image_columns` to [] to learn the words alone.",
+        )
+
+
+def _encoded(
+    numbers: list[int],
+    table: Dataset,
+    detection: Detection,
+    encoder: AnyEncoder,
+    progress: Progress | None,
+    skipped: Skipped,
+    folder: Path | None,
+) -> tuple[Dataset | VisionRows, RowCollector]:
+    if isinstance(encoder, VisionEncoder):
+        return prepare_rows(
+            numbers, table, detection, encoder, skipped, folder=folder, progress=progress
+        )
+    collected = _encode_table(numbers, table, detection, encoder, progress, skipped)
+    with quiet_datasets():
+        return collected.dataset(), collected
 
 
 def require_answers(recipe: Recipe, detection: Detection) -> None:
@@ -126,11 +174,26 @@ _UNSUITABLE = {
 
 
 def recipe_encoder(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, *, every_turn: bool = False
-) -> Encoder:
-    """The encoder that a recipe's mask and length ask for."""
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase | ProcessorMixin, *, every_turn: bool = False
+) -> AnyEncoder:
+    """The encoder that a recipe's mask and length ask for.
+
+    Args:
+        tokenizer: or the processor of a model that sees, which takes pictures too.
+    """
+    words: Any = tokenizer
+    if hasattr(words, "image_processor"):
+        return VisionEncoder(
+            words,
+            train_on=recipe.data.train_on,
+            max_length=recipe.model.max_seq_length,
+            min_pixels=recipe.data.min_pixels,
+            max_pixels=recipe.data.max_pixels,
+            every_turn=every_turn,
+            folder=picture_folder(recipe.data),
+        )
     return Encoder(
-        tokenizer,
+        words,
         train_on=recipe.data.train_on,
         max_length=recipe.model.max_seq_length,
         every_turn=every_turn,
@@ -235,20 +298,21 @@ def _evaluation(
     numbers: list[int],
     table: Dataset,
     detection: Detection,
-    encoder: Encoder,
+    encoder: AnyEncoder,
     skipped: Skipped,
-) -> Dataset | None:
+    folder: Path | None,
+) -> Dataset | VisionRows | None:
     if recipe.data.eval_source is not None:
         loaded = read_rows(eval_part(recipe.data))
         table, skipped = loaded.table, loaded.skipped
         detection = detect_for(eval_part(recipe.data), table)
         require_answers(recipe, detection)
-        numbers = list(range(len(table)))
+        require_sight(detection, encoder)
+        numbers, folder = list(range(len(table))), picture_folder(eval_part(recipe.data))
     if not numbers:
         return None
-    collected = _encode_table(numbers, table, detection, encoder, None, skipped)
-    with quiet_datasets():
-        return collected.dataset() if collected.lengths else None
+    rows, counted = _encoded(numbers, table, detection, encoder, None, skipped, folder)
+    return rows if counted.lengths else None
 
 
 def eval_part(data: DataPart) -> DataPart:

@@ -89,6 +89,10 @@ class Renderer:
             self._learnt = learn_frame(self.render)
         return self._learnt
 
+    def set_variables(self, variables: dict[str, Any]) -> None:
+        """Give the template more than the conversation, such as `enable_thinking`."""
+        self._variables |= plain(variables)
+
     @property
     def end_of_turn(self) -> str:
         """What the template writes behind a conversation's last answer for the model to learn.

@@ -12,16 +12,21 @@ from tunebook.data.conversations import Conversation, Message, to_label, to_mess
 from tunebook.data.duplicates import NearDuplicates, row_digest
 from tunebook.data.findings import EXAMPLES, ORDER, TEXTS, CheckReport, Finding
 from tunebook.data.formats import Detection, row_format
+from tunebook.data.images import image_fixes, open_image
 from tunebook.data.languages import language
 from tunebook.data.marks import UNKNOWN, RowMarks
 from tunebook.data.masking import MASKED, Encoded, Encoder
 from tunebook.data.overlap import Overlap
-from tunebook.data.prepare import RowCollector
+from tunebook.data.prepare import AnyEncoder, RowCollector
 from tunebook.data.suspects import damage, personal, secret, token_pattern
 from tunebook.data.tokens import special_ids
 from tunebook.data.tools import TOOL_COLUMNS, Tool, named_in
-from tunebook.errors import RowInvalid, TemplateInvalid
+from tunebook.data.vision import VisionEncoder
+from tunebook.data.vision_prepare import ImageCosts, sized_row
+from tunebook.errors import ImageInvalid, ImageTooLong, RowInvalid, TemplateInvalid
 
+DECODED = 2000
+"""So many pictures are decoded whole by a check; of the others only the heads are read."""
 _BATCH = 200
 _BARELY = 0.01
 _LIKE, _MOST = 20, 0.9  # rows of a known language, and the share of them that is in one
@@ -33,7 +38,8 @@ class Review:
 
     Args:
         detection: what the columns mean.
-        encoder: renders and tokenises as training would; None leaves the tokens unchecked.
+        encoder: renders and tokenises as training would; None leaves the tokens unchecked. One that
+            takes pictures has them opened too.
         near: finds near-duplicates; None leaves them unchecked.
         overlap: knows what is measured on too; None leaves that unchecked.
     """
@@ -41,7 +47,7 @@ class Review:
     def __init__(
         self,
         detection: Detection,
-        encoder: Encoder | None,
+        encoder: AnyEncoder | None,
         near: NearDuplicates | None = None,
         overlap: Overlap | None = None,
     ) -> None:
@@ -57,6 +63,9 @@ class Review:
         self._tokens = token_pattern(tokenizer.all_special_tokens if tokenizer else [])
         self._special = special_ids(tokenizer) if tokenizer is not None else set()
         self._bos: bool | None = None
+        self._vision = encoder if isinstance(encoder, VisionEncoder) else None
+        self._costs = ImageCosts(self._vision) if self._vision else None
+        self._pictures = 0
 
     def look(self, number: int, row: dict[str, Any]) -> None:
         """Check one row."""
@@ -69,7 +78,11 @@ class Review:
         try:
             if self.detection.format == "unpaired_preference":
                 learnt = to_label(row, self.detection, number=number)
-            messages = to_messages(row, self.detection, number=number)
+            pictures = self.encoder is None or self._vision is not None
+            messages = to_messages(row, self.detection, number=number, pictures=pictures)
+        except ImageInvalid as error:
+            self.mark("bad_image", number, error.why)
+            return
         except RowInvalid as error:
             other = row_format(row)
             if other in (None, "prompt_only", "text", self.detection.format):
@@ -182,7 +195,9 @@ class Review:
             return True  # `_encode` says of the row that it is refused
 
     def _encode(self, number: int, messages: Conversation) -> None:
-        if self.encoder is None:
+        if self._vision is not None and self._costs is not None:
+            self._look_at_images(number, messages, self._vision, self._costs)
+        if not isinstance(self.encoder, Encoder):
             return
         try:
             rendered = self.encoder.render(messages)
@@ -193,8 +208,31 @@ class Review:
         if len(self._waiting) >= _BATCH:
             self._tokenize()
 
+    def _look_at_images(
+        self, number: int, messages: Conversation, encoder: VisionEncoder, costs: ImageCosts
+    ) -> None:
+        """The pictures of a row, the first of all decoded, and its tokens with what they take."""
+        place, folder = f"Row {number}", encoder.folder
+        try:
+            for value in messages.images:
+                for fix in image_fixes(value, place, folder=folder):
+                    self.mark("mended_image", number, fix)
+                self._pictures += 1
+                if self._pictures <= DECODED:
+                    open_image(value, place, folder=folder)
+            sized = sized_row(messages, place, encoder, costs, folder)
+        except ImageTooLong as error:
+            self.mark("image_too_long", number, error.why)
+        except ImageInvalid as error:
+            self.mark("bad_image", number, error.why)
+        except TemplateInvalid as error:
+            self.mark("template_refuses", number, error.why)
+        else:
+            self._collected.count_images(sized.images, sized.image_tokens)
+            self._look_at_tokens(number, sized.encoded, plain=messages[0]["role"] == "text")
+
     def _tokenize(self) -> None:
-        if self.encoder is None or not self._waiting:
+        if not isinstance(self.encoder, Encoder) or not self._waiting:
             return
         encoded = self.encoder.tokenize([rendered for _, _, rendered in self._waiting])
         for (number, plain, _), row in zip(self._waiting, encoded, strict=True):
@@ -204,7 +242,11 @@ class Review:
     def _look_at_tokens(self, number: int, encoded: Encoded, *, plain: bool) -> None:
         assert self.encoder is not None
         tokenizer = self.encoder.tokenizer
-        self._collected.add(number, encoded)
+        if self._vision is None:
+            self._collected.add(number, encoded)
+        else:
+            length = len(encoded.input_ids)
+            self._collected.count(number, length, encoded.length, encoded.n_trained)
         self.marks.measured(number, encoded.length)
         self.marks.tally.add(encoded.length, encoded.would_learn)
         ids, labels = encoded.input_ids, encoded.labels

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tunebook.data.files import table_from_rows
+from tunebook.data.image_storage import stored_images, without_decoding
 from tunebook.data.splits import first_line, one_split, parsed_split, streamed_slice
 from tunebook.data.spool import RowSpool, Skipped, dataset_of
 from tunebook.data.turns import too_deep
@@ -35,7 +36,7 @@ def from_hub(part: DataPart, skipped: Skipped) -> Dataset:
             name, start, count = streamed_slice(part.split, part.max_rows)
             stream = datasets.load_dataset(part.source, part.config, split=name, streaming=True)
             return _from_stream(stream, part.source, start, count, skipped)
-        return datasets.load_dataset(part.source, part.config, split=part.split)
+        return without_decoding(datasets.load_dataset(part.source, part.config, split=part.split))
     except TunebookError:
         raise
     except DatasetNotFoundError as error:
@@ -77,7 +78,7 @@ def from_memory(rows: Any, part: DataPart, skipped: Skipped) -> Dataset:
 
     rows = one_split(rows, part.split, "the rows given") if _are_splits(rows) else rows
     if isinstance(rows, datasets.Dataset):
-        return rows
+        return without_decoding(rows)
     if isinstance(rows, datasets.IterableDataset):
         limit = None if "[" in part.split else part.max_rows
         return _from_stream(rows, "the rows given", 0, limit, skipped)
@@ -91,7 +92,7 @@ def from_memory(rows: Any, part: DataPart, skipped: Skipped) -> Dataset:
         return dataset_of(_plain_text(rows.to_arrow()))
     if isinstance(rows, dict):
         return datasets.Dataset.from_dict(rows)
-    items = list(rows)
+    items = [stored_images(row) for row in rows]
     if items and all(isinstance(item, str) for item in items):
         items = [{"text": item} for item in items]
     for number, item in enumerate(items):
@@ -114,6 +115,8 @@ def _from_stream(
     stream: Any, where: str, start: int, count: int | None, skipped: Skipped
 ) -> Dataset:
     """The rows of a stream, written to an Arrow table as they come."""
+    if stream.features:
+        stream = stream.decode(False)
     stream = stream.skip(start) if start else stream
     stream = stream.take(count) if count is not None else stream
     spool = RowSpool(where, skipped)
@@ -127,7 +130,7 @@ def _from_stream(
             )
             skipped.take(error)
             continue
-        spool.add(number, row)
+        spool.add(number, stored_images(row))
     return spool.dataset()
 
 

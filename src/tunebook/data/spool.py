@@ -12,6 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,7 +164,7 @@ class RowSpool:
         self.spool = spool or Spool()
         self._rows: list[tuple[int, dict[str, Any]]] = []
         self._first: dict[str, Any] = {}
-        self._evened = False
+        self._evened = self._parts = False
 
     def add(self, number: int, row: dict[str, Any]) -> None:
         """Take in one row with its line or row number."""
@@ -209,14 +210,26 @@ class RowSpool:
                 return
             except (pa.ArrowException, OverflowError):
                 pass
-        evened = [even(row) for row in rows]
+        try:
+            self._add_evened(rows)
+        except (pa.ArrowException, OverflowError):
+            if self._parts or not any(map(_has_parts, [self._first, *rows])):
+                raise
+            self._evened, self._parts = False, True  # pictures among the words of some turns
+            self._add_evened(rows)
+
+    def _add_evened(self, rows: list[dict[str, Any]]) -> None:
+        import pyarrow as pa
+
+        change = partial(even, parts=self._parts)
+        evened = [change(row) for row in rows]
         try:
             self._add_columns(evened)
         except (pa.ArrowException, OverflowError):
             if self._evened:
                 raise
             self._evened = True
-            self.spool.rewrite(even)
+            self.spool.rewrite(change)
             self._add_columns(evened)
 
     def _add_columns(self, rows: list[dict[str, Any]]) -> None:
@@ -271,12 +284,15 @@ def dataset_of(table: pa.Table) -> Dataset:
     return Dataset(table, fingerprint=uuid.uuid4().hex[:16])
 
 
-def even(value: Any, key: str = "") -> Any:
+def even(value: Any, key: str = "", *, parts: bool = False) -> Any:
     """The value with the dialects of one chat evened out, so that one column can hold them all.
 
-    Content parts that are all text become text; arguments of a tool call become JSON text.
+    Content parts that are all text become text, or with `parts` text becomes a content part;
+    arguments of a tool call become JSON text.
     """
-    if (
+    if parts and key == "content" and isinstance(value, str):
+        return [{"type": "text", "text": value}]
+    if not parts and (
         key == "content"
         and isinstance(value, list)
         and value
@@ -286,10 +302,18 @@ def even(value: Any, key: str = "") -> Any:
     if key in ("arguments", "parameters") and isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, dict):
-        return {name: even(item, name) for name, item in value.items()}
+        return {name: even(item, name, parts=parts) for name, item in value.items()}
     if isinstance(value, list):
-        return [even(item) for item in value]
+        return [even(item, parts=parts) for item in value]
     return value
+
+
+def _has_parts(value: Any) -> bool:
+    """Whether a content of the row is a list of parts."""
+    if isinstance(value, dict):
+        content = value.get("content")
+        return (isinstance(content, list) and bool(content)) or any(map(_has_parts, value.values()))
+    return isinstance(value, list) and any(map(_has_parts, value))
 
 
 def kind_of(value: Any) -> str:

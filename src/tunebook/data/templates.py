@@ -9,7 +9,7 @@ import copy
 import difflib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunebook.data.examples import quoted
 from tunebook.data.names import CHAT_TEMPLATES, TEMPLATES, ChatTemplate
@@ -92,13 +92,16 @@ def get_chat_template(
     return result
 
 
-def with_recipe_template(
-    tokenizer: PreTrainedTokenizerBase, recipe: Recipe
-) -> PreTrainedTokenizerBase:
-    """The tokenizer with `recipe.model.chat_template` set; itself if nothing needs to change."""
+def with_recipe_template(tokenizer: Any, recipe: Recipe) -> Any:
+    """The tokenizer or processor with `recipe.model.chat_template` set; itself if nothing changes."""
     name = recipe.model.chat_template
     if not name:
         return tokenizer
+    if hasattr(tokenizer, "image_processor"):
+        words = with_recipe_template(tokenizer.tokenizer, recipe)
+        processor = copy.copy(tokenizer)
+        processor.tokenizer, processor.chat_template = words, words.chat_template
+        return processor
     text, stop = _resolve(tokenizer, name)
     wanted_eos = stop is None or tokenizer.eos_token == stop or not _is_token(tokenizer, stop)
     if tokenizer.chat_template == text and wanted_eos:

@@ -5,11 +5,11 @@ Knows tokenizers and tables; knows no conversations.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunebook.data.loading import quiet_datasets
 from tunebook.data.templates import with_recipe_template
-from tunebook.models.loading import load_tokenizer
+from tunebook.models.loading import load_config, load_tokenizer
 from tunebook.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -23,7 +23,21 @@ def tokenizer_for(recipe: Recipe) -> PreTrainedTokenizerBase:
     Raises:
         ModelMissing, TokenizerMissing, TemplateInvalid: what is wrong with the recipe.
     """
-    return with_recipe_template(load_tokenizer(recipe.model), recipe)
+    tokenizer: PreTrainedTokenizerBase = with_recipe_template(load_tokenizer(recipe.model), recipe)
+    return tokenizer
+
+
+def words_for(recipe: Recipe) -> Any:
+    """The processor of a model that sees, else the tokenizer, with the recipe's chat template on it.
+
+    Raises:
+        ModelMissing, ModelInvalid, TokenizerMissing, TemplateInvalid: what is wrong with the recipe.
+    """
+    from tunebook.models.vision import is_vision, load_processor
+
+    if is_vision(load_config(recipe.model)):
+        return with_recipe_template(load_processor(recipe.model), recipe)
+    return tokenizer_for(recipe)
 
 
 def tokenize_texts(

@@ -15,8 +15,9 @@ from tunebook.data.conversations import to_messages
 from tunebook.data.formats import detect_for
 from tunebook.data.loading import read_page
 from tunebook.data.masking import MASKED, Encoded
-from tunebook.data.prepare import recipe_encoder
+from tunebook.data.prepare import recipe_encoder, sees
 from tunebook.data.templates import with_recipe_template
+from tunebook.data.vision import ImageSpan
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ class TokenCell(BaseModel):
 
 
 class TokenView(BaseModel):
-    """One row, token by token; the texts joined give the rendered row up to the cut."""
+    """One row, token by token; the texts joined give the rendered row up to the cut.
+
+    `images` are its pictures, each a stretch of tokens.
+    """
 
     tokens: list[TokenCell]
     row: int
@@ -55,6 +59,7 @@ class TokenView(BaseModel):
     n_tokens: int
     n_trained: int
     n_cut: int = 0
+    images: list[ImageSpan] = []
 
 
 def token_view(
@@ -101,6 +106,7 @@ def token_view(
         n_tokens=len(cells),
         n_trained=encoded.n_trained,
         n_cut=max(0, encoded.length - len(cells)),
+        images=getattr(encoded, "images", []),
     )
 
 
@@ -138,7 +144,7 @@ def preview_rows(
         item: dict[str, Any] = {"row": number, "raw": json_safe(raw)}
         item |= {"messages": [], "tools": None, "view": None, "error": None}
         try:
-            messages = to_messages(raw, detection, number=number)
+            messages = to_messages(raw, detection, number=number, pictures=sees(encoder))
             item |= {"messages": json_safe(messages), "tools": json_safe(messages.tools)}
             view = token_view(tokenizer, encoder(messages), row=number)
             item["view"] = view.model_dump(mode="json")

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from tunebook.errors import ImagesUnsupported, RowInvalid
+from tunebook.errors import RowInvalid
 
 Message = dict[str, Any]
 
@@ -30,7 +30,11 @@ _ROLE_OF = {alias: role for role, aliases in ROLE_ALIASES.items() for alias in a
 _SPEAKERS = frozenset(_ROLE_OF)
 _ROLE_OF |= dict.fromkeys(_CALLS, "assistant")
 _EXTRA_KEYS = ["name", "tool_calls", "tool_call_id", "reasoning_content", "thinking", "train"]
-_IMAGE_PARTS = {"image", "image_url", "input_image", "video", "audio", "input_audio"}
+_IMAGE_PARTS = {"image", "image_url", "input_image"}
+_IMAGE_KEYS = ("image", "image_url", "path", "url", "bytes")
+_OTHER_PARTS = {"video", "audio", "input_audio"}
+IMAGE_MARK = "\U000f1a6e"
+"""Where a picture stands among the words of a turn: a private character that no text holds."""
 DEEPEST = 32
 
 
@@ -45,14 +49,14 @@ def to_message(
     """One turn as `{"role", "content", ...}` with reasoning and tool calls where it has them.
 
     Text parts are joined, reasoning parts become `reasoning_content`, a tool call's arguments
-    become an object, and the empty keys that Arrow adds to objects are dropped.
+    become an object, and the empty keys that Arrow adds to objects are dropped. For each picture the
+    text gets an `IMAGE_MARK`, and `images` its value, None where the part holds none.
 
     Args:
         place: which row, for the error; `where`: which turn of it.
 
     Raises:
         RowInvalid: naming the row, the turn and the key.
-        ImagesUnsupported: the content holds a picture or a sound.
     """
     if not isinstance(turn, dict):
         raise wrong(place, where, f"is {describe(turn)}, not an object with `{role_key}`")
@@ -82,9 +86,11 @@ def to_message(
     if content is None:
         raise wrong(place, where, f"has no `{content_key}`")
     if isinstance(content, list):
-        content, reasoning = _joined(content, place, f"`{content_key}` in {where}")
+        content, reasoning, images = _joined(content, place, f"`{content_key}` in {where}")
         if reasoning:
             extras.setdefault("reasoning_content", reasoning)
+        if images:
+            extras["images"] = images
     if not isinstance(content, str):
         raise wrong(place, where, f"has {describe(content)} as `{content_key}`, not text")
     return {"role": role, "content": content, **extras}
@@ -94,22 +100,24 @@ def _items(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _joined(parts: list[Any], place: str, where: str) -> tuple[str, str]:
-    """The text parts joined, and the reasoning parts joined."""
-    texts, reasoning = [], []
+def _joined(parts: list[Any], place: str, where: str) -> tuple[str, str, list[Any]]:
+    """The text parts joined with a mark for each picture, the reasoning parts, and the pictures."""
+    texts: list[str] = []
+    reasoning: list[str] = []
+    images: list[Any] = []
     for number, part in enumerate(parts):
         if isinstance(part, str):
             texts.append(part)
             continue
         kind = part.get("type") if isinstance(part, dict) else None
+        if kind in _OTHER_PARTS:
+            raise wrong(place, where, f"holds in part {number} `{kind}`, which no model here reads")
         if isinstance(part, dict) and (
             kind in _IMAGE_PARTS or (kind is None and part.get("image") is not None)
         ):
-            raise ImagesUnsupported(
-                f"{place} holds {'a picture' if 'image' in str(kind) else f'`{kind}`'}.",
-                f"part {number} of {where} is `{kind or 'image'}`; this model reads text only.",
-                "choose a vision model for such rows, or leave them out (`data.on_bad_rows: skip`).",
-            )
+            texts.append(IMAGE_MARK)
+            images.append(next((part[k] for k in _IMAGE_KEYS if part.get(k) is not None), None))
+            continue
         if isinstance(part, dict) and kind in ("thinking", "reasoning"):
             text = part.get("thinking") or part.get("reasoning") or part.get("text")
             reasoning.append(text if isinstance(text, str) else "")
@@ -117,7 +125,7 @@ def _joined(parts: list[Any], place: str, where: str) -> tuple[str, str]:
             texts.append(part["text"])
         else:
             raise wrong(place, where, f"holds in part {number} {describe(part)}, which is not text")
-    return "".join(texts), "".join(reasoning)
+    return "".join(texts), "".join(reasoning), images
 
 
 def _called(text: str, place: str, where: str) -> list[Any]:

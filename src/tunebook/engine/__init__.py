@@ -19,7 +19,7 @@ from tunebook.engine.generation import (
 from tunebook.engine.graphs import StepGraphs
 from tunebook.engine.head import LossRequest, fused_head_kept, has_fused_head
 from tunebook.engine.host_embedding import place_embedding
-from tunebook.engine.image_inputs import host_inputs
+from tunebook.engine.image_inputs import host_inputs, plain_inputs
 from tunebook.engine.linear_group import LAYOUT
 from tunebook.engine.locks import ModelLock, model_lock
 from tunebook.engine.memory import (
@@ -68,6 +68,7 @@ __all__ = [
     "patch_checked",
     "place_embedding",
     "plain_forwards",
+    "plain_inputs",
     "release",
     "report",
     "spend",

@@ -130,10 +130,16 @@ def answer_ids(
     ids: Sequence[int],
     *,
     max_new_tokens: int = 64,
+    inputs: Mapping[str, torch.Tensor] | None = None,
 ) -> str:
-    """The likeliest answer to a prompt that is token ids already; errors as in `stream_chat`."""
+    """The likeliest answer to a prompt that is token ids already; errors as in `stream_chat`.
+
+    Args:
+        inputs: what belongs to the tokens beside them, such as `pixel_values`.
+    """
     prompt, likeliest = torch.tensor([list(ids)]), (0.0, 1.0, 0, 0.0, None)
     job = _job(model, tokenizer, prompt, max_new_tokens, likeliest, True, None, 0)
+    job.inputs = inputs or {}
     return "".join(job.items(Deltas(tokenizer, job.queue.put)))
 
 
@@ -250,6 +256,7 @@ class _Job:
         self.adapter = adapter
         self.seed = secrets.randbits(63) if seed is None else seed
         self.stop = stop
+        self.inputs: Mapping[str, torch.Tensor] = {}
         self.closed = threading.Event()
         self.queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -307,6 +314,7 @@ class _Job:
             self.model.generate(
                 input_ids=prompt,
                 attention_mask=torch.ones_like(prompt),
+                **{name: value.to(device) for name, value in self.inputs.items()},
                 generation_config=self.config,
                 streamer=streamer,
                 logits_processor=self.chooser.processors,

@@ -103,7 +103,11 @@ class BetweenSteps:
         try:
             for asked, answer in self._sampler.answers(self._stop_asked):
                 event = SampleEvent(
-                    step=step, prompt=asked.shown, answer=answer, expected=asked.expected
+                    step=step,
+                    prompt=asked.shown,
+                    answer=answer,
+                    expected=asked.expected,
+                    images=asked.paths,
                 )
                 self._log.append(event)
         except Exception as error:  # training is worth more than a sample of it

@@ -6,6 +6,7 @@ Knows a model with LoRA and TRL's configuration; knows no run folder and no reci
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -31,7 +32,11 @@ _OPTIMIZERS = get_args(TrainingPart.model_fields["optimizer"].annotation)
 
 
 def plan_by_hand(
-    model: Any, config: SFTConfig, *, device: Literal["auto", "any"] = "auto"
+    model: Any,
+    config: SFTConfig,
+    *,
+    batch: Callable[[], Mapping[str, torch.Tensor]] | None = None,
+    device: Literal["auto", "any"] = "auto",
 ) -> Plan | None:
     """Patch the model and run it by a plan, where there is a GPU; None where it trains as it is.
 
@@ -40,6 +45,7 @@ def plan_by_hand(
 
     Args:
         model: with LoRA, else it is left alone.
+        batch: makes a small one with `labels` to check the patched model on; None takes some tokens.
         device: as of `engine.patch`.
     """
     if not isinstance(model, PeftModel) or (device == "auto" and model.device.type != "cuda"):
@@ -53,8 +59,11 @@ def plan_by_hand(
         return None
     engine: Any = "fused" if device == "any" else None
     plan = make_plan(recipe, shape=shape, engine=engine)
-    ids = torch.arange(min(_PROBE, shape.vocab_size), device=model.device)[None]
-    plan, swaps = set_up(model, plan, recipe, shape, None, ids, device=device)
+    tokens = torch.arange(min(_PROBE, shape.vocab_size))[None]
+    probe: Mapping[str, torch.Tensor] = batch() if batch is not None else {"input_ids": tokens}
+    given = {name: value.to(model.device) for name, value in probe.items()}
+    ids, labels = given.pop("input_ids"), given.pop("labels", None)
+    plan, swaps = set_up(model, plan, recipe, shape, None, ids, labels, given, device=device)
     logger.info("%s\n%s", plan.summary(), swaps)
     if plan.strategy.engine == "stock":
         return None

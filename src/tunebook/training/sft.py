@@ -5,6 +5,8 @@ Knows nothing of threads, run folders or events.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl.trainer.sft_config import SFTConfig
 
 from tunebook.data.packing import flatten_batch, pack_rows
+from tunebook.data.vision_collator import VisionDataCollator, VisionRows
 from tunebook.plan import Strategy
 from tunebook.recipe import Recipe
 from tunebook.training.optimizers import target_modules
@@ -21,19 +24,20 @@ from tunebook.training.trainer import SFTTrainer
 if TYPE_CHECKING:
     from datasets import Dataset
     from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 
 _FEW_LENGTHS = 64
+_WORKERS = 4
 
 
 def make_trainer(
     recipe: Recipe,
     strategy: Strategy,
     model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    train_dataset: Dataset,
-    eval_dataset: Dataset | None,
+    tokenizer: PreTrainedTokenizerBase | ProcessorMixin,
+    train_dataset: Dataset | VisionRows,
+    eval_dataset: Dataset | VisionRows | None,
     *,
     output_dir: Path,
     callbacks: list[TrainerCallback],
@@ -44,19 +48,23 @@ def make_trainer(
         recipe: what the user wants.
         strategy: how the plan runs it (micro-batch, accumulation, checkpointing, optimizer).
         model: a PEFT model.
-        tokenizer: for padding, and saved with the checkpoints.
-        train_dataset: columns `input_ids` and `labels` (-100 where masked).
+        tokenizer: for padding, and saved with the checkpoints; the processor of a model that sees.
+        train_dataset: columns `input_ids` and `labels` (-100 where masked), or rows with pictures.
         eval_dataset: the same, or None.
         output_dir: folder of the checkpoints.
         callbacks: are told of every step.
     """
-    packing = recipe.training.packing
-    if packing:
+    config = sft_config(recipe, strategy, model, output_dir, evaluate=eval_dataset is not None)
+    collate: Any = None
+    if isinstance(train_dataset, VisionRows):
+        collate = _vision_collator(recipe, tokenizer, config)
+    elif recipe.training.packing:
         train_dataset = pack_rows(train_dataset, recipe.model.max_seq_length)
+        collate = flatten_batch
     trainer = SFTTrainer(
         model,
-        args=sft_config(recipe, strategy, model, output_dir, evaluate=eval_dataset is not None),
-        data_collator=flatten_batch if packing else None,
+        args=config,
+        data_collator=collate,
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
@@ -67,6 +75,23 @@ def make_trainer(
     for silent in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(silent)
     return trainer
+
+
+def _vision_collator(recipe: Recipe, processor: Any, config: SFTConfig) -> VisionDataCollator:
+    """The collator of a recipe; on a GPU workers open and encode pictures while it computes."""
+    if not config.use_cpu and "fork" in multiprocessing.get_all_start_methods():
+        config.dataloader_num_workers = min(_WORKERS, (os.cpu_count() or 1) - 1)
+    data = recipe.data
+    return VisionDataCollator(
+        processor=processor,
+        max_seq_length=recipe.model.max_seq_length,
+        pad_to_multiple_of=int(config.pad_to_multiple_of or 0) or None,
+        min_pixels=data.min_pixels,
+        max_pixels=data.max_pixels,
+        train_on=data.train_on,
+        on_bad_rows=data.on_bad_rows,
+        image_counts=True,
+    )
 
 
 def sft_config(

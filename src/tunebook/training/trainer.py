@@ -5,7 +5,7 @@ Knows batches and a model that may be patched; knows no recipe, no run folder an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from packaging.version import Version
-from transformers import Trainer
+from torch.nn import functional
 from trl.trainer.sft_trainer import SFTTrainer as TrlSFTTrainer
 
 from tunebook.data.packing import lean_batch
@@ -29,6 +29,7 @@ from tunebook.engine import (
     has_fused_head,
     host_inputs,
 )
+from tunebook.models.vision import has_towers
 from tunebook.training.flat import FlatOptimizer, flat_optimizer
 from tunebook.training.meter import MemoryMeter
 from tunebook.training.numbers import Numbers
@@ -36,6 +37,7 @@ from tunebook.training.optimizers import name_of, updates_in_backward
 from tunebook.training.parts import split_batch
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedModel
@@ -88,8 +90,14 @@ class SFTTrainer(TrlSFTTrainer):
         self._flat: FlatOptimizer | None = None
         self.model: Any
         self.optimizer: Any
+        rows = {name: kwargs[name] for name in _ROWS if isinstance(kwargs.get(name), Sequence)}
+        stand_ins = {name: _stand_in(given) for name, given in rows.items()}
         with _adapter_dtype_kept(model), _head_kept(model):
-            super().__init__(model, *args, **kwargs)
+            super().__init__(model, *args, **{**kwargs, **stand_ins})
+        for name, given in rows.items():
+            setattr(self, name, given)
+        # Models that see say that they take no such number; here the loss is not theirs.
+        self.model_accepts_loss_kwargs = True
         self._seen: tuple[Count, Count] = (0, 0)
         self._logged: tuple[Count, Count] = (0, 0)
         self._sums: dict[str, list[torch.Tensor]] = {}
@@ -108,6 +116,8 @@ class SFTTrainer(TrlSFTTrainer):
         Left alone where a step is not the same kernels every time, or where there is no such thing.
         """
         alone = self.accelerator.num_processes == 1 and not self.args.fp16
+        if has_towers(self.model):
+            return  # what is done with pictures depends on their sizes, not on the shape of a batch
         if self._fused and self.args.device.type == "cuda" and alone and not drops(self.model):
             step = partial(self._forward_backward, self.model)
             self._graphs = StepGraphs(step, guard=lambda: LAYOUT.version)
@@ -265,9 +275,21 @@ class SFTTrainer(TrlSFTTrainer):
         inputs = {key: value for key, value in inputs.items() if key not in _OURS}
         head: Any = super().compute_loss
         if self.args.device.type == "cpu" and _HEAD_NEEDS_A_GPU:
-            inputs["use_cache"] = False
-            head = partial(Trainer.compute_loss, self)
+            head = self._plain_loss
         return head(model, inputs, return_outputs, num_items_in_batch)
+
+    def _plain_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any
+    ) -> Any:
+        """From all logits: models that see have losses of their own, which take no number of tokens."""
+        labels = inputs["labels"][..., 1:]
+        given = {key: value for key, value in inputs.items() if key != "labels"}
+        outputs = model(**given, use_cache=False)
+        logits = outputs.logits[..., :-1, :].float()
+        loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+        items = (labels != -100).sum() if num_items is None else torch.as_tensor(num_items)
+        loss = loss / items.clamp(min=1)
+        return (loss, outputs) if return_outputs else loss
 
     def _fused_loss(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any
@@ -393,7 +415,15 @@ class SFTTrainer(TrlSFTTrainer):
         return {"entropy": entropy / labelled, "mean_token_accuracy": correct / labelled}
 
 
-_OURS = ("loss_rows", "token_counts")
+_OURS = ("loss_rows", "token_counts", "image_counts")
+_ROWS = ("train_dataset", "eval_dataset")
+
+
+def _stand_in(rows: Sequence[Any]) -> Dataset:
+    """As many rows: TRL wants a `datasets.Dataset`, whose rows would have to be stored."""
+    from datasets import Dataset
+
+    return Dataset.from_dict({"row": range(len(rows))})
 
 
 def _head_kept(model: nn.Module | str) -> AbstractContextManager[None]:

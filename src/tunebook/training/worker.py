@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook.data import DataStatistics, PreparedData, prepare_data
-from tunebook.data.tokenizers import tokenizer_for
+from tunebook.data.tokenizers import words_for
+from tunebook.data.vision_collator import VisionDataCollator, VisionRows
+from tunebook.data.vision_texts import tokenizer_of
 from tunebook.engine import Report, audit_gradients, release
 from tunebook.errors import FolderExists, require_disk_space
 from tunebook.events import EventLog, ExportEvent, FinishedEvent, MeasuringEvent, WarningEvent
@@ -48,15 +50,23 @@ _MEASURING_EVERY = 5.0  # seconds between two events of one pass
 
 @dataclass
 class Prepared:
-    """All that training needs, in memory; nothing of it is on the disk yet."""
+    """All that training needs, in memory; nothing of it is on the disk yet.
+
+    `words` are the tokenizer, or the processor of a model that sees.
+    """
 
     model: PeftModel
-    tokenizer: PreTrainedTokenizerBase
+    words: Any
     data: PreparedData
     shape: ModelShape
     plan: Plan
     swaps: Report
     sampler: Sampler
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer, with the template that it is trained with."""
+        return tokenizer_of(self.words)
 
 
 def prepare(recipe: Recipe, rows: Any, tell: Callable[[str], None]) -> Prepared:
@@ -70,10 +80,10 @@ def prepare(recipe: Recipe, rows: Any, tell: Callable[[str], None]) -> Prepared:
     require_optimizer(recipe.training.optimizer, recipe.training.gradient_accumulation_steps)
     tell("Reading the tokenizer")
     shape = load_shape(recipe.model)
-    tokenizer = tokenizer_for(recipe)
+    words = words_for(recipe)
     tell("Turning rows into tokens")
-    data = prepare_data(recipe, tokenizer, rows=rows)
-    size = data_size(data.statistics)
+    data = prepare_data(recipe, words, rows=rows)
+    size, recipe = data_size(data.statistics), as_run(recipe, data)
     plan = require_fit(make_plan(recipe, shape=shape, data=size))
     # which may add up more batches than the recipe says
     require_optimizer(plan.strategy.optimizer, plan.strategy.gradient_accumulation_steps)
@@ -83,19 +93,29 @@ def prepare(recipe: Recipe, rows: Any, tell: Callable[[str], None]) -> Prepared:
     tell("Adding the adapter")
     adapted = add_lora(model, recipe.lora, seed=recipe.training.seed)
     tell("Checking the gradients")
-    batch = probe(data, adapted)
+    batch = probe(data, adapted, words)
     ids, labels = batch["input_ids"], batch["labels"]
-    plan, swaps = set_up(adapted, plan, recipe, shape, size, ids, labels)
+    inputs = {name: value for name, value in batch.items() if name not in ("input_ids", "labels")}
+    plan, swaps = set_up(adapted, plan, recipe, shape, size, ids, labels, inputs)
     require_fit(plan)
     audit_gradients(adapted, batch)
-    sampler = make_sampler(recipe.samples, adapted, tokenizer, data)
-    return Prepared(adapted, tokenizer, data, shape, plan, swaps, sampler)
+    sampler = make_sampler(recipe, adapted, words, data)
+    return Prepared(adapted, words, data, shape, plan, swaps, sampler)
 
 
-def probe(data: PreparedData, model: PeftModel) -> dict[str, torch.Tensor]:
-    """A few tokens of a row, (1, length), to try the model on before training."""
+def probe(data: PreparedData, model: PeftModel, words: Any) -> dict[str, torch.Tensor]:
+    """A few tokens of a row, (1, length), to try the model on before training.
+
+    Of rows with pictures, a whole row with small ones.
+    """
     import torch
 
+    if isinstance(data.train, VisionRows):
+        seen = next((row for row in data.train if row["images"]), data.train[0])
+        return {
+            k: v.to(model.device)
+            for k, v in VisionDataCollator(processor=words).small(seen).items()
+        }
     row = data.train[0]
     first = next(i for i, label in enumerate(row["labels"]) if label != -100)
     end = first + _PROBE
@@ -104,6 +124,29 @@ def probe(data: PreparedData, model: PeftModel) -> dict[str, torch.Tensor]:
         name: torch.tensor([row[name][start:end]], device=model.device)
         for name in ("input_ids", "labels")
     }
+
+
+def as_run(recipe: Recipe, data: PreparedData) -> Recipe:
+    """The recipe as a model that sees runs it: nothing is packed, and nothing learns from no picture."""
+    changed: dict[str, Any] = {}
+    if isinstance(data.train, VisionRows):
+        if recipe.training.packing:
+            changed["training.packing"] = False
+        if not data.statistics.images and recipe.lora.vision_layers and recipe.lora.language_layers:
+            changed["lora.vision_layers"] = False
+    return recipe.with_values(changed) if changed else recipe
+
+
+def run_warnings(recipe: Recipe, run: Recipe) -> list[WarningEvent]:
+    """What the user should know of how a recipe is run (see `as_run`)."""
+    told = []
+    if recipe.training.packing != run.training.packing:
+        what = "Rows of a model that sees are not packed into full sequences."
+        told.append(("rows_not_packed", what, "nothing; batches are padded to their longest row."))
+    if recipe.lora.vision_layers != run.lora.vision_layers:
+        what = "No row holds a picture: the layers that look at pictures get no adapter."
+        told.append(("no_pictures", what, "look at `data.image_columns` if there should be some."))
+    return [WarningEvent(code=code, message=what, do=do) for code, what, do in told]
 
 
 def data_size(statistics: DataStatistics) -> DataSize:
@@ -140,16 +183,18 @@ def execute(
         DiskFull, FolderExists: before anything is written.
     """
     _open_folder(folder, recipe, prepared, resumed=checkpoint is not None)
+    prepared.sampler.keep_images(folder.path)
     model = prepared.model
     resumed = folder.step_of(checkpoint) if checkpoint else None
     notes = data_warnings(prepared.data.statistics, recipe) + swap_warnings(prepared.swaps)
+    notes += run_warnings(recipe, as_run(recipe, prepared.data))
     callback = EventCallback(folder.log, model, stop_asked, notes, resumed)
     with quiet():
         trainer = make_trainer(
             recipe,
             prepared.plan.strategy,
             model,
-            prepared.tokenizer,
+            prepared.words,
             prepared.data.train,
             prepared.data.eval,
             output_dir=folder.checkpoints,
@@ -168,7 +213,7 @@ def execute(
         callback.release()
         release(model)  # what was spent on speed; the model may be talked to for hours
     tell("Saving")
-    save_adapter(model, prepared.tokenizer, folder.adapter, recipe=recipe, replace=True)
+    save_adapter(model, prepared.words, folder.adapter, recipe=recipe, replace=True)
     _export(folder, recipe, prepared, trainer.state.global_step)
     history = folder.history()
     folder.log.append(
@@ -188,6 +233,7 @@ def _out_of_memory(
 ) -> Callable[[], int | None]:
     """What the trainer calls when a batch does not fit: a smaller plan, told and written down."""
     size = data_size(prepared.data.statistics)
+    recipe = as_run(recipe, prepared.data)
     smaller = give_up_memory(prepared.model, prepared.plan, recipe, prepared.shape, size)
     rows = prepared.plan.strategy.micro_batch
 

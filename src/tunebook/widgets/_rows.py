@@ -213,7 +213,8 @@ class RowReader:
         from tunebook.data import to_messages
         from tunebook.data.comparison import compare_messages
 
-        messages = to_messages(self.all.table[row], self.all.detection, number=row)
+        seen = hasattr(self._tokenizer, "image_processor")
+        messages = to_messages(self.all.table[row], self.all.detection, number=row, pictures=seen)
         found = compare_messages(self.recipe, self._tokenizer, messages, template, row=row)
         sides = {"mine": found.mine, "other": found.other}
         return {"template": template, "words": str(found)} | {
