@@ -190,17 +190,17 @@ class _Writer:
         return ["(", *inner, ")"]
 
     def _big(self, depth: int) -> Tokens:
-        index = self._rng.choice(_INDEX)
-        top = self._rng.choice((["n"], ["m"], [r"\infty"], ["N"]))
-        bounds = ["_", *_group([index, "=", self._rng.choice("01")]), "^", *_group(top)]
+        index = self._rng.choice("ijk")
+        top = self._rng.choice(("n", "m", "N", r"\infty"))
+        bounds = ["_", *_group([index, "=", self._rng.choice("01")]), "^", *_group([top])]
         body = [*self._letter(), "_", *_group([index])]
         if self._level == 4 and self._chance(0.4):
             body = self._fraction(depth)
         return [self._rng.choice((r"\sum", r"\prod")), *bounds, *body]
 
     def _integral(self, depth: int) -> Tokens:
-        top = self._rng.choice((["1"], ["2"], [r"\infty"], [r"\pi"], ["b"]))
-        bounds = ["_", *_group([self._rng.choice("0a")]), "^", *_group(top)]
+        top = self._rng.choice(("1", "2", "b", r"\pi", r"\infty"))
+        bounds = ["_", *_group([self._rng.choice("0a")]), "^", *_group([top])]
         body = self._term(depth) if self._level == 4 else self._scripted()
         return [r"\int", *(bounds if self._chance(0.7) else []), *body, "d", self._rng.choice("txyz")]
 
