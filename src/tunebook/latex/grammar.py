@@ -36,6 +36,11 @@ _RELATIONS = (r"\leq", r"\geq", r"\neq", r"\approx", r"\equiv", r"\in", r"\subse
 _TALL = frozenset((r"\frac", r"\sum", r"\prod", r"\int", r"\binom", r"\lim"))
 _LONGEST = {1: 22, 2: 34, 3: 48, 4: 72}
 
+SIGNS = (
+    *"0123456789", *_SMALL, *_CAPITAL, *_GREEK, *_CAPITAL_GREEK, *_FUNCTIONS, "+", "-", "=", r"\times", r"\pm"
+)  # fmt: skip
+"""What can stand alone: letters, digits, functions and signs of reckoning."""
+
 Tokens = list[str]
 
 

@@ -22,7 +22,7 @@ class Batch:
     """Some pictures with their answers.
 
     Attributes:
-        patches: [batch, N, 64] float32, grey from -1 (black) to 1 (white).
+        patches: [batch, N, 64] float32, grey from -2 (black) to 0 (white).
         grid: where each patch stands.
         answers: [batch, length] int64: the answer, the token that ends it, then padding.
         learnt: [batch, length] bool, False on padding.
@@ -98,7 +98,7 @@ class Shelf:
             ink = ink * (0.6 + 0.4 * random(count, 1, 1))
             noise = torch.randn(ink.shape, device=device, generator=generator)
             ink = ink + 0.03 * random(count, 1, 1) * noise
-        return 1 - 2 * ink, high, wide
+        return -2 * ink, high, wide
 
     @staticmethod
     def _source(length: int, whole: Tensor, target: Tensor, before: Tensor) -> Tensor:

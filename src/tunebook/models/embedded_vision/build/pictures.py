@@ -17,11 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tunebook.latex.grammar import Split, formulas
+from tunebook.latex.grammar import SIGNS, Split, formulas, in_test_split
 from tunebook.latex.rendering import random_style, render
 
 STEPS = 7
 """How many shades of ink the file tells apart; 0 is white."""
+
+
+_STYLES = 30  # in which a single sign is drawn
 
 
 @dataclass(frozen=True)
@@ -47,18 +50,31 @@ class Pictures:
 
 
 def make_pictures(train: int, test: int, seed: int, levels: tuple[int, ...], workers: int) -> Pictures:
-    """Draw formulas of both splits in random styles; the same for the same arguments."""
+    """Draw formulas of both splits in random styles; the same for the same arguments.
+
+    Before those to train on come single signs and pairs, with which learning begins.
+    """
     splits: tuple[tuple[Split, int], ...] = (("train", train), ("test", test))
     texts = [
         text for split, count in splits for text in formulas(count, seed, levels=levels, split=split)
     ]
     places = range(0, len(texts), 500)
+    beginning = first_signs(seed)
     with ProcessPoolExecutor(workers) as pool:
-        jobs = [(texts[at : at + 500], f"{seed} {at}") for at in places]
+        jobs = [(beginning, f"{seed} signs")]
+        jobs += [(texts[at : at + 500], f"{seed} {at}") for at in places]
         drawn = [ink for part in pool.map(_draw, jobs) for ink in part]
     sizes = np.array([ink.shape for ink in drawn], np.int64)
     flat = np.concatenate([ink.T.ravel() for ink in drawn])
-    return Pictures(texts, sizes, flat, test)
+    return Pictures(beginning + texts, sizes, flat, test)
+
+
+def first_signs(seed: int) -> list[str]:
+    """Every sign many times and as many pairs of signs, none of the test split."""
+    rng = random.Random(f"{seed} signs")
+    pairs = (f"{rng.choice(SIGNS)} {rng.choice(SIGNS)}" for _ in iter(int, 1))
+    many = len(SIGNS) * _STYLES
+    return [*SIGNS * _STYLES, *islice((pair for pair in pairs if not in_test_split(pair)), many)]
 
 
 def _draw(job: tuple[Sequence[str], str]) -> list[np.ndarray]:

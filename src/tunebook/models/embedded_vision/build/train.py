@@ -59,7 +59,7 @@ def train(
     began, step, progress, seen = time.monotonic(), 0, 0.0, 0
     model.train()
     while progress < 1.0:
-        share = min(1.0, 0.08 + 0.92 * progress / schedule.growing)
+        share = min(1.0, 0.08 + 0.92 * max(0.0, progress - 0.04) / schedule.growing)
         numbers = _alike(by_length[: int(share * len(by_length))], shelf, schedule.rows, generator, rng)
         batch = shelf.batch(numbers, generator)
         rate = min(1.0, (step + 1) / schedule.warmup) * 0.5 * (1 + math.cos(math.pi * progress))
@@ -107,9 +107,9 @@ def _alike(
     numbers: Tensor, shelf: Shelf, rows: int, generator: torch.Generator, rng: random.Random
 ) -> Tensor:
     """Random pictures of like size, so that little is padded."""
-    pool = numbers[torch.randint(len(numbers), (8 * rows,), device=numbers.device, generator=generator)]
+    pool = numbers[torch.randint(len(numbers), (4 * rows,), device=numbers.device, generator=generator)]
     pool = pool[shelf.areas(pool).argsort()]
-    place = rng.randrange(8) * rows
+    place = rng.randrange(4) * rows
     return pool[place : place + rows]
 
 
