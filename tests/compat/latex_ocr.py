@@ -56,9 +56,7 @@ print("ROW", converted_dataset[0])
 FastVisionModel.for_inference(model)  # Enable for inference!
 
 image = dataset[2]["image"]
-messages = [
-    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": instruction}]}
-]
+messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": instruction}]}]
 input_text = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
 inputs = tokenizer(
     image,

@@ -22,17 +22,28 @@ TEST_SHARE = 10
 is in both splits."""
 
 # Without l, o, v, I, O and the capitals that differ from small letters in size only.
-_SMALL = tuple("a b c d e f g h i j k m n p q r s t u w x y z".split())
-_CAPITAL = tuple("A B D E F G H L M N Q R T".split())
-_GREEK = tuple(
-    rf"\{name}"
-    for name in "alpha beta gamma delta varepsilon theta lambda mu pi rho sigma tau phi psi omega".split()
-)
+_SMALL = tuple("abcdefghijkmnpqrstuwxyz")
+_CAPITAL = tuple("ABDEFGHLMNQRT")
+_GREEK = (
+    r"\alpha", r"\beta", r"\gamma", r"\delta", r"\varepsilon", r"\theta", r"\lambda", r"\mu",
+    r"\pi", r"\rho", r"\sigma", r"\tau", r"\phi", r"\psi", r"\omega",
+)  # fmt: skip
 _CAPITAL_GREEK = (r"\Gamma", r"\Delta", r"\Theta", r"\Lambda", r"\Phi", r"\Psi", r"\Omega")
-_INDEX = tuple("i j k m n".split())
+_INDEX = tuple("ijkmn")
 _FUNCTIONS = (r"\sin", r"\cos", r"\tan", r"\log", r"\ln", r"\exp")
 _ACCENTS = (r"\hat", r"\bar", r"\vec", r"\dot", r"\tilde")
-_RELATIONS = (r"\leq", r"\geq", r"\neq", r"\approx", r"\equiv", r"\in", r"\subset", r"\to", "<", ">")
+_RELATIONS = (
+    r"\leq",
+    r"\geq",
+    r"\neq",
+    r"\approx",
+    r"\equiv",
+    r"\in",
+    r"\subset",
+    r"\to",
+    "<",
+    ">",
+)
 _TALL = frozenset((r"\frac", r"\sum", r"\prod", r"\int", r"\binom", r"\lim"))
 _LONGEST = {1: 22, 2: 34, 3: 48, 4: 72}
 
@@ -207,7 +218,13 @@ class _Writer:
         top = self._rng.choice(("1", "2", "b", r"\pi", r"\infty"))
         bounds = ["_", *_group([self._rng.choice("0a")]), "^", *_group([top])]
         body = self._term(depth) if self._level == 4 else self._scripted()
-        return [r"\int", *(bounds if self._chance(0.7) else []), *body, "d", self._rng.choice("txyz")]
+        return [
+            r"\int",
+            *(bounds if self._chance(0.7) else []),
+            *body,
+            "d",
+            self._rng.choice("txyz"),
+        ]
 
     def _limit(self, depth: int) -> Tokens:
         letter = self._rng.choice("nxyh")
@@ -232,4 +249,7 @@ class _Writer:
         return [r"\frac", *_group([sign, top]), *_group([sign, below])]
 
     def _applied(self, depth: int) -> Tokens:
-        return [self._rng.choice(("f", "g", "h", "F", r"\phi")), *self._bracketed(self._inner(depth))]
+        return [
+            self._rng.choice(("f", "g", "h", "F", r"\phi")),
+            *self._bracketed(self._inner(depth)),
+        ]

@@ -38,11 +38,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, metavar="FILE", help="pictures drawn before")
     parser.add_argument("--out", type=Path, help="the model's folder")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--minutes", type=float, default=4.0, help="of training; drawing not counted")
+    parser.add_argument(
+        "--minutes", type=float, default=4.0, help="of training; drawing not counted"
+    )
     parser.add_argument("--steps", type=int, default=10**9)
     parser.add_argument("--rows", type=int, default=256, help="pictures a step")
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--growing", type=float, default=0.3, help="share in which formulas grow")
+    parser.add_argument("--lines", type=float, default=0.25, help="share of lines of single signs")
+    parser.add_argument("--growing", type=float, default=0.25, help="share in which formulas grow")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--levels", default="12", help="difficulties to draw, such as 12 or 123")
     parser.add_argument("--pictures", type=int, default=70_000, help="to train on")
@@ -68,6 +71,7 @@ def _pictures(args: argparse.Namespace) -> Pictures:
 def main() -> None:
     """Build, measure and write everything into the folder."""
     args = _arguments()
+    torch.set_float32_matmul_precision("high")
     began = time.monotonic()
     pictures = _pictures(args)
     _log(f"{len(pictures.formulas)} pictures, {time.monotonic() - began:.0f} s")
@@ -81,7 +85,7 @@ def main() -> None:
     model = new_model(tokenizer, args.seed).to(args.device)
     shelf = Shelf(pictures, tokenizer, args.device)
     asked = prompts(tokenizer, args.device)
-    schedule = Schedule(60 * args.minutes, args.steps, args.rows, args.lr, args.growing)
+    schedule = Schedule(60 * args.minutes, args.steps, args.rows, args.lr, args.lines, args.growing)
     took = train(model, shelf, asked, schedule, args.seed, _log)
 
     model.to(torch.bfloat16).save_pretrained(args.out)

@@ -1,6 +1,6 @@
-"""The model's own weights run on many pictures of different sizes at once.
+"""The model's own weights run on many pictures of one size at once.
 
-Transformers' forward takes windows and pictures one after the other; this one pads and masks, and
+Transformers' forward takes windows and pictures one after the other; this one takes them together and
 gives the same numbers (a test compares them). Knows the family's layers; it knows no training.
 """
 
@@ -20,89 +20,91 @@ _WINDOW = 7  # image tokens on each side of a window: 112 pixels
 
 @dataclass(frozen=True)
 class Grid:
-    """Where each patch of a batch stands; N patches in the family's order, 4 to an image token.
+    """Pictures of `high` x `wide` image tokens, each of four patches; tokens in the order of windows.
 
     Attributes:
-        rows, columns: [batch, N] int64, in patches.
-        shown: [batch, N] bool, False where a smaller picture is padded.
-        high, wide: [batch] int64, in image tokens.
+        order: [tokens] int64, where each token stands when read row by row.
+        windows: patches of each window.
+        rows, columns: [patches] int64.
     """
 
+    high: int
+    wide: int
+    order: Tensor
+    windows: list[int]
     rows: Tensor
     columns: Tensor
-    shown: Tensor
-    high: Tensor
-    wide: Tensor
 
     @property
-    def tokens(self) -> Tensor:
-        """How many image tokens each picture has, [batch]."""
+    def tokens(self) -> int:
+        """How many image tokens a picture has."""
         return self.high * self.wide
 
 
-def grid_of(high: Tensor, wide: Tensor) -> Grid:
-    """The grid of pictures that are `high` x `wide` image tokens, both [batch] int64."""
-    most = int((high * wide).max())
-    place = torch.arange(most * MERGE * MERGE, device=high.device).expand(len(high), -1)
-    token, within = place // (MERGE * MERGE), place % (MERGE * MERGE)
-    rows = token // wide[:, None] * MERGE + within // MERGE
-    columns = token % wide[:, None] * MERGE + within % MERGE
-    return Grid(rows, columns, token < (high * wide)[:, None], high, wide)
+def grid_of(high: int, wide: int, device: torch.device | str = "cpu") -> Grid:
+    """The grid of pictures that are `high` x `wide` image tokens."""
+    token = torch.arange(high * wide, device=device)
+    row, column = token // wide, token % wide
+    window = row // _WINDOW * 4096 + column // _WINDOW
+    order = window.argsort(stable=True)
+    windows = window.unique(return_counts=True)[1] * MERGE * MERGE
+    within = torch.arange(MERGE * MERGE, device=device)
+    rows = row[order, None] * MERGE + within // MERGE
+    columns = column[order, None] * MERGE + within % MERGE
+    return Grid(high, wide, order, windows.tolist(), rows.flatten(), columns.flatten())
 
 
 def patches_of(images: Tensor, grid: Grid) -> Tensor:
-    """Cut pictures [batch, H, W] into patches [batch, N, 64]; H and W are multiples of 16."""
-    batch, high, wide = images.shape
-    cut = images.reshape(batch, high // PATCH, PATCH, wide // PATCH, PATCH).transpose(2, 3)
-    flat = cut.reshape(batch, -1, PATCH * PATCH)
-    across = wide // PATCH
-    place = (grid.rows * across + grid.columns).clamp(max=flat.shape[1] - 1)
-    return flat.gather(1, place[..., None].expand(-1, -1, PATCH * PATCH))
+    """Cut pictures [batch, H, W] of the grid's size into patches [batch, N, 64]."""
+    cut = images.reshape(len(images), grid.high, MERGE, PATCH, grid.wide, MERGE, PATCH)
+    tokens = cut.permute(0, 1, 4, 2, 5, 3, 6).reshape(len(images), grid.tokens, -1)
+    return tokens[:, grid.order].reshape(len(images), -1, PATCH * PATCH)
 
 
 def tower(model: Any, patches: Tensor, grid: Grid) -> Tensor:
-    """The vision tower and its projector: grey patches [batch, N, 64] to [batch, N / 4, hidden]."""
+    """The vision tower and its projector: grey patches [batch, N, 64] to [batch, tokens, hidden]."""
     visual = model.model.visual
     # grey: the same in all three channels and both frames
     kernel = visual.patch_embed.proj.weight.sum(dim=(1, 2)).flatten(1)
-    hidden_states = F.linear(patches, kernel.to(patches.dtype))
+    hidden_states = F.linear(patches, kernel)
     cos, sin = _rotation(visual, grid)
-    everywhere = grid.shown[:, None, None, :]
-    window = grid.rows // (MERGE * _WINDOW) * 4096 + grid.columns // (MERGE * _WINDOW)
-    nearby = (window[:, None, :, None] == window[:, None, None, :]) & everywhere
-    nearby = nearby | ~grid.shown[:, None, :, None]  # padding sees anything, for it must see something
     for number, block in enumerate(visual.blocks):
-        mask = everywhere if number in visual.config.fullatt_block_indexes else nearby
+        everywhere = number in visual.config.fullatt_block_indexes
+        windows = [4 * grid.tokens] if everywhere else grid.windows
         hidden_states = hidden_states + _attention(
-            block.attn, block.norm1(hidden_states), cos, sin, mask
+            block.attn, block.norm1(hidden_states), cos, sin, windows
         )
         hidden_states = hidden_states + block.mlp(block.norm2(hidden_states))
     merger = visual.merger
     normed = merger.ln_q(hidden_states)
-    return merger.mlp(normed.reshape(len(normed), -1, merger.hidden_size))
+    merged = merger.mlp(normed.reshape(len(normed), -1, merger.hidden_size))
+    return merged[:, grid.order.argsort()]
 
 
 def _rotation(visual: Any, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the axial position, [batch, 1, N, head size]."""
+    """Cosine and sine of the axial position, [N, head size]."""
     dim = visual.config.hidden_size // visual.config.num_heads // 2
     steps = torch.arange(0, dim, 2, device=grid.rows.device, dtype=torch.float32)
     inverse = 10_000.0 ** (-steps / dim)
-    angles = torch.cat([grid.rows[..., None] * inverse, grid.columns[..., None] * inverse], dim=-1)
-    angles = torch.cat([angles, angles], dim=-1)[:, None]
+    angles = torch.cat([grid.rows[:, None] * inverse, grid.columns[:, None] * inverse], dim=-1)
+    angles = torch.cat([angles, angles], dim=-1)
     return angles.cos(), angles.sin()
 
 
-def _attention(layer: Any, hidden_states: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+def _attention(
+    layer: Any, hidden_states: Tensor, cos: Tensor, sin: Tensor, windows: list[int]
+) -> Tensor:
     batch, length, width = hidden_states.shape
     qkv = layer.qkv(hidden_states).reshape(batch, length, 3, layer.num_heads, -1)
     query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     query, key = (_rotated(x, cos, sin).to(value.dtype) for x in (query, key))
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    parts = zip(*(x.split(windows, dim=2) for x in (query, key, value)), strict=True)
+    mixed = torch.cat([F.scaled_dot_product_attention(*part) for part in parts], dim=2)
     return layer.proj(mixed.transpose(1, 2).reshape(batch, length, width))
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.float().chunk(2, dim=-1)
+    first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
@@ -114,7 +116,9 @@ class Prompt:
     behind: Tensor
 
 
-def hidden_states_of(model: Any, seen: Tensor, grid: Grid, prompt: Prompt, answers: Tensor) -> Tensor:
+def hidden_states_of(
+    model: Any, seen: Tensor, grid: Grid, prompt: Prompt, answers: Tensor
+) -> Tensor:
     """The last hidden states of the places that predict `answers` and what follows them.
 
     Args:
@@ -126,37 +130,31 @@ def hidden_states_of(model: Any, seen: Tensor, grid: Grid, prompt: Prompt, answe
     """
     language = model.model.language_model
     behind = torch.cat([prompt.behind.expand(len(answers), -1), answers], dim=1)
-    begin, tokens = len(prompt.before), grid.tokens[:, None]
-    length = begin + int(tokens.max()) + behind.shape[1]
-    place = torch.arange(length, device=answers.device).expand(len(answers), -1)
-    inside = place - begin
-    after = (inside - tokens).clamp(0, behind.shape[1] - 1)
-    embed = language.embed_tokens
-    picture = inside.clamp(0, seen.shape[1] - 1)[..., None].expand(-1, -1, seen.shape[2])
-    embedded = torch.where(
-        (inside < tokens)[..., None], seen.gather(1, picture).float(), embed(behind.gather(1, after)).float()
-    )
-    embedded = torch.cat([embed(prompt.before).float().expand(len(answers), -1, -1), embedded[:, begin:]], 1)
+    before = language.embed_tokens(prompt.before).expand(len(answers), -1, -1)
+    embedded = torch.cat([before, seen.to(before.dtype), language.embed_tokens(behind)], dim=1)
+    positions = _positions(len(prompt.before), grid, behind.shape[1])
     out = language(
-        inputs_embeds=embedded, position_ids=_positions(place, begin, grid), use_cache=False
+        inputs_embeds=embedded,
+        position_ids=positions[:, None].expand(-1, len(answers), -1),
+        use_cache=False,
     ).last_hidden_state
-    wanted = torch.arange(answers.shape[1] + 1, device=answers.device) + begin + len(prompt.behind) - 1
-    return out.gather(1, (wanted + tokens)[..., None].expand(-1, -1, out.shape[2]))
+    return out[:, len(prompt.before) + grid.tokens + len(prompt.behind) - 1 :]
 
 
-def _positions(place: Tensor, begin: int, grid: Grid) -> Tensor:
-    """Time, height and width of every place, [3, batch, length], as the family counts them."""
-    inside = place - begin
-    wide, tokens = grid.wide[:, None], grid.tokens[:, None]
-    shown = (inside >= 0) & (inside < tokens)
-    after = begin + torch.maximum(grid.high, grid.wide)[:, None] + inside - tokens
-    text = torch.where(inside < 0, place, after)
-    picture = (torch.full_like(place, begin), begin + inside // wide, begin + inside % wide)
-    return torch.stack([torch.where(shown, at, text) for at in picture])
+def _positions(before: int, grid: Grid, behind: int) -> Tensor:
+    """Time, height and width of every place, [3, length], as the family counts them."""
+    device = grid.order.device
+    token = torch.arange(grid.tokens, device=device)
+    seen = torch.stack([torch.zeros_like(token), token // grid.wide, token % grid.wide]) + before
+    text = torch.arange(before, device=device).expand(3, -1)
+    after = torch.arange(behind, device=device).expand(3, -1) + before + max(grid.high, grid.wide)
+    return torch.cat([text, seen, after], dim=1)
 
 
 @torch.no_grad()
-def read(model: Any, patches: Tensor, grid: Grid, prompt: Prompt, end: int, longest: int) -> list[list[int]]:
+def read(
+    model: Any, patches: Tensor, grid: Grid, prompt: Prompt, end: int, longest: int
+) -> list[list[int]]:
     """The greedy answer to each picture, without the token that ends it."""
     seen = tower(model, patches, grid)
     answers = torch.zeros((len(patches), 0), dtype=torch.int64, device=patches.device)
@@ -168,8 +166,4 @@ def read(model: Any, patches: Tensor, grid: Grid, prompt: Prompt, end: int, long
         done |= chosen == end
         if done.all():
             break
-    return [[*_until(row, end)] for row in answers.tolist()]
-
-
-def _until(row: list[int], end: int) -> list[int]:
-    return row[: row.index(end)] if end in row else row
+    return [row[: row.index(end)] if end in row else row for row in answers.tolist()]

@@ -23,16 +23,16 @@ def answers(
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     count: int,
-    rows: int = 250,
 ) -> list[tuple[str, str]]:
-    """Greedy answer and truth for the first `count` pictures of the test split, one prompt a batch."""
+    """Greedy answer and truth for the first `count` pictures of the test split, one prompt a size."""
     numbers = shelf.test[:count]
-    numbers = numbers[shelf.areas(numbers).argsort()]
+    sizes = shelf.cells(numbers)
     end = tokenizer.token_to_id(END)
     longest = int(shelf.lengths.max()) + 4
     pairs = []
-    for at, part in enumerate(numbers.split(rows)):
-        batch = shelf.batch(part)
+    for at, size in enumerate(sizes.unique(dim=0).tolist()):
+        part = numbers[(sizes == sizes.new_tensor(size)).all(dim=1)]
+        batch = shelf.batch(part, (size[0], size[1]))
         prompt = prompts[at % len(prompts)]
         device = part.device.type
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
@@ -43,7 +43,9 @@ def answers(
     return pairs
 
 
-def by_length(pairs: Sequence[tuple[str, str]], limits: Sequence[int] = (8, 16, 24, 100)) -> dict[str, Score]:
+def by_length(
+    pairs: Sequence[tuple[str, str]], limits: Sequence[int] = (8, 16, 24, 100)
+) -> dict[str, Score]:
     """Scores apart for formulas of up to so many tokens."""
     scores, low = {}, 0
     for limit in limits:

@@ -35,7 +35,10 @@ def new_model(tokenizer: Tokenizer, seed: int) -> Qwen2_5_VLForConditionalGenera
     112 pixels and full attention in turn, as in the large models of the family.
     """
     torch.manual_seed(seed)
-    ids = {name: tokenizer.token_to_id(name) for name in (PAD, END, IMAGE, VIDEO, VISION_START, VISION_END)}
+    ids = {
+        name: tokenizer.token_to_id(name)
+        for name in (PAD, END, IMAGE, VIDEO, VISION_START, VISION_END)
+    }
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": tokenizer.get_vocab_size(),

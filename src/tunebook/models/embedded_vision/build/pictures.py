@@ -49,14 +49,18 @@ class Pictures:
         return np.concatenate(([0], np.cumsum(self.sizes.prod(axis=1))[:-1]))
 
 
-def make_pictures(train: int, test: int, seed: int, levels: tuple[int, ...], workers: int) -> Pictures:
+def make_pictures(
+    train: int, test: int, seed: int, levels: tuple[int, ...], workers: int
+) -> Pictures:
     """Draw formulas of both splits in random styles; the same for the same arguments.
 
     Before those to train on come single signs and pairs, with which learning begins.
     """
     splits: tuple[tuple[Split, int], ...] = (("train", train), ("test", test))
     texts = [
-        text for split, count in splits for text in formulas(count, seed, levels=levels, split=split)
+        text
+        for split, count in splits
+        for text in formulas(count, seed, levels=levels, split=split)
     ]
     places = range(0, len(texts), 500)
     beginning = first_signs(seed)

@@ -91,7 +91,8 @@ def train_tokenizer(formulas: Sequence[str]) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(
-        [*formulas, *INSTRUCTIONS * 200, *_WORDS.splitlines() * 200, "user assistant system"], trainer
+        [*formulas, *INSTRUCTIONS * 200, *_WORDS.splitlines() * 200, "user assistant system"],
+        trainer,
     )
     return tokenizer
 

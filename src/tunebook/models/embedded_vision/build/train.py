@@ -1,4 +1,4 @@
-"""Training from nothing: a reader of pictures that first sees short formulas, then all.
+"""Training from nothing: lines of single signs first, then ever longer formulas.
 
 Knows batches and the batched forward; it knows neither files nor how answers are judged.
 """
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tunebook.latex.grammar import SIGNS
 from tunebook.models.embedded_vision.build.batched import Prompt, hidden_states_of, tower
 from tunebook.models.embedded_vision.build.batches import Batch, Shelf
 
@@ -28,15 +29,17 @@ class Schedule:
         seconds: the learning rate is at zero then.
         steps: the same in steps; whichever comes first.
         rows: pictures a step.
-        growing: the share of the time in which ever longer formulas come in.
+        lines: the share of the time in which lines of signs alone are read.
+        growing: the share in which ever longer formulas come in, after that.
     """
 
     seconds: float
     steps: int
     rows: int
     lr: float
-    growing: float = 0.3
-    warmup: int = 200
+    lines: float = 0.25
+    growing: float = 0.25
+    warmup: int = 100
 
 
 def train(
@@ -48,45 +51,51 @@ def train(
     log: Callable[[str], None],
 ) -> dict[str, float]:
     """Train in place; returns what it took."""
-    device = shelf.train.device
-    cuda = device.type == "cuda"
-    generator = torch.Generator(device).manual_seed(seed)
+    cuda = shelf.device.type == "cuda"
+    generator = torch.Generator(shelf.device).manual_seed(seed)
     rng = random.Random(seed)
-    signs = nn.Linear(model.config.text_config.hidden_size, model.config.text_config.vocab_size)
-    signs.to(device)
-    optimizer = _optimizer([model, signs], schedule.lr)
+    probe = nn.Linear(model.config.text_config.hidden_size, len(SIGNS)).to(shelf.device)
+    optimizer = _optimizer([model, probe], schedule.lr)
     by_length = shelf.train[shelf.lengths[shelf.train].argsort()]
     began, step, progress, seen = time.monotonic(), 0, 0.0, 0
+    shown = {"line": math.nan, "signs": math.nan, "formula": math.nan}
     model.train()
     while progress < 1.0:
-        share = min(1.0, 0.08 + 0.92 * max(0.0, progress - 0.04) / schedule.growing)
-        numbers = _alike(by_length[: int(share * len(by_length))], shelf, schedule.rows, generator, rng)
-        batch = shelf.batch(numbers, generator)
+        grown = (progress - schedule.lines) / schedule.growing
+        if grown < 0 or rng.random() < 0.15:
+            signs = rng.randint(1, max(1, min(10, round(20 * progress / schedule.lines))))
+            batch = shelf.line(schedule.rows, signs, generator)
+        else:
+            known = by_length[: int(min(1.0, 0.1 + 0.9 * grown) * len(by_length))]
+            batch = shelf.batch(*_alike(known, shelf, schedule.rows, generator), generator)
         rate = min(1.0, (step + 1) / schedule.warmup) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in optimizer.param_groups:
             group["lr"] = schedule.lr * rate
-        hint = max(0.0, 1 - progress / 0.5)
-        with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
-            answer, sign = losses(model, signs, batch, rng.choice(prompts))
-            torch.autograd.backward(answer + hint * sign)
+        with torch.autocast(shelf.device.type, torch.bfloat16, enabled=cuda):
+            parts = losses(model, probe, batch, rng.choice(prompts))
+            torch.autograd.backward(sum(parts.values()))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        step, seen = step + 1, seen + len(numbers)
+        step, seen = step + 1, seen + len(batch.answers)
         seconds = time.monotonic() - began
         progress = max(step / schedule.steps, seconds / schedule.seconds)
+        shown.update({name: part.detach() for name, part in parts.items()})
         if step % (100 if cuda else 20) == 0 or progress >= 1.0:
-            log(
-                f"step {step} loss {answer.item():.4f} signs {sign.item():.4f} "
-                f"up to {int(shelf.lengths[by_length[int(share * len(by_length)) - 1]])} tokens, {seconds:.0f} s"
-            )
+            told = " ".join(f"{name} {float(value):.4f}" for name, value in shown.items())
+            log(f"step {step} {told}, {seconds:.0f} s")
     model.eval()
     _grey(model)
-    return {"steps": step, "pictures_seen": seen, "seconds": seconds, "final_loss": answer.item()}
+    return {
+        "steps": step,
+        "pictures_seen": seen,
+        "seconds": seconds,
+        "final_loss": float(shown["formula"]),
+    }
 
 
-def losses(model: Any, signs: nn.Linear, batch: Batch, prompt: Prompt) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the answers, and of which signs are anywhere in the picture.
+def losses(model: Any, probe: nn.Linear, batch: Batch, prompt: Prompt) -> dict[str, Tensor]:
+    """Cross-entropy of the answers and, of lines, of which signs are where.
 
     The second teaches the tower to tell signs apart long before the language model knows where to look.
     """
@@ -94,23 +103,23 @@ def losses(model: Any, signs: nn.Linear, batch: Batch, prompt: Prompt) -> tuple[
     hidden_states = hidden_states_of(model, seen, batch.grid, prompt, batch.answers)[:, :-1]
     logits = model.lm_head(hidden_states[batch.learnt]).float()
     answer = F.cross_entropy(logits, batch.answers[batch.learnt])
-    found = signs(seen).float()
-    shown = torch.arange(seen.shape[1], device=seen.device) < batch.grid.tokens[:, None]
-    found = found.masked_fill(~shown[..., None], -1e4).amax(dim=1)
-    there = torch.zeros_like(found).scatter_(1, batch.answers, 1.0)
-    weight = 1 + 9 * there
-    sign = F.binary_cross_entropy_with_logits(found, there, weight=weight)
-    return answer, 5 * sign
+    if batch.places is None:
+        return {"formula": answer}
+    found = probe(seen).float()
+    sign = F.binary_cross_entropy_with_logits(found, batch.places, reduction="sum")
+    return {"line": answer, "signs": sign / batch.places.sum()}
 
 
 def _alike(
-    numbers: Tensor, shelf: Shelf, rows: int, generator: torch.Generator, rng: random.Random
-) -> Tensor:
-    """Random pictures of like size, so that little is padded."""
-    pool = numbers[torch.randint(len(numbers), (4 * rows,), device=numbers.device, generator=generator)]
-    pool = pool[shelf.areas(pool).argsort()]
-    place = rng.randrange(4) * rows
-    return pool[place : place + rows]
+    numbers: Tensor, shelf: Shelf, rows: int, generator: torch.Generator
+) -> tuple[Tensor, tuple[int, int]]:
+    """Random pictures of like size, and the size in image tokens that they are all resized to."""
+    drawn = torch.randint(len(numbers), (24 * rows,), device=numbers.device, generator=generator)
+    pool = numbers[drawn]
+    sizes = shelf.cells(pool)
+    apart = (sizes.float().log() - sizes[0].float().log()).abs().sum(dim=1)
+    high, wide = sizes[0].tolist()
+    return pool[apart.topk(min(rows, len(pool)), largest=False).indices], (high, wide)
 
 
 def _optimizer(modules: list[nn.Module], lr: float) -> torch.optim.AdamW:
