@@ -44,6 +44,7 @@ class Shelf:
     Attributes:
         train, test: [count] int64, numbers of the pictures of each split.
         lengths: [count] int64, tokens of each answer with the one that ends it.
+        signs: [signs] int64, the token that tells each sign, as it is behind a space.
     """
 
     def __init__(self, pictures: Pictures, tokenizer: Tokenizer, device: str) -> None:
@@ -57,6 +58,8 @@ class Shelf:
         everything = torch.arange(len(pictures.formulas), device=device)
         self.train = everything[: len(everything) - pictures.test]
         self.test = everything[len(everything) - pictures.test :]
+        last = [one.ids[-1] for one in tokenizer.encode_batch([f" {sign}" for sign in SIGNS])]
+        self.signs = torch.tensor(last, device=device)
         places = {sign: number for number, sign in enumerate(SIGNS)}
         alone = [(at, places[text]) for at, text in enumerate(pictures.formulas) if text in places]
         self._alone, self._sign = torch.tensor(alone, device=device).reshape(-1, 2).unbind(1)

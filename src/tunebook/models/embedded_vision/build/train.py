@@ -29,7 +29,7 @@ class Schedule:
         seconds: the learning rate is at zero then.
         steps: the same in steps; whichever comes first.
         rows: pictures a step.
-        lines: the share of the time in which lines of signs alone are read.
+        lines: the longest share of the time in which lines of signs alone are read.
         growing: the share in which ever longer formulas come in, after that.
     """
 
@@ -37,9 +37,37 @@ class Schedule:
     steps: int
     rows: int
     lr: float
-    lines: float = 0.25
-    growing: float = 0.25
+    lines: float = 0.3
+    growing: float = 0.3
     warmup: int = 100
+
+
+class Lines:
+    """How many signs a line has: one, then one more whenever lines of so many are read well."""
+
+    LONGEST = 8
+    WELL = 0.35  # cross-entropy a token
+
+    def __init__(self) -> None:
+        self.reach = 1
+        self._loss = math.inf
+
+    @property
+    def learnt(self) -> bool:
+        """Whether the longest are read well."""
+        return self.reach > self.LONGEST
+
+    def signs(self, rng: random.Random) -> int:
+        """Of the next line: mostly as many as are being learnt."""
+        reach = min(self.reach, self.LONGEST)
+        return reach if rng.random() < 0.7 else rng.randint(1, reach)
+
+    def heard(self, signs: int, loss: float) -> None:
+        """Take note of the loss of a batch of lines."""
+        if signs == self.reach:
+            self._loss = loss if self._loss == math.inf else 0.8 * self._loss + 0.2 * loss
+            if self._loss < self.WELL:
+                self.reach, self._loss = self.reach + 1, math.inf
 
 
 def train(
@@ -54,16 +82,20 @@ def train(
     cuda = shelf.device.type == "cuda"
     generator = torch.Generator(shelf.device).manual_seed(seed)
     rng = random.Random(seed)
-    probe = nn.Linear(model.config.text_config.hidden_size, len(SIGNS)).to(shelf.device)
-    optimizer = _optimizer([model, probe], schedule.lr)
+    bias = nn.Parameter(torch.full((len(SIGNS),), -3.0, device=shelf.device))
+    optimizer = _optimizer([*model.parameters(), bias], schedule.lr)
+    lines, begin = Lines(), schedule.lines
     by_length = shelf.train[shelf.lengths[shelf.train].argsort()]
     began, step, progress, seen = time.monotonic(), 0, 0.0, 0
     shown = {"line": math.nan, "signs": math.nan, "formula": math.nan}
     model.train()
     while progress < 1.0:
-        grown = (progress - schedule.lines) / schedule.growing
+        if lines.learnt:
+            begin = min(begin, progress)
+        grown = (progress - begin) / schedule.growing
+        signs = 0
         if grown < 0 or rng.random() < 0.15:
-            signs = rng.randint(1, max(1, min(10, round(20 * progress / schedule.lines))))
+            signs = lines.signs(rng)
             batch = shelf.line(schedule.rows, signs, generator)
         else:
             known = by_length[: int(min(1.0, 0.1 + 0.9 * grown) * len(by_length))]
@@ -72,7 +104,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = schedule.lr * rate
         with torch.autocast(shelf.device.type, torch.bfloat16, enabled=cuda):
-            parts = losses(model, probe, batch, rng.choice(prompts))
+            parts = losses(model, bias, shelf.signs, batch, rng.choice(prompts))
             torch.autograd.backward(sum(parts.values()))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -81,9 +113,11 @@ def train(
         seconds = time.monotonic() - began
         progress = max(step / schedule.steps, seconds / schedule.seconds)
         shown.update({name: part.detach() for name, part in parts.items()})
+        if signs:
+            lines.heard(signs, float(shown["line"]))
         if step % (100 if cuda else 20) == 0 or progress >= 1.0:
             told = " ".join(f"{name} {float(value):.4f}" for name, value in shown.items())
-            log(f"step {step} {told}, {seconds:.0f} s")
+            log(f"step {step} {told}, lines of {lines.reach}, {seconds:.0f} s")
     model.eval()
     _grey(model)
     return {
@@ -94,10 +128,17 @@ def train(
     }
 
 
-def losses(model: Any, probe: nn.Linear, batch: Batch, prompt: Prompt) -> dict[str, Tensor]:
+def losses(
+    model: Any, bias: Tensor, signs: Tensor, batch: Batch, prompt: Prompt
+) -> dict[str, Tensor]:
     """Cross-entropy of the answers and, of lines, of which signs are where.
 
-    The second teaches the tower to tell signs apart long before the language model knows where to look.
+    The second teaches the tower to write the embedding of a sign's token where the sign is, long before
+    the language model knows where to look.
+
+    Args:
+        bias: [signs], of the second.
+        signs: [signs] int64, the token of each sign.
     """
     seen = tower(model, batch.patches, batch.grid)
     hidden_states = hidden_states_of(model, seen, batch.grid, prompt, batch.answers)[:, :-1]
@@ -105,7 +146,8 @@ def losses(model: Any, probe: nn.Linear, batch: Batch, prompt: Prompt) -> dict[s
     answer = F.cross_entropy(logits, batch.answers[batch.learnt])
     if batch.places is None:
         return {"formula": answer}
-    found = probe(seen).float()
+    language = model.model.language_model
+    found = F.linear(language.norm(seen), language.embed_tokens.weight[signs]).float() + bias
     sign = F.binary_cross_entropy_with_logits(found, batch.places, reduction="sum")
     return {"line": answer, "signs": sign / batch.places.sum()}
 
@@ -122,8 +164,7 @@ def _alike(
     return pool[apart.topk(min(rows, len(pool)), largest=False).indices], (high, wide)
 
 
-def _optimizer(modules: list[nn.Module], lr: float) -> torch.optim.AdamW:
-    parameters = [p for module in modules for p in module.parameters()]
+def _optimizer(parameters: list[nn.Parameter], lr: float) -> torch.optim.AdamW:
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.05},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
