@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from tunebook.models.embedded_vision.build.pictures import (
     read_pictures,
     write_pictures,
 )
-from tunebook.models.embedded_vision.build.train import Schedule, train
+from tunebook.models.embedded_vision.build.train import Lines, Schedule, losses, train
 
 
 @pytest.fixture(scope="module")
@@ -169,16 +170,49 @@ def test_reading_is_the_greedy_answer(model: Any, tokenizer: Any, shelf: Shelf) 
         assert best[: len(said[row])] == said[row]
 
 
-def test_a_few_steps_begin_to_teach_signs(tokenizer: Any, shelf: Shelf) -> None:
+def test_signs_and_where_they_are_can_be_learnt(model: Any, tokenizer: Any, shelf: Shelf) -> None:
+    """A batch by heart: both losses reach the weights of both towers."""
+    batch, prompt = (
+        shelf.line(8, 2, torch.Generator().manual_seed(0)),
+        prompts(tokenizer, "cpu")[-1],
+    )
+    bias = torch.nn.Parameter(torch.zeros(len(SIGNS)))
+    optimizer = torch.optim.Adam([*model.parameters(), bias], lr=2e-3)
+    told = []
+    for _ in range(40):
+        parts = losses(model, bias, shelf.signs, batch, prompt)
+        torch.autograd.backward(sum(parts.values()))
+        optimizer.step()
+        optimizer.zero_grad()
+        told.append({name: float(part.detach()) for name, part in parts.items()})
+    assert told[-1]["signs"] < 0.3 * told[0]["signs"]
+    assert told[-1]["line"] < 0.5 * told[0]["line"]
+
+
+def test_training_reads_lines_then_formulas(tokenizer: Any, shelf: Shelf) -> None:
     model = new_model(tokenizer, seed=0)
     told: list[str] = []
-    schedule = Schedule(1e9, steps=60, rows=16, lr=2e-3, lines=0.8, growing=0.1, warmup=5)
-    took = train(model, shelf, prompts(tokenizer, "cpu")[-2:], schedule, 0, told.append)
-    assert took["pictures_seen"] == 16 * 60
-    signs = [float(line.split("signs ")[1].split()[0]) for line in told]
-    assert signs[-1] < signs[0] - 0.3
+    schedule = Schedule(1e9, steps=6, rows=4, lr=1e-3, lines=0.5, growing=0.2, warmup=2)
+    took = train(model, shelf, prompts(tokenizer, "cpu"), schedule, 0, told.append)
+    assert (took["steps"], took["pictures_seen"]) == (6, 24)
+    assert took["final_loss"] > 0
     kernel = model.model.visual.patch_embed.proj.weight
     torch.testing.assert_close(kernel[:, 0], kernel[:, 2])
+
+
+def test_lines_grow_when_they_are_read_well() -> None:
+    lines, rng = Lines(), random.Random(0)
+    assert lines.signs(rng) == 1
+    lines.heard(1, 2.0)
+    assert lines.reach == 1
+    for _ in range(20):
+        lines.heard(1, 0.1)
+    assert lines.reach == 2
+    lines.heard(1, 0.1)  # shorter ones say nothing of the longest
+    assert lines.reach == 2
+    while not lines.learnt:
+        lines.heard(lines.reach, 0.1)
+    assert max(lines.signs(rng) for _ in range(50)) == Lines.LONGEST
 
 
 def test_answers_are_judged_in_the_order_of_the_pictures(
