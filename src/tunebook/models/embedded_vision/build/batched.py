@@ -47,7 +47,8 @@ def grid_of(high: int, wide: int, device: torch.device | str = "cpu") -> Grid:
     row, column = token // wide, token % wide
     window = row // _WINDOW * 4096 + column // _WINDOW
     order = window.argsort(stable=True)
-    windows = window.unique(return_counts=True)[1] * MERGE * MERGE
+    counts = torch.unique(window, return_counts=True)[1]
+    windows = counts * MERGE * MERGE
     within = torch.arange(MERGE * MERGE, device=device)
     rows = row[order, None] * MERGE + within // MERGE
     columns = column[order, None] * MERGE + within % MERGE
@@ -77,7 +78,7 @@ def tower(model: Any, patches: Tensor, grid: Grid) -> Tensor:
         hidden_states = hidden_states + block.mlp(block.norm2(hidden_states))
     merger = visual.merger
     normed = merger.ln_q(hidden_states)
-    merged = merger.mlp(normed.reshape(len(normed), -1, merger.hidden_size))
+    merged: Tensor = merger.mlp(normed.reshape(len(normed), -1, merger.hidden_size))
     return merged[:, grid.order.argsort()]
 
 
@@ -100,7 +101,8 @@ def _attention(
     query, key = (_rotated(x, cos, sin).to(value.dtype) for x in (query, key))
     parts = zip(*(x.split(windows, dim=2) for x in (query, key, value)), strict=True)
     mixed = torch.cat([F.scaled_dot_product_attention(*part) for part in parts], dim=2)
-    return layer.proj(mixed.transpose(1, 2).reshape(batch, length, width))
+    out: Tensor = layer.proj(mixed.transpose(1, 2).reshape(batch, length, width))
+    return out
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -133,7 +135,7 @@ def hidden_states_of(
     before = language.embed_tokens(prompt.before).expand(len(answers), -1, -1)
     embedded = torch.cat([before, seen.to(before.dtype), language.embed_tokens(behind)], dim=1)
     positions = _positions(len(prompt.before), grid, behind.shape[1])
-    out = language(
+    out: Tensor = language(
         inputs_embeds=embedded,
         position_ids=positions[:, None].expand(-1, len(answers), -1),
         use_cache=False,

@@ -135,7 +135,7 @@ class Shelf:
 
     def _encoded(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Answers with the token that ends them, padded, and which of them are no padding."""
-        end = self._tokenizer.token_to_id(chat.END)
+        end = chat.token_id(self._tokenizer, chat.END)
         encoded = [[*one.ids, end] for one in self._tokenizer.encode_batch(texts)]
         longest = max(map(len, encoded))
         answers = torch.tensor([ids + [end] * (longest - len(ids)) for ids in encoded])

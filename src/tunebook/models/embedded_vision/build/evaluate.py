@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from tunebook.latex.scores import Score, score
 from tunebook.models.embedded_vision.build.batched import Prompt, read
 from tunebook.models.embedded_vision.build.batches import Shelf
-from tunebook.models.embedded_vision.build.tokenizer import END
+from tunebook.models.embedded_vision.build.tokenizer import END, token_id
 
 
 def answers(
@@ -27,10 +27,11 @@ def answers(
     """Greedy answer and truth for the first `count` pictures of the test split, one prompt a size."""
     numbers = shelf.test[:count]
     sizes = shelf.cells(numbers)
-    end = tokenizer.token_to_id(END)
+    end = token_id(tokenizer, END)
     longest = int(shelf.lengths.max()) + 4
     pairs = []
-    for at, size in enumerate(sizes.unique(dim=0).tolist()):
+    different = torch.unique(sizes, dim=0)
+    for at, size in enumerate(different.tolist()):
         part = numbers[(sizes == sizes.new_tensor(size)).all(dim=1)]
         batch = shelf.batch(part, (size[0], size[1]))
         prompt = prompts[at % len(prompts)]

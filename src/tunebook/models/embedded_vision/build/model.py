@@ -17,9 +17,11 @@ from tunebook.models.embedded_vision.build.tokenizer import (
     END,
     IMAGE,
     PAD,
+    SPECIAL,
     VIDEO,
     VISION_END,
     VISION_START,
+    token_id,
 )
 
 PATCH, MERGE = 8, 2
@@ -35,10 +37,7 @@ def new_model(tokenizer: Tokenizer, seed: int) -> Qwen2_5_VLForConditionalGenera
     112 pixels and full attention in turn, as in the large models of the family.
     """
     torch.manual_seed(seed)
-    ids = {
-        name: tokenizer.token_to_id(name)
-        for name in (PAD, END, IMAGE, VIDEO, VISION_START, VISION_END)
-    }
+    ids = {name: token_id(tokenizer, name) for name in SPECIAL}
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": tokenizer.get_vocab_size(),

@@ -24,9 +24,6 @@ STEPS = 7
 """How many shades of ink the file tells apart; 0 is white."""
 
 
-_STYLES = 30  # in which a single sign is drawn
-
-
 @dataclass(frozen=True)
 class Pictures:
     """Formulas and their pictures.
@@ -50,11 +47,12 @@ class Pictures:
 
 
 def make_pictures(
-    train: int, test: int, seed: int, levels: tuple[int, ...], workers: int
+    train: int, test: int, seed: int, levels: tuple[int, ...], workers: int, styles: int = 30
 ) -> Pictures:
     """Draw formulas of both splits in random styles; the same for the same arguments.
 
-    Before those to train on come single signs and pairs, with which learning begins.
+    Before those to train on come single signs, each in so many `styles`, and as many pairs, with which
+    learning begins.
     """
     splits: tuple[tuple[Split, int], ...] = (("train", train), ("test", test))
     texts = [
@@ -63,7 +61,7 @@ def make_pictures(
         for text in formulas(count, seed, levels=levels, split=split)
     ]
     places = range(0, len(texts), 500)
-    beginning = first_signs(seed)
+    beginning = first_signs(seed, styles)
     with ProcessPoolExecutor(workers) as pool:
         jobs = [(beginning, f"{seed} signs")]
         jobs += [(texts[at : at + 500], f"{seed} {at}") for at in places]
@@ -73,12 +71,12 @@ def make_pictures(
     return Pictures(beginning + texts, sizes, flat, test)
 
 
-def first_signs(seed: int) -> list[str]:
+def first_signs(seed: int, styles: int) -> list[str]:
     """Every sign many times and as many pairs of signs, none of the test split."""
     rng = random.Random(f"{seed} signs")
     pairs = (f"{rng.choice(SIGNS)} {rng.choice(SIGNS)}" for _ in iter(int, 1))
-    many = len(SIGNS) * _STYLES
-    return [*SIGNS * _STYLES, *islice((pair for pair in pairs if not in_test_split(pair)), many)]
+    many = len(SIGNS) * styles
+    return [*SIGNS * styles, *islice((pair for pair in pairs if not in_test_split(pair)), many)]
 
 
 def _draw(job: tuple[Sequence[str], str]) -> list[np.ndarray]:

@@ -97,6 +97,13 @@ def train_tokenizer(formulas: Sequence[str]) -> Tokenizer:
     return tokenizer
 
 
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """The number of a token that is there."""
+    number = tokenizer.token_to_id(token)
+    assert number is not None
+    return number
+
+
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write the three files that `AutoTokenizer` reads."""
     config = {

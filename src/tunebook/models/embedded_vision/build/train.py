@@ -87,7 +87,7 @@ def train(
     lines, begin = Lines(), schedule.lines
     by_length = shelf.train[shelf.lengths[shelf.train].argsort()]
     began, step, progress, seen = time.monotonic(), 0, 0.0, 0
-    shown = {"line": math.nan, "signs": math.nan, "formula": math.nan}
+    shown: dict[str, Any] = {"line": math.nan, "signs": math.nan, "formula": math.nan}
     model.train()
     while progress < 1.0:
         if lines.learnt:
@@ -105,7 +105,7 @@ def train(
             group["lr"] = schedule.lr * rate
         with torch.autocast(shelf.device.type, torch.bfloat16, enabled=cuda):
             parts = losses(model, bias, shelf.signs, batch, rng.choice(prompts))
-            torch.autograd.backward(sum(parts.values()))
+            torch.autograd.backward(torch.stack([*parts.values()]).sum())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
