@@ -36,10 +36,29 @@ def test_every_formula_of_the_grammar_is_canonical() -> None:
             assert canonical(formula) == formula
 
 
-@given(st.lists(st.sampled_from([*r"ab12{}[]_^$\ ", r"\frac", r"\sqrt", r"\hat", r"\left"])))
-def test_any_text_has_a_form_that_stays(pieces: list[str]) -> None:
-    form = canonical("".join(pieces))
-    assert canonical(form) == form
+_GROUPS = st.recursive(
+    st.sampled_from(["a", "b", "1", "2", r"\alpha", "+", "x^2_i"]),
+    lambda inner: st.one_of(
+        inner.map(lambda x: f"{{{x}}}"),
+        inner.map(lambda x: rf"\sqrt{{{x}}}"),
+        st.tuples(inner, inner).map(lambda x: rf"\frac{{{x[0]}}}{{{x[1]}}}"),
+        st.tuples(inner, inner).map(lambda x: f"y^{{{x[0]}}}_{{{x[1]}}}"),
+        st.lists(inner, max_size=4).map("".join),
+    ),
+    max_leaves=8,
+)
+
+
+@given(_GROUPS)
+def test_a_form_stays(text: str) -> None:
+    assert canonical(canonical(text)) == canonical(text)
+
+
+@given(st.lists(st.sampled_from([*"ab12{}[]_^", r"\frac", r"\sqrt", r"\hat", r"\left"])))
+def test_text_that_is_no_formula_loses_nothing_and_is_no_error(pieces: list[str]) -> None:
+    form = canonical(" ".join(pieces)).split()
+    for piece in ("a", "2", "[", r"\frac", r"\left"):
+        assert form.count(piece) == pieces.count(piece)
 
 
 def test_an_answer_is_right_however_it_is_spaced() -> None:
