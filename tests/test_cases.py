@@ -53,6 +53,12 @@ def test_what_passes(tmp_path: Path, match: Any, answer: str, passes: bool | Non
     assert case.passes(answer) is passes
 
 
+def test_a_formula_passes_however_it_is_written(tmp_path: Path) -> None:
+    case = CaseBook(tmp_path).add("?", expected=r"\frac { a } { 2 }", match="latex")
+    assert case.passes(r"$\frac{a}{2}$")
+    assert not case.passes(r"\frac { A } { 2 }")
+
+
 def test_the_next_run_is_compared_with_the_one_before(tmp_path: Path) -> None:
     book = CaseBook(tmp_path)
     book.add("Italy?", expected="Rome", answer="Paris", run="first")

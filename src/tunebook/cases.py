@@ -15,10 +15,11 @@ from typing import Any, Literal, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunebook.errors import CaseInvalid
+from tunebook.latex.scores import exact_match
 from tunebook.recipe import write_atomic
 from tunebook.sampling import Sampling
 
-Match = Literal["free", "contains", "exact"]
+Match = Literal["free", "contains", "exact", "latex"]
 FILE_NAME = "cases.jsonl"
 RESULTS_NAME = "case_results.jsonl"
 
@@ -47,10 +48,13 @@ class Case(BaseModel):
     def passes(self, answer: str) -> bool | None:
         """Whether an answer is as expected; None where anything is (`free`).
 
-        Letter case and spaces at the ends do not count; `contains` looks anywhere in the answer.
+        Letter case and spaces at the ends do not count; `contains` looks anywhere in the answer;
+        `latex` is the same formula, however it is written.
         """
         if self.match == "free":
             return None
+        if self.match == "latex":
+            return exact_match(answer, self.expected)
         said, expected = _plain(answer), _plain(self.expected)
         return said == expected if self.match == "exact" else expected in said
 
@@ -148,7 +152,7 @@ class CaseBook:
         Args:
             messages: a conversation that ends with the user's words, or those words alone.
             expected: what the answer must contain or be.
-            match: "contains", "exact" or "free"; None is "contains" if something is expected.
+            match: "contains", "exact", "latex" or "free"; None is "contains" if something is expected.
             sampling: how the answer is drawn; give a seed with a temperature above 0.
             answer: what was answered when the case was saved, and by which `run`.
 

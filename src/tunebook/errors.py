@@ -94,6 +94,10 @@ class FormatUnsuitable(TunebookError):
     """The data is of a known format that the training method cannot learn from as it is."""
 
 
+class FormulaInvalid(TunebookError):
+    """A formula is not in the part of LaTeX that can be drawn."""
+
+
 class TemplateInvalid(TunebookError):
     """A chat template is missing, does not parse, or raises on a conversation."""
 

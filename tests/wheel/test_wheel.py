@@ -55,6 +55,9 @@ def without_node() -> dict[str, str]:
 def test_the_wheel_holds_what_ships_and_no_more(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "tunebook/models/embedded/model.safetensors" in names
+    assert (
+        len([name for name in names if name.startswith("tunebook/data/formulas/samples/")]) == 101
+    )
     assert "tunebook/widgets/static/train.js" in names
     assert any(name.endswith("labextensions/tunebook/package.json") for name in names)
     assert any(name.startswith("tunebook_kernels/") for name in names)

@@ -7,8 +7,11 @@ import type { CaseRow, ChatModel } from './state.ts';
 const MATCHES: readonly (readonly [CaseRow['match'], string])[] = [
   ['contains', 'The answer must contain'],
   ['exact', 'The answer must be exactly'],
+  ['latex', 'The answer must be the formula'],
   ['free', 'Only show me what changes']
 ];
+
+const WANTED = { contains: 'contains', exact: 'exactly', latex: 'the formula' } as const;
 
 /** The fold with the form and the table. */
 export function testCases(model: ChatModel, cleanup: Cleanup): HTMLElement {
@@ -62,7 +65,7 @@ function saver(model: ChatModel, cleanup: Cleanup): HTMLElement {
 }
 
 function caseElement(item: CaseRow, model: ChatModel): HTMLElement {
-  const wanted = item.match === 'free' ? '' : `${item.match === 'exact' ? 'exactly' : 'contains'} “${item.expected}”`;
+  const wanted = item.match === 'free' ? '' : `${WANTED[item.match]} “${item.expected}”`;
   const remove = button('×', () => model.send({ type: 'remove_case', id: item.id }), {
     class: 'tb-button tb-small tb-quiet tb-square',
     'aria-label': `Remove the test case: ${item.question}`

@@ -21,7 +21,7 @@ export interface Turn {
 export interface CaseRow {
   id: string;
   question: string;
-  match: 'free' | 'contains' | 'exact';
+  match: 'free' | 'contains' | 'exact' | 'latex';
   expected: string;
   before: string;
   before_run: string;

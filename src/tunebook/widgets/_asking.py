@@ -38,7 +38,7 @@ class CaseTraits(t.HasTraits):
         """Save the conversation so far as a test case.
 
         Args:
-            match: "contains", "exact" or "free".
+            match: "contains", "exact", "latex" or "free".
             expected: what the answer must contain or be.
 
         Raises:
