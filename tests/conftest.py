@@ -12,11 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def pytest_configure() -> None:
-    """Of several processes each computes on its part of the cores, and so does what it starts."""
-    if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
-        threads = max(1, (os.cpu_count() or 1) // workers)
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before torch is imported
+# Of several processes each computes on its part of the cores, and so does what it starts. This is
+# read before the conftest of any folder, which may import torch.
+if _workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    _threads = max(1, (os.cpu_count() or 1) // _workers)
+    os.environ.setdefault("OMP_NUM_THREADS", str(_threads))
 
 
 def pytest_collection_finish() -> None:

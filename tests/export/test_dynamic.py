@@ -582,6 +582,7 @@ def test_tutorials_ask_for_it_by_their_own_names(
         "bits": 5,
         "size": None,
         "calibration": [[5, 6, 7], [8, 9]],
+        "projector": None,
         "replace": False,
         "progress": None,
     }

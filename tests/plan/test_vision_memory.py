@@ -22,6 +22,17 @@ from tunebook.training.memory import measure_step_memory, resident_bytes
 from tunebook.training.spend import apply_strategy
 
 IMAGE, MERGE, PATCH = 120, 2, 4
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The CPU's attention has a buffer for each thread, which no GPU has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 TEXT = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 4, "vocab_size": 128, "max_position_embeddings": 2048,

@@ -82,8 +82,9 @@ def written_form(form: str, path: Path, run: Any, quantization: Sequence[str]) -
 def _gguf_parts(folder: Path, name: str) -> list[tuple[Path, str, DynamicReport | None]]:
     """The files of one quantization, and of a dynamic one its report; llama.cpp's mix may be in it."""
     if name.lower() != DYNAMIC:
-        files = sorted(folder.glob(f"*-{name.upper()}.gguf"))
-        return [(file, name.upper(), None) for file in files if "-dynamic-" not in file.name]
+        found = sorted(folder.glob(f"*-{name.upper()}.gguf"))
+        files = [file for file in found if "-dynamic-" not in file.name]
+        return [(file, name.upper(), None) for file in files if not is_projector(file.name)]
     from tunebook.export.gguf.report import DynamicReport
 
     told = sorted(folder.glob("*-dynamic-*.json"), key=lambda file: file.stat().st_mtime)

@@ -120,8 +120,8 @@ def _verified(
         most = _APART_EXPERTS if stacked else _APART
         if not (apart := numbers["apart"]) < most:  # true of no number too
             wrong.append(
-                f"llama.cpp computes {file.name} otherwise: {apart:.2g} nats apart on average from "
-                "the model with the file's own weights"
+                f"in {file.name} llama.cpp computes otherwise: {apart:.2g} nats apart on average "
+                "from the model with the file's own weights"
             )
     return Verification(**numbers, **limits, problems=tuple(wrong), judge=judge, compared=compared)
 
