@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tunebook.data.image_storage import looks_like_image, stored_image
-from tunebook.data.images import MOST_PIXELS, fit_pixels, image_fixes, image_size, open_image
+from tunebook.data.images import MOST_PIXELS, image_fixes, image_size, open_image
 from tunebook.errors import ImageInvalid
 
 
@@ -189,17 +189,6 @@ def test_broken_pixels_behind_a_good_head_are_named():
     assert image_size(bytes(raw)) == (64, 64)
     with pytest.raises(ImageInvalid, match="damaged"):
         open_image(bytes(raw))
-
-
-def test_pixels_are_fitted_into_a_budget_keeping_the_shape():
-    assert fit_pixels((100, 50)) == (100, 50)
-    width, height = fit_pixels((1000, 500), max_pixels=5000)
-    assert width * height <= 5000
-    assert width / height == pytest.approx(2, abs=0.05)
-    width, height = fit_pixels((10, 5), min_pixels=5000)
-    assert width * height >= 5000
-    assert width / height == pytest.approx(2, abs=0.05)
-    assert fit_pixels((10_000, 1), max_pixels=100)[1] == 1
 
 
 def test_what_looks_like_a_picture():

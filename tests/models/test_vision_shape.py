@@ -312,3 +312,14 @@ def test_the_shape_of_eyes_needs_neither_torch_nor_pillow():
         "assert not {'torch', 'transformers', 'PIL'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+def test_pixels_are_fitted_into_a_budget_keeping_the_shape():
+    assert fit_pixels((100, 50)) == (100, 50)
+    width, height = fit_pixels((1000, 500), max_pixels=5000)
+    assert width * height <= 5000
+    assert width / height == pytest.approx(2, abs=0.05)
+    width, height = fit_pixels((10, 5), min_pixels=5000)
+    assert width * height >= 5000
+    assert width / height == pytest.approx(2, abs=0.05)
+    assert fit_pixels((10_000, 1), max_pixels=100)[1] == 1

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook.data.turns import describe
 from tunebook.errors import ImageInvalid
+from tunebook.models.vision_shape import fit_pixels
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -100,21 +101,6 @@ def image_fixes(
             verb = "shrunk" if math.prod(before) > math.prod(after) else "enlarged"
             fixes.append(f"{verb} from {_by(before)} to {_by(after)} pixels")
         return fixes
-
-
-def fit_pixels(
-    size: tuple[int, int], min_pixels: int | None = None, max_pixels: int | None = None
-) -> tuple[int, int]:
-    """A width and height of the same shape with at least and at most so many pixels."""
-    width, height = size
-    pixels = width * height
-    if max_pixels is not None and pixels > max_pixels:
-        scale = math.sqrt(max_pixels / pixels)
-        return max(1, math.floor(width * scale)), max(1, math.floor(height * scale))
-    if min_pixels is not None and pixels < min_pixels:
-        scale = math.sqrt(min_pixels / pixels)
-        return math.ceil(width * scale), math.ceil(height * scale)
-    return width, height
 
 
 def is_pillow(value: Any) -> bool:

@@ -9,9 +9,9 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunebook.data.images import fit_pixels
 from tunebook.data.vision_spans import Replaced, as_they_are
 from tunebook.errors import ImageInvalid, ModelInvalid
+from tunebook.models.vision_shape import fit_pixels
 
 if TYPE_CHECKING:
     from PIL import Image
