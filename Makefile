@@ -94,7 +94,7 @@ $(MADE)/test-python: $(PY_SOURCES) $(ASSETS) $(TESTS) $(BENCHMARKS) $(wildcard d
 	@touch $@
 
 $(MADE)/test-notebooks: $(NOTEBOOKS) $(PY_SOURCES) $(wildcard tests/notebooks/*.py) $(MADE)/test-packages
-	$(PYTEST) tests/notebooks
+	$(PYTEST) $(SIDE_BY_SIDE) tests/notebooks
 	@touch $@
 
 $(MADE)/chromium: tests/browser/chromium.py $(MADE)/test-packages
