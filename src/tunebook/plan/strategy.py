@@ -6,6 +6,7 @@ module knows forecasts, not models or tensors.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Literal
 
@@ -88,6 +89,7 @@ def _plan_within(
 ) -> Plan:
     """The best rung within the budget, of those with no larger micro-batch than `below`."""
 
+    @functools.cache  # ladders share rungs
     def forecast_of(strategy: Strategy) -> Forecast:
         return make_forecast(recipe, shape, strategy, hardware, budget, data)
 
